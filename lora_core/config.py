@@ -1,0 +1,160 @@
+"""Every setting of a model, an adapter and a training run, validated where it is made.
+
+Frozen dataclasses only: no torch, no files, no state. A setting that makes no sense raises
+`ConfigError` with a sentence that can be shown to the person who chose it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Scaling = Literal["alpha/rank", "alpha", "alpha/sqrt(rank)"]
+HeadMode = Literal["train", "lora"]
+Method = Literal["lora", "full", "head"]
+
+# A target is the end of a module's dotted name, as in PEFT's `target_modules`.
+TARGETS = ("query", "key", "value", "attention.output", "mlp.up", "mlp.down")
+HEAD = "head"
+
+MAX_RANK = 256
+MAX_CLASSES = 100
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message says what is wrong and what to do."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _whole(name: str, value: object, low: int, high: int) -> None:
+    ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    _require(ok, f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}.")
+
+
+def _number(name: str, value: object, low: float, high: float, *, above: bool = False) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ok = number and (low < value if above else low <= value) and value <= high  # type: ignore[operator]
+    bound = f"above {low:g} and at most" if above else f"from {low:g} to"
+    _require(ok, f"{name} must be a number {bound} {high:g}, not {value!r}.")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The shape of a GPT-2 style model (Radford et al. 2019)."""
+
+    vocab_size: int  # tokens in the vocabulary, `<|endoftext|>` included
+    context_length: int  # the longest text in tokens: learned positions end here
+    emb_dim: int  # width of the residual stream
+    n_layers: int
+    n_heads: int
+    drop_rate: float = 0.0  # after the embeddings, attention and MLP, in training only
+    qkv_bias: bool = True  # GPT-2 has biases on query, key and value
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "context_length", "emb_dim", "n_layers", "n_heads"):
+            _whole(name, getattr(self, name), 1, 10_000_000)
+        _number("drop_rate", self.drop_rate, 0.0, 0.95)
+        _require(
+            self.emb_dim % self.n_heads == 0,
+            f"emb_dim ({self.emb_dim}) must be a multiple of n_heads ({self.n_heads}).",
+        )
+
+    @property
+    def hidden_dim(self) -> int:
+        """Width of the MLP: four times the residual stream, as in GPT-2."""
+        return 4 * self.emb_dim
+
+
+def _gpt2(emb_dim: int, n_layers: int, n_heads: int) -> GPTConfig:
+    return GPTConfig(50257, 1024, emb_dim, n_layers, n_heads)
+
+
+GPT2_CONFIGS: dict[str, GPTConfig] = {
+    "gpt2-small (124M)": _gpt2(768, 12, 12),
+    "gpt2-medium (355M)": _gpt2(1024, 24, 16),
+    "gpt2-large (774M)": _gpt2(1280, 36, 20),
+    "gpt2-xl (1558M)": _gpt2(1600, 48, 25),
+}
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """What is adapted, and how strongly (Hu et al. 2021, section 4)."""
+
+    rank: int = 8  # r: A has r columns, B has r rows
+    alpha: float = 16.0  # numerator of the scale
+    targets: tuple[str, ...] = TARGETS  # ends of the module names to adapt
+    scaling: Scaling = "alpha/rank"  # the paper; `alpha`: older code; `alpha/sqrt(rank)`: rsLoRA
+    dropout: float = 0.0  # on the input of A, in training only
+    head: HeadMode = "train"  # `lora`: frozen random head with LoRA on it (appendix E)
+
+    def __post_init__(self) -> None:
+        _whole("rank", self.rank, 1, MAX_RANK)
+        _number("alpha", self.alpha, 0.0, 4096.0, above=True)
+        _number("dropout", self.dropout, 0.0, 0.95)
+        choices = get_args(Scaling)
+        _require(self.scaling in choices, f"scaling must be one of {choices}, not {self.scaling!r}.")
+        choices = get_args(HeadMode)
+        _require(self.head in choices, f"head must be one of {choices}, not {self.head!r}.")
+        targets: Iterable[str] = self.targets
+        _require(not isinstance(targets, str), "targets must be a list of names, not one string.")
+        object.__setattr__(self, "targets", tuple(dict.fromkeys(targets)))
+        named = all(isinstance(t, str) and t for t in self.targets)
+        _require(named, "targets must be names of layers, such as 'query'.")
+        _require(
+            bool(self.targets) or self.head == "lora",
+            "Choose at least one layer to adapt, or train the head only.",
+        )
+
+    @property
+    def scale(self) -> float:
+        """The factor before A·B."""
+        return lora_scale(self.rank, self.alpha, self.scaling)
+
+
+def lora_scale(rank: int, alpha: float, scaling: Scaling = "alpha/rank") -> float:
+    """The factor that multiplies A·B under one of the three rules in use.
+
+    `alpha/rank`: Hu et al. 2021, section 4.1. `alpha/sqrt(rank)`: rsLoRA, Kalajdzievski 2023.
+    `alpha`: the form of many early implementations, where the rank does not enter.
+    """
+    divisor = {"alpha/rank": float(rank), "alpha": 1.0, "alpha/sqrt(rank)": math.sqrt(rank)}
+    if scaling not in divisor:
+        raise ConfigError(f"scaling must be one of {tuple(divisor)}, not {scaling!r}.")
+    return alpha / divisor[scaling]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One fine-tuning run."""
+
+    steps: int = 150  # optimiser steps
+    batch_size: int = 16  # texts a step
+    learning_rate: float | None = None  # peak; None: the measured default of the method
+    method: Method = "lora"
+    seed: int = 0  # head, A, order of the batches, dropout
+    weight_decay: float = 0.01  # AdamW's decoupled decay
+    warmup: float = 0.06  # share of the steps with a rising learning rate
+    max_grad_norm: float = 1.0  # gradient clipping
+    evaluations: int = 10  # evaluations along the run, besides the one at step 0
+    evaluation_rows: int = 256  # at most so many rows of train and of validation at each
+
+    def __post_init__(self) -> None:
+        _whole("steps", self.steps, 1, 100_000)
+        _whole("batch_size", self.batch_size, 1, 4096)
+        if self.learning_rate is not None:
+            _number("learning_rate", self.learning_rate, 0.0, 10.0, above=True)
+        choices = get_args(Method)
+        _require(self.method in choices, f"method must be one of {choices}, not {self.method!r}.")
+        _whole("seed", self.seed, 0, 2**31 - 1)
+        _number("weight_decay", self.weight_decay, 0.0, 1.0)
+        _number("warmup", self.warmup, 0.0, 1.0)
+        _number("max_grad_norm", self.max_grad_norm, 0.0, 1e6, above=True)
+        _whole("evaluations", self.evaluations, 1, 1000)
+        _whole("evaluation_rows", self.evaluation_rows, 1, 1_000_000)

@@ -1,0 +1,242 @@
+"""LoRA (Hu et al. 2021, arXiv:2106.09685): a frozen W plus a trained product of two thin matrices.
+
+    y = x W^T + b  +  scale * x A B          A: (in, rank), B: (rank, out)
+
+B starts at zero, so an injected model is the base to the last bit until the first step. The names
+and the recursion are those of appendix E of Raschka's *Build a Large Language Model (From
+Scratch)*. This file needs torch and works on any `nn.Module`; it knows nothing about GPT.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Generator, Tensor, nn
+
+from lora_core.config import HEAD, LoRAConfig, Scaling, lora_scale
+
+
+class LoRAError(ValueError):
+    """A model that cannot be adapted as asked; the message says why."""
+
+
+class LoRALayer(nn.Module):
+    """The trained update `scale * x A B` of one linear layer.
+
+    A keeps the source's shape (in, rank) but is drawn as its transpose: Kaiming-uniform over the
+    `in` inputs gives the bound 1/sqrt(in). Drawn as (in, rank) directly, the bound would be
+    1/sqrt(rank): larger, different for each rank, and no published learning rate would carry over.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        rank: int,
+        alpha: float,
+        *,
+        scaling: Scaling = "alpha/rank",
+        dropout: float = 0.0,
+        generator: Generator | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.scale = lora_scale(rank, alpha, scaling)
+        self.strength = 1.0  # 0: as if not there, 1: as trained; used when classifying
+        self.generator = generator  # dropout draws from it: runs in other threads cannot interfere
+        rows = torch.empty(rank, in_dim, device=device)
+        nn.init.kaiming_uniform_(rows, a=math.sqrt(5), generator=generator)
+        self.A = nn.Parameter(rows.T.contiguous())  # (in, r)
+        self.B = nn.Parameter(torch.zeros(rank, out_dim, device=device))  # (r, out)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout with this layer's own generator; only while training."""
+        if not self.training or self.dropout == 0.0:
+            return x
+        keep = torch.empty_like(x).bernoulli_(1.0 - self.dropout, generator=self.generator)
+        return x * keep / (1.0 - self.dropout)
+
+    def delta(self) -> Tensor:
+        """What is added to the frozen weight: (out, in), in `nn.Linear`'s layout."""
+        return (self.scale * self.strength) * (self.A @ self.B).T
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return (self.scale * self.strength) * (self.drop(x) @ self.A @ self.B)
+
+
+class LinearWithLoRA(nn.Module):
+    """A frozen `nn.Linear` with a `LoRALayer` beside it; `merge` folds the two into one matrix."""
+
+    def __init__(
+        self,
+        linear: nn.Linear,
+        rank: int,
+        alpha: float,
+        *,
+        scaling: Scaling = "alpha/rank",
+        dropout: float = 0.0,
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        self.lora = LoRALayer(
+            linear.in_features,
+            linear.out_features,
+            rank,
+            alpha,
+            scaling=scaling,
+            dropout=dropout,
+            generator=generator,
+            device=linear.weight.device,
+        )
+        self._frozen_weight: nn.Parameter | None = None  # W itself, kept while merged
+
+    @property
+    def merged(self) -> bool:
+        """Whether `linear.weight` holds W + delta at present."""
+        return self._frozen_weight is not None
+
+    @property
+    def frozen_weight(self) -> nn.Parameter:
+        """W, merged or not: (out, in)."""
+        return self.linear.weight if self._frozen_weight is None else self._frozen_weight
+
+    def merge(self) -> None:
+        """Put W + delta in the place of W. W is not written to: others may share it."""
+        if self._frozen_weight is None:
+            self._frozen_weight = self.linear.weight
+            merged = (self.linear.weight + self.lora.delta()).detach()
+            self.linear.weight = nn.Parameter(merged, requires_grad=False)
+
+    def unmerge(self) -> None:
+        """Put W itself back: the same tensor, no subtraction, no rounding."""
+        if self._frozen_weight is not None:
+            self.linear.weight = self._frozen_weight
+            self._frozen_weight = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        return self.linear(x) if self.merged else self.linear(x) + self.lora(x)
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, LinearWithLoRA]]:
+    """Every adapted layer with its dotted name, in the model's order."""
+    for name, module in model.named_modules():
+        if isinstance(module, LinearWithLoRA):
+            yield name, module
+
+
+def _refuse_injected(model: nn.Module) -> None:
+    if next(lora_layers(model), None) is not None:
+        raise LoRAError(
+            "This model has LoRA already; adapters do not nest. Call remove_lora(model) first, "
+            "or reinject_lora(model, config) to change the rank."
+        )
+
+
+def replace_linear_with_lora(
+    model: nn.Module,
+    rank: int,
+    alpha: float,
+    *,
+    scaling: Scaling = "alpha/rank",
+    dropout: float = 0.0,
+    generator: Generator | None = None,
+) -> None:
+    """Replace every `nn.Linear` below `model` by a `LinearWithLoRA`, in place, recursively.
+
+    Freezes nothing by itself, as in the source: freeze the model before. Raises `LoRAError` when
+    the model has LoRA already.
+    """
+    _refuse_injected(model)
+    LoRAConfig(rank=rank, alpha=alpha, scaling=scaling, dropout=dropout)  # validates
+    for name, linear in list(_linears(model)):
+        wrapped = LinearWithLoRA(
+            linear, rank, alpha, scaling=scaling, dropout=dropout, generator=generator
+        )
+        _put(model, name, wrapped)
+
+
+def inject_lora(model: nn.Module, config: LoRAConfig, generator: Generator | None = None) -> None:
+    """Freeze `model`, adapt the layers that `config.targets` names, and open the head, in place.
+
+    A target is the end of a module's dotted name ("query", "mlp.up"). The module called `head`, if
+    there is one, is trained in full (`config.head == "train"`, as PEFT does) or stays frozen with
+    LoRA on it ("lora", as appendix E does). `generator` draws A and later the dropout masks.
+    Raises `LoRAError`, before anything is changed, when the model has LoRA already or a target
+    names no linear layer.
+    """
+    _refuse_injected(model)
+    linears = dict(_linears(model))
+    chosen = {
+        target: [n for n in linears if ("." + n).endswith("." + target)]
+        for target in config.targets
+    }
+    for target, names in chosen.items():
+        if not names:
+            known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linears})) or "none"
+            raise LoRAError(f"No linear layer is called '{target}'. Linear layers here: {known}.")
+    head = getattr(model, HEAD, None)
+    if config.head == "lora" and not isinstance(head, nn.Linear):
+        raise LoRAError("This model has no linear head to put LoRA on; choose head='train'.")
+    adapted = {name for names in chosen.values() for name in names} - {HEAD}
+    if config.head == "lora":
+        adapted.add(HEAD)
+    model.requires_grad_(False)
+    for name, linear in linears.items():  # the model's order, so that a seed gives one adapter
+        if name in adapted:
+            wrapped = LinearWithLoRA(
+                linear,
+                config.rank,
+                config.alpha,
+                scaling=config.scaling,
+                dropout=config.dropout,
+                generator=generator,
+            )
+            _put(model, name, wrapped.train(linear.training))
+    if config.head == "train" and isinstance(head, nn.Module):
+        head.requires_grad_(True)
+
+
+def remove_lora(model: nn.Module) -> None:
+    """Put the plain linear layers back, in place; nothing happens where there is no LoRA."""
+    for name, layer in list(lora_layers(model)):
+        layer.unmerge()
+        _put(model, name, layer.linear)
+
+
+def reinject_lora(model: nn.Module, config: LoRAConfig, generator: Generator | None = None) -> None:
+    """Replace the adapter that is there, if any, by a new one: how the rank is changed."""
+    remove_lora(model)
+    inject_lora(model, config, generator)
+
+
+def merge_lora(model: nn.Module) -> None:
+    """Fold every adapter into its layer: y = x (W + delta)^T + b, no extra product. Idempotent."""
+    for _, layer in lora_layers(model):
+        layer.merge()
+
+
+def unmerge_lora(model: nn.Module) -> None:
+    """Undo `merge_lora`, exactly. Idempotent."""
+    for _, layer in lora_layers(model):
+        layer.unmerge()
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    if isinstance(model, nn.Linear):
+        raise LoRAError("This is a single nn.Linear: wrap it with LinearWithLoRA(linear, ...).")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            yield name, module
+
+
+def _put(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
