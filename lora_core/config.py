@@ -99,7 +99,9 @@ class LoRAConfig:
         _number("alpha", self.alpha, 0.0, 4096.0, above=True)
         _number("dropout", self.dropout, 0.0, 0.95)
         choices = get_args(Scaling)
-        _require(self.scaling in choices, f"scaling must be one of {choices}, not {self.scaling!r}.")
+        _require(
+            self.scaling in choices, f"scaling must be one of {choices}, not {self.scaling!r}."
+        )
         choices = get_args(HeadMode)
         _require(self.head in choices, f"head must be one of {choices}, not {self.head!r}.")
         targets: Iterable[str] = self.targets

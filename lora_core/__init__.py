@@ -1,0 +1,84 @@
+"""LoRA on a small GPT: inject, count, fine-tune, classify, look inside, take along.
+
+Reading order: `config` and `lora` (the method), `model` (the GPT), `parameters` (counting),
+`base` and `tokenizer` (what is frozen), `tasks` and `batches` (text), `training` (the loop),
+`classifier` (the answer), `adapters` (in and out), `inspection` (what an adapter did), `runs` (many
+visitors). Nothing here knows the page; the page is `lora_core.ui`.
+"""
+
+from lora_core.base import Base, BaseError, load_base
+from lora_core.classifier import Classifier, ClassifyError, Prediction
+from lora_core.config import (
+    GPT2_CONFIGS,
+    TARGETS,
+    ConfigError,
+    GPTConfig,
+    LoRAConfig,
+    TrainConfig,
+)
+from lora_core.lora import (
+    LinearWithLoRA,
+    LoRAError,
+    LoRALayer,
+    inject_lora,
+    merge_lora,
+    reinject_lora,
+    remove_lora,
+    replace_linear_with_lora,
+    unmerge_lora,
+)
+from lora_core.model import GPT
+from lora_core.parameters import ParameterCount, count_parameters, predict_parameters
+from lora_core.tasks import Task, TaskError, load_task, read_task
+from lora_core.training import (
+    Diverged,
+    Evaluated,
+    Event,
+    Finished,
+    Started,
+    Step,
+    Watched,
+    fine_tune,
+)
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GPT",
+    "GPT2_CONFIGS",
+    "TARGETS",
+    "Base",
+    "BaseError",
+    "Classifier",
+    "ClassifyError",
+    "ConfigError",
+    "Diverged",
+    "Evaluated",
+    "Event",
+    "Finished",
+    "GPTConfig",
+    "LinearWithLoRA",
+    "LoRAConfig",
+    "LoRAError",
+    "LoRALayer",
+    "ParameterCount",
+    "Prediction",
+    "Started",
+    "Step",
+    "Task",
+    "TaskError",
+    "TrainConfig",
+    "Watched",
+    "count_parameters",
+    "fine_tune",
+    "inject_lora",
+    "load_base",
+    "load_task",
+    "merge_lora",
+    "predict_parameters",
+    "read_task",
+    "reinject_lora",
+    "remove_lora",
+    "replace_linear_with_lora",
+    "unmerge_lora",
+]

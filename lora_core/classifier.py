@@ -1,0 +1,172 @@
+"""A trained classifier: text -> label and probabilities, at any strength of the adapter."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import tiktoken
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lora_core.batches import encode_text, sorted_batches
+from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.lora import lora_layers
+from lora_core.model import GPT
+
+MAX_STRENGTH = 4.0
+MAX_CHARACTERS = 1_000_000  # of one text; what lies beyond the context is not read
+
+
+class ClassifyError(ValueError):
+    """A text that cannot be classified; the message says why."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one text."""
+
+    label: str
+    probabilities: dict[str, float]  # one a label, in the task's order, sums to 1
+    tokens: int  # of the text as read
+    truncated: bool  # the text was longer than the context; its end was not read
+
+
+@dataclass(frozen=True)
+class Score:
+    """Loss and accuracy over a labelled set."""
+
+    loss: float  # mean cross-entropy in nats
+    accuracy: float  # 0 to 1
+    probabilities: Tensor = field(repr=False)  # (rows, classes)
+
+
+class Classifier:
+    """A model with its tokenizer and labels. Safe to call from several threads.
+
+    `strength` scales what training changed: 0 is the model as it was before the first step (the
+    base with its untrained head), 1 is as trained, above 1 exaggerates. For LoRA layers it
+    multiplies the scale; every other trained tensor moves on the line through its first and its
+    last value (task arithmetic, Ilharco et al. 2023, arXiv:2212.04089).
+    """
+
+    def __init__(
+        self,
+        model: GPT,
+        tokenizer: tiktoken.Encoding,
+        labels: Sequence[str],
+        *,
+        initial: dict[str, Tensor] | None = None,
+        lora_config: LoRAConfig | None = None,
+        train_config: TrainConfig | None = None,
+        base_name: str = "bundled",
+        base_source: str = "assets/base",
+        task_name: str = "",
+        scores: dict[str, float] | None = None,
+    ) -> None:
+        """`initial` holds the values before training of the trained tensors that are not LoRA."""
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.labels = tuple(labels)
+        self.lora_config = lora_config
+        self.train_config = train_config
+        self.base_name = base_name
+        self.base_source = base_source
+        self.task_name = task_name
+        self.scores = dict(scores or {})
+        self.initial = initial or {}
+        parameters = dict(model.named_parameters())
+        self._trained = {name: parameters[name].detach().clone() for name in self.initial}
+        self._lock = threading.Lock()
+
+    def classify(self, text: str, strength: float = 1.0) -> Prediction:
+        """The label and the probabilities of one text. Raises `ClassifyError` for an empty one."""
+        return self.classify_many([text], strength)[0]
+
+    def classify_many(self, texts: Sequence[str], strength: float = 1.0) -> list[Prediction]:
+        """As `classify`, for many texts in padded batches; in the order given."""
+        if isinstance(texts, str):
+            raise ClassifyError("classify_many takes a list of texts; use classify for one.")
+        for text in texts:
+            check_text(text)
+        ids = [self.encode(text) for text in texts]
+        probabilities = self.probabilities(ids, strength)
+        limit = self.model.config.context_length
+        predictions = []
+        for text, tokens, row in zip(texts, ids, probabilities.tolist(), strict=True):
+            named = dict(zip(self.labels, row, strict=True))
+            cut = len(tokens) == limit and len(self.tokenizer.decode(tokens)) < len(text)
+            best = max(named, key=named.__getitem__)
+            predictions.append(Prediction(best, named, len(tokens), cut))
+        return predictions
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, cut to the context."""
+        return encode_text(self.tokenizer, text, self.model.config.context_length)
+
+    def probabilities(self, ids: Sequence[Sequence[int]], strength: float = 1.0) -> Tensor:
+        """Token ids of n texts -> (n, classes) probabilities, float32."""
+        with self.at_strength(strength):
+            logits = batched_logits(self.model, ids)
+        return F.softmax(logits, -1)
+
+    @contextlib.contextmanager
+    def at_strength(self, strength: float) -> Iterator[GPT]:
+        """The model with its adapter at `strength`, for one caller at a time."""
+        if not 0.0 <= strength <= MAX_STRENGTH:
+            raise ClassifyError(f"strength must be from 0 to {MAX_STRENGTH:g}, not {strength!r}.")
+        with self._lock:
+            self._set_strength(strength)
+            try:
+                yield self.model
+            finally:
+                self._set_strength(1.0)
+
+    def _set_strength(self, strength: float) -> None:
+        for _, layer in lora_layers(self.model):
+            layer.lora.strength = strength
+        if not self.initial:
+            return
+        parameters = dict(self.model.named_parameters())
+        with torch.no_grad():
+            for name, first in self.initial.items():
+                trained = self._trained[name]
+                value = trained if strength == 1.0 else torch.lerp(first, trained, strength)
+                parameters[name].copy_(value)
+
+
+def check_text(text: object) -> None:
+    """Raise `ClassifyError`, in words, for what is not a text to classify."""
+    if not isinstance(text, str):
+        raise ClassifyError(f"A text is needed, not {type(text).__name__}.")
+    if not text.strip():
+        raise ClassifyError("Type some text first: there is nothing but blanks to classify.")
+    if len(text) > MAX_CHARACTERS:
+        raise ClassifyError(
+            f"This text has {len(text):,} characters; at most {MAX_CHARACTERS:,} can be sent."
+        )
+
+
+@torch.no_grad()
+def batched_logits(model: nn.Module, ids: Sequence[Sequence[int]], batch_size: int = 64) -> Tensor:
+    """Token ids of n texts -> (n, classes) float32 logits on the CPU, in the order given."""
+    device = next(model.parameters()).device
+    rows: list[int] = []
+    parts: list[Tensor] = []
+    for batch in sorted_batches(ids, [0] * len(ids), batch_size):
+        parts.append(model(batch.tokens.to(device), batch.lengths.to(device)).float().cpu())
+        rows += batch.rows
+    logits = torch.cat(parts)
+    return logits[torch.tensor(rows).argsort()]
+
+
+def score(model: nn.Module, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> Score:
+    """Loss and accuracy of a model over tokenised texts."""
+    logits = batched_logits(model, ids)
+    target = torch.tensor(labels)
+    loss = F.cross_entropy(logits, target).item()
+    accuracy = (logits.argmax(-1) == target).float().mean().item()
+    return Score(loss, accuracy, F.softmax(logits, -1))

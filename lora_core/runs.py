@@ -1,0 +1,1 @@
+"""Contract for the page (its owner replaces this file)."""

@@ -1,0 +1,294 @@
+"""Fine-tuning as a generator of events: list it in a test, draw it live, stop it at any step.
+
+Nothing here prints, draws or starts threads. Every random number of a run comes from generators
+of its own, so that runs in other threads cannot disturb it: one seed gives one adapter.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from lora_core.base import Base
+from lora_core.batches import encode_text, training_batches
+from lora_core.classifier import Classifier, Score, batched_logits, score
+from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
+from lora_core.devices import Device, choose_device
+from lora_core.lora import inject_lora, lora_layers
+from lora_core.model import GPT
+from lora_core.parameters import ParameterCount, count_parameters
+from lora_core.tasks import Example, Task
+
+# Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.py).
+DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "full": 3e-4, "head": 1e-2}
+_WATCHES = 50  # how often along a run the watched texts are classified
+_RUNAWAY = 4.0  # a smoothed loss so many times the first one will not come back
+
+Outcome = Literal["completed", "stopped", "diverged"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first event: what is about to happen."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float  # peak
+    method: Method
+    parameters: ParameterCount
+    device: Device
+    train_rows: int
+    validation_rows: int
+    epochs: float  # passes over the training texts
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step; `step` counts from 1."""
+
+    step: int
+    loss: float  # mean cross-entropy of this batch, nats, before the step
+    learning_rate: float
+    tokens_per_second: float  # real tokens, of the training steps so far
+    seconds: float  # since the start
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Loss and accuracy after `step` steps; at step 0 the untrained classifier."""
+
+    step: int
+    train_loss: float
+    train_accuracy: float
+    validation_loss: float
+    validation_accuracy: float
+    best: bool  # the lowest validation loss so far: these weights are kept
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Probabilities of the watched texts after `step` steps: one tuple (classes) a text."""
+
+    step: int
+    probabilities: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """The loss became NaN or ran away; the run ends and keeps its best weights."""
+
+    step: int
+    loss: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The last event, however the run ended. `classifier` has the best validated weights."""
+
+    step: int  # steps done
+    outcome: Outcome
+    best_step: int
+    validation_accuracy: float  # of the best weights
+    seconds: float
+    classifier: Classifier = field(repr=False)
+
+
+Event = Started | Step | Evaluated | Watched | Diverged | Finished
+
+
+def fine_tune(
+    base: Base,
+    task: Task,
+    lora_config: LoRAConfig | None = None,
+    train_config: TrainConfig | None = None,
+    *,
+    watch_texts: Sequence[str] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    device: Device | None = None,
+) -> Iterator[Event]:
+    """Adapt `base` to `task`, yielding what happens: `Started`, then `Evaluated` and `Step`s (with
+    `Watched` for the probabilities of `watch_texts`), and `Finished` with the classifier.
+
+    AdamW; the learning rate warms up, then follows a cosine to zero; gradients are clipped by
+    their norm. The weights with the lowest validation loss are kept. `should_stop` is asked at
+    every step; a stopped run finishes at once with the best weights so far. The base is shared,
+    never written to (full fine-tuning works on a copy).
+    Raises `ConfigError` before the first event when the settings do not fit the base or the task.
+    """
+    lora_config = lora_config or LoRAConfig()
+    config = train_config or TrainConfig()
+    if not task.train or not task.validation:
+        raise ConfigError(f"The task '{task.name}' has no rows to train or to validate on.")
+    device = device or choose_device()
+    peak = config.learning_rate or DEFAULT_LEARNING_RATES[config.method]
+    generator = torch.Generator().manual_seed(config.seed)
+    model = build_model(base, len(task.labels), lora_config, config.method, generator)
+    model.to(device.device)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    initial = {n: p.detach().clone() for n, p in trained.items() if not _is_lora(n)}
+    train_ids, train_labels = _encode(base, task.train)
+    valid_ids, valid_labels = _encode(base, task.validation[: config.evaluation_rows])
+    probe = _probe_rows(len(train_ids), config)
+    probe_ids, probe_labels = [train_ids[i] for i in probe], [train_labels[i] for i in probe]
+    watched_ids = [encode_text(base.tokenizer, t, base.config.context_length) for t in watch_texts]
+    optimizer = torch.optim.AdamW(
+        trained.values(), lr=peak, weight_decay=config.weight_decay, fused=True
+    )
+    batches = training_batches(train_ids, train_labels, config.batch_size, generator)
+    evaluate_at = {
+        round(config.steps * i / config.evaluations) for i in range(config.evaluations + 1)
+    }
+    watch_at = {round(config.steps * i / _WATCHES) for i in range(_WATCHES + 1)}
+
+    yield Started(
+        config.steps,
+        config.batch_size,
+        peak,
+        config.method,
+        count_parameters(model),
+        device,
+        len(task.train),
+        len(task.validation),
+        config.steps * config.batch_size / len(task.train),
+    )
+    begin = time.perf_counter()
+    best: Score | None = None
+    best_step, step, tokens, training_seconds = 0, 0, 0, 0.0
+    kept: dict[str, Tensor] = {}
+    smoothed, ceiling = 0.0, _RUNAWAY * max(1.0, math.log(len(task.labels)))
+    outcome: Outcome = "completed"
+    while True:
+        last = step == config.steps
+        if step in evaluate_at:
+            on_train = score(model, probe_ids, probe_labels)
+            on_valid = score(model, valid_ids, valid_labels)
+            improved = best is None or on_valid.loss < best.loss
+            if improved:
+                best, best_step = on_valid, step
+                kept = {name: p.detach().clone() for name, p in trained.items()}
+            yield Evaluated(
+                step,
+                on_train.loss,
+                on_train.accuracy,
+                on_valid.loss,
+                on_valid.accuracy,
+                improved,
+                time.perf_counter() - begin,
+            )
+        if watched_ids and step in watch_at:
+            rows = _probabilities(model, watched_ids)
+            yield Watched(step, tuple(tuple(row) for row in rows.tolist()))
+        if last:
+            break
+        if should_stop():
+            outcome = "stopped"
+            break
+        started = time.perf_counter()
+        batch = next(batches)
+        rate = peak * schedule(step, config.steps, config.warmup)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        model.train()
+        logits = model(batch.tokens.to(device.device), batch.lengths.to(device.device))
+        loss = F.cross_entropy(logits.float(), batch.labels.to(device.device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(list(trained.values()), config.max_grad_norm)
+        value = loss.item()
+        if not math.isfinite(value) or not math.isfinite(norm.item()):
+            outcome = "diverged"
+        else:
+            optimizer.step()
+            smoothed = value if step == 0 else 0.8 * smoothed + 0.2 * value
+            outcome = "diverged" if smoothed > ceiling else "completed"
+        model.eval()
+        step += 1
+        tokens += batch.real_tokens
+        training_seconds += time.perf_counter() - started
+        yield Step(step, value, rate, tokens / training_seconds, time.perf_counter() - begin)
+        if outcome == "diverged":
+            yield Diverged(step, value, _advice(value, peak))
+            break
+
+    with torch.no_grad():
+        for name, tensor in kept.items():
+            trained[name].copy_(tensor)
+    assert best is not None
+    classifier = Classifier(
+        model.cpu() if device.device.type != "cpu" else model,
+        base.tokenizer,
+        task.labels,
+        initial={name: tensor.cpu() for name, tensor in initial.items()},
+        lora_config=lora_config if config.method == "lora" else None,
+        train_config=config,
+        base_name=base.name,
+        base_source=base.source,
+        task_name=task.name,
+        scores={"validation_accuracy": best.accuracy, "validation_loss": best.loss},
+    )
+    seconds = time.perf_counter() - begin
+    yield Finished(step, outcome, best_step, best.accuracy, seconds, classifier)
+
+
+def build_model(
+    base: Base, num_classes: int, lora_config: LoRAConfig, method: Method, generator: Generator
+) -> GPT:
+    """The model that a method trains, over the base's own tensors unless all of them are trained."""
+    model = base.classifier_model(num_classes, generator, share=method != "full")
+    if method == "lora":
+        inject_lora(model, lora_config, generator)
+        for _, layer in lora_layers(model):
+            layer.lora.generator = generator
+    elif method == "head":
+        model.requires_grad_(False)
+        model.head.requires_grad_(True)
+    return model.eval()
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate before step `step` (from 0): linear warm-up, then cosine."""
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return 0.5 * (1.0 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[list[int]], list[int]]:
+    limit = base.config.context_length
+    ids = [encode_text(base.tokenizer, example.text, limit) for example in examples]
+    return ids, [example.label for example in examples]
+
+
+def _probe_rows(rows: int, config: TrainConfig) -> list[int]:
+    """Which training rows are evaluated: a fixed sample, half as many as for validation."""
+    size = min(rows, max(1, config.evaluation_rows // 2))
+    sampler = torch.Generator().manual_seed(config.seed)
+    return torch.randperm(rows, generator=sampler)[:size].tolist()
+
+
+def _probabilities(model: GPT, ids: Sequence[Sequence[int]]) -> Tensor:
+    return F.softmax(batched_logits(model, ids), -1)
+
+
+def _is_lora(parameter_name: str) -> bool:
+    return parameter_name.endswith((".lora.A", ".lora.B"))
+
+
+def _advice(loss: float, rate: float) -> str:
+    what = (
+        "became infinite or not a number" if not math.isfinite(loss) else f"ran away ({loss:.1f})"
+    )
+    return (
+        f"The loss {what}: the learning rate {rate:g} is too large here. "
+        f"Try {rate / 4:.1g}, or a smaller alpha. The best weights so far were kept."
+    )

@@ -1,0 +1,84 @@
+"""The settings of one run as the page, its address and the web API know them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+from urllib.parse import urlencode
+
+from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that a visitor chooses; plain types, so that it fits an address and JSON."""
+
+    task: str = "sms-spam"
+    base: str = "bundled"
+    method: str = "lora"
+    rank: int = 8
+    alpha: float = 16.0
+    targets: tuple[str, ...] = TARGETS
+    scaling: str = "alpha/rank"
+    head: str = "train"
+    dropout: float = 0.0
+    learning_rate: float = 0.0  # 0: the measured default of the method
+    steps: int = 150
+    batch_size: int = 16
+    seed: int = 0
+
+    def lora_config(self) -> LoRAConfig:
+        """Validated; raises `ConfigError`."""
+        return LoRAConfig(
+            rank=self.rank,
+            alpha=self.alpha,
+            targets=self.targets,
+            scaling=self.scaling,  # type: ignore[arg-type]  # validated there
+            dropout=self.dropout,
+            head=self.head,  # type: ignore[arg-type]
+        )
+
+    def train_config(self) -> TrainConfig:
+        """Validated; raises `ConfigError`."""
+        return TrainConfig(
+            steps=self.steps,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate or None,
+            method=self.method,  # type: ignore[arg-type]
+            seed=self.seed,
+        )
+
+    def query(self) -> str:
+        """The address's query for these settings: what differs from the defaults."""
+        default = asdict(Settings())
+        given = {k: v for k, v in asdict(self).items() if v != default[k]}
+        if "targets" in given:
+            given["targets"] = ",".join(given["targets"])
+        return urlencode(given)
+
+    @classmethod
+    def from_query(cls, query: Mapping[str, Any]) -> Settings:
+        """Settings of an address; unknown keys are ignored. Raises `ConfigError` for bad values."""
+        values: dict[str, Any] = {}
+        for field in fields(cls):
+            if field.name not in query:
+                continue
+            raw = str(query[field.name])
+            try:
+                if field.name == "targets":
+                    values["targets"] = tuple(t for t in raw.split(",") if t)
+                elif field.type == "int":
+                    values[field.name] = int(raw)
+                elif field.type == "float":
+                    values[field.name] = float(raw)
+                else:
+                    values[field.name] = raw
+            except ValueError as error:
+                raise ConfigError(
+                    f"The address says {field.name}={raw!r}: not a number."
+                ) from error
+        settings = cls(**values)
+        settings.lora_config()
+        settings.train_config()
+        return settings
