@@ -48,7 +48,7 @@ class BaseError(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """A frozen language model with its tokenizer. Adapters share its tensors; nobody writes them."""
+    """A frozen language model with its tokenizer. Adapters share its tensors."""
 
     name: str  # "bundled", "gpt2", or the folder's or repository's name
     model: GPT  # without a head; parameters frozen, float32
@@ -285,7 +285,7 @@ def frozen_digest(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().cpu().contiguous().numpy())
+        digest.update(tensors[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

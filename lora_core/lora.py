@@ -95,30 +95,30 @@ class LinearWithLoRA(nn.Module):
             generator=generator,
             device=linear.weight.device,
         )
-        self._frozen_weight: nn.Parameter | None = None  # W itself, kept while merged
+        self._kept: tuple[nn.Parameter, ...] = ()  # W itself while merged; not registered twice
 
     @property
     def merged(self) -> bool:
         """Whether `linear.weight` holds W + delta at present."""
-        return self._frozen_weight is not None
+        return bool(self._kept)
 
     @property
     def frozen_weight(self) -> nn.Parameter:
         """W, merged or not: (out, in)."""
-        return self.linear.weight if self._frozen_weight is None else self._frozen_weight
+        return self._kept[0] if self._kept else self.linear.weight
 
     def merge(self) -> None:
         """Put W + delta in the place of W. W is not written to: others may share it."""
-        if self._frozen_weight is None:
-            self._frozen_weight = self.linear.weight
+        if not self._kept:
+            self._kept = (self.linear.weight,)
             merged = (self.linear.weight + self.lora.delta()).detach()
             self.linear.weight = nn.Parameter(merged, requires_grad=False)
 
     def unmerge(self) -> None:
         """Put W itself back: the same tensor, no subtraction, no rounding."""
-        if self._frozen_weight is not None:
-            self.linear.weight = self._frozen_weight
-            self._frozen_weight = None
+        if self._kept:
+            (self.linear.weight,) = self._kept
+            self._kept = ()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""

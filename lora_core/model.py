@@ -57,6 +57,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(config.hidden_dim, config.emb_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., emb) -> the same."""
         return self.down(F.gelu(self.up(x), approximate="tanh"))
 
 

@@ -47,7 +47,7 @@ def task_names() -> list[str]:
 
 
 def load_task(name: str) -> Task:
-    """A bundled task by its name, such as "sms-spam". Raises `TaskError` with the names there are."""
+    """A bundled task by name, such as "sms-spam". Raises `TaskError` with the names there are."""
     path = BUNDLED_TASKS / f"{name}.csv"
     if name not in task_names():
         raise TaskError(f"There is no task called '{name}'. There are: {', '.join(task_names())}.")

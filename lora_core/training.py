@@ -243,7 +243,7 @@ def fine_tune(
 def build_model(
     base: Base, num_classes: int, lora_config: LoRAConfig, method: Method, generator: Generator
 ) -> GPT:
-    """The model that a method trains, over the base's own tensors unless all of them are trained."""
+    """The model that a method trains; over the base's own tensors unless it trains them all."""
     model = base.classifier_model(num_classes, generator, share=method != "full")
     if method == "lora":
         inject_lora(model, lora_config, generator)

@@ -1,0 +1,136 @@
+"""fine_tune: events, determinism, stopping, divergence, methods, isolation."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import math
+import threading
+
+import pytest
+import torch
+
+import lora_core as lc
+from lora_core.batches import make_batch, sorted_batches, training_batches
+from lora_core.training import schedule
+
+
+def run(base, task, lora=None, **settings) -> list[lc.Event]:
+    watch = settings.pop("watch_texts", ())
+    stop = settings.pop("should_stop", lambda: False)
+    config = lc.TrainConfig(**{"steps": 12, "evaluations": 3, **settings})
+    return list(lc.fine_tune(base, task, lora, config, watch_texts=watch, should_stop=stop))
+
+
+def adapter(finished: lc.Finished) -> dict[str, torch.Tensor]:
+    return {n: p for n, p in finished.classifier.model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "head"])
+def test_events_come_in_order_and_the_loss_falls(base, task, method) -> None:
+    digest = base.digest()
+    events = run(base, task, method=method, steps=40, evaluations=4, watch_texts=["win cash"])
+    started, *_, finished = events
+    assert isinstance(started, lc.Started) and isinstance(finished, lc.Finished)
+    assert [e.step for e in events if isinstance(e, lc.Step)] == list(range(1, 41))
+    evaluated = [e for e in events if isinstance(e, lc.Evaluated)]
+    assert [e.step for e in evaluated] == [0, 10, 20, 30, 40]
+    watched = [e for e in events if isinstance(e, lc.Watched)]
+    assert watched[0].step == 0 and watched[-1].step == 40
+    assert all(math.isclose(sum(e.probabilities[0]), 1, rel_tol=1e-5) for e in watched)
+    assert finished.outcome == "completed"
+    assert min(e.validation_loss for e in evaluated) < evaluated[0].validation_loss
+    assert finished.best_step == min(evaluated, key=lambda e: e.validation_loss).step
+    assert base.digest() == digest
+
+
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(base, task) -> None:
+    lora = lc.LoRAConfig(rank=4, dropout=0.2)
+    first, again, other = (run(base, task, lora, seed=s) for s in (5, 5, 6))
+    losses = [[e.loss for e in r if isinstance(e, lc.Step)] for r in (first, again, other)]
+    assert losses[0] == losses[1] != losses[2]
+    a, b = adapter(first[-1]), adapter(again[-1])
+    assert a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)
+
+
+def test_runs_in_threads_give_what_they_give_alone(base, task) -> None:
+    alone = adapter(run(base, task, lc.LoRAConfig(rank=4, dropout=0.2), seed=3)[-1])
+    results: dict[int, dict[str, torch.Tensor]] = {}
+
+    def work(i: int) -> None:
+        torch.set_num_threads(1)
+        torch.rand(i + 1)
+        results[i] = adapter(run(base, task, lc.LoRAConfig(rank=4, dropout=0.2), seed=3)[-1])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    for result in results.values():
+        assert all(torch.equal(result[n], alone[n]) for n in alone)
+
+
+def test_stopping_ends_at_the_next_step_with_a_usable_classifier(base, task) -> None:
+    calls = itertools.count()
+    events = run(base, task, steps=1000, should_stop=lambda: next(calls) >= 5)
+    assert [e.step for e in events if isinstance(e, lc.Step)] == [1, 2, 3, 4, 5]
+    assert events[-1].outcome == "stopped"
+    assert events[-1].classifier.classify("hello there").label in task.labels
+
+
+def test_a_cancelled_generator_leaves_gradients_on(base, task) -> None:
+    events = lc.fine_tune(base, task, None, lc.TrainConfig(steps=3))
+    for _ in range(4):
+        next(events)
+        assert torch.is_grad_enabled()
+    events.close()
+    gc.collect()
+    assert torch.is_grad_enabled()
+
+
+def test_a_run_that_explodes_says_so_and_keeps_what_it_had(base, task) -> None:
+    events = run(base, task, steps=60, learning_rate=9.0, evaluations=1)
+    diverged = [e for e in events if isinstance(e, lc.Diverged)]
+    assert len(diverged) == 1 and "learning rate 9" in diverged[0].message
+    assert "smaller" in diverged[0].message or "Try" in diverged[0].message
+    finished = events[-1]
+    assert finished.outcome == "diverged" and finished.best_step == 0
+    assert all(torch.isfinite(p).all() for p in finished.classifier.model.parameters())
+
+
+def test_best_weights_are_the_ones_that_classify(base, task) -> None:
+    events = run(base, task, steps=30, evaluations=6)
+    best = min((e for e in events if isinstance(e, lc.Evaluated)), key=lambda e: e.validation_loss)
+    found = events[-1].classifier.classify_many([e.text for e in task.validation])
+    right = sum(
+        p.label == task.labels[e.label] for p, e in zip(found, task.validation, strict=True)
+    )
+    assert right / len(task.validation) == pytest.approx(best.validation_accuracy, abs=0.04)
+
+
+def test_an_empty_task_is_a_sentence(base, task) -> None:
+    empty = lc.Task("mine", task.labels, (), task.validation, ())
+    with pytest.raises(lc.ConfigError, match="mine"):
+        next(lc.fine_tune(base, empty))
+
+
+def test_the_schedule_rises_then_falls_to_nothing() -> None:
+    rates = [schedule(i, 100, 0.1) for i in range(101)]
+    assert rates[0] > 0 and rates[9] == rates[10] == 1.0 and rates[100] == pytest.approx(0)
+    assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
+    assert schedule(0, 1, 0.5) > 0
+
+
+def test_batches_hold_every_text_once_an_epoch_and_little_padding() -> None:
+    ids = [[1] * n for n in ([2, 3, 4, 50] * 40)]
+    labels = [0, 1] * 80
+    batches = training_batches(ids, labels, 8, torch.Generator().manual_seed(0))
+    epoch = list(itertools.islice(batches, 20))
+    assert sorted(r for b in epoch for r in b.rows) == list(range(160))
+    padded = sum(b.tokens.numel() for b in epoch)
+    assert padded <= 1.3 * sum(b.real_tokens for b in epoch)
+    assert sorted(r for b in sorted_batches(ids, labels, 7) for r in b.rows) == list(range(160))
+    batch = make_batch([[5], [6, 7, 8]], [1, 0], [1, 0])
+    assert batch.tokens.tolist() == [[6, 7, 8], [5, 0, 0]] and batch.labels.tolist() == [0, 1]
