@@ -40,6 +40,20 @@ class Context:
     """Handed to each panel's `build(context)`, inside the `gr.Blocks`."""
 
     lab: Lab
-    visitor: gr.BrowserState  # the visitor's secret token, a string
+    page: gr.Blocks  # for `context.page.load(...)`
+    visitor: gr.BrowserState  # the visitor's secret token, a string; "" before the first load
     ready: gr.Textbox  # hidden: id of the run whose classifier steps 3 to 5 show; "" for none
+    pinned: gr.Textbox  # hidden: the visitor's own text, watched along the next runs; "" for none
     controls: list[gr.Component] = field(default_factory=list)  # of step 1, in Settings' order
+    _task: gr.Dropdown | None = None
+
+    @property
+    def task(self) -> gr.Dropdown:
+        """The task chosen in step 1. `gr.Dropdown(choices=…, value=…)` adds one and selects it."""
+        if self._task is None:
+            raise RuntimeError("Step 1 is built before the panels that need its task.")
+        return self._task
+
+    @task.setter
+    def task(self, dropdown: gr.Dropdown) -> None:
+        self._task = dropdown

@@ -10,6 +10,9 @@ from urllib.parse import urlencode
 from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
 
 
+_KINDS: dict[str, Any] = {"int": int, "float": float, "tuple[str, ...]": tuple}
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything that a visitor chooses; plain types, so that it fits an address and JSON."""
@@ -27,6 +30,31 @@ class Settings:
     steps: int = 150
     batch_size: int = 16
     seed: int = 0
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The settings' names, in the order of `Context.controls`."""
+        return [field.name for field in fields(cls)]
+
+    @classmethod
+    def from_values(cls, *values: Any) -> Settings:
+        """Settings from what the controls of step 1 hold, in their order.
+
+        A control that was emptied gives its default. Raises `ConfigError` for what is no number.
+        """
+        given: dict[str, Any] = {}
+        for field, value in zip(fields(cls), values, strict=True):
+            if value is None or value == "":
+                continue
+            try:
+                given[field.name] = _KINDS.get(str(field.type), str)(value)
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ConfigError(f"{field.name} must be a number, not {value!r}.") from error
+        return cls(**given)
+
+    def values(self) -> list[Any]:
+        """What the controls of step 1 show for these settings, in their order."""
+        return [list(v) if isinstance(v, tuple) else v for v in asdict(self).values()]
 
     def lora_config(self) -> LoRAConfig:
         """Validated; raises `ConfigError`."""
