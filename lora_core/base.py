@@ -274,7 +274,9 @@ def frozen_digest(model: nn.Module) -> str:
 
     Head and adapters are left out, so a model before and after LoRA gives the base's own digest.
     """
-    tensors = {n: p for n, p in model.named_parameters() if not n.startswith(HEAD + ".")}
+    tensors: dict[str, Tensor] = {
+        n: p for n, p in model.named_parameters() if not n.startswith(HEAD + ".")
+    }
     for name, layer in lora_layers(model):
         for half in ("lora.A", "lora.B", "linear.weight", "linear.bias"):
             tensors.pop(f"{name}.{half}", None)

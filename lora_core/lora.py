@@ -95,7 +95,7 @@ class LinearWithLoRA(nn.Module):
             generator=generator,
             device=linear.weight.device,
         )
-        self._kept: tuple[nn.Parameter, ...] = ()  # W itself while merged; not registered twice
+        self._kept: tuple[Tensor, ...] = ()  # W itself while merged; not registered twice
 
     @property
     def merged(self) -> bool:
@@ -103,7 +103,7 @@ class LinearWithLoRA(nn.Module):
         return bool(self._kept)
 
     @property
-    def frozen_weight(self) -> nn.Parameter:
+    def frozen_weight(self) -> Tensor:
         """W, merged or not: (out, in)."""
         return self._kept[0] if self._kept else self.linear.weight
 
