@@ -39,7 +39,7 @@ _BLOCK_NAMES = {
     "mlp.down": ("mlp.c_proj", True),
 }
 # Left over in old checkpoints: causal masks, and the head that is tied to the embeddings.
-_IGNORED = ("attn.bias", "attn.masked_bias", "lm_head.weight")
+_IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
 
 class BaseError(RuntimeError):
