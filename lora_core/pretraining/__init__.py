@@ -1,0 +1,10 @@
+"""How the bundled base was made: `python -m lora_core.pretraining --corpus FILE... --out DIR`.
+
+Reading order: `corpus` (text to token windows), `network` (the GPT's loss, written for speed),
+`optimizer` (Muon and AdamW), `trainer` (the loop, checkpoints, several processes), `measure` (bits
+per byte) and `export` (Hugging Face's folder layout). Nothing else in `lora_core` imports this.
+"""
+
+
+class PretrainingError(RuntimeError):
+    """Pretraining cannot go on; the message says why and what to do."""

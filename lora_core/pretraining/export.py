@@ -1,0 +1,106 @@
+"""A `GPT` as a folder in Hugging Face's GPT-2 layout: fp16 safetensors in shards, and an index."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lora_core.base import to_gpt2
+from lora_core.config import GPTConfig
+from lora_core.model import GPT
+from lora_core.pretraining import PretrainingError
+
+SHARD_BYTES = 8_000_000  # no file of a repository without LFS should pass 10 MB
+_TOKENIZER_FILES = ("tokenizer.tiktoken", "tokenizer.json", "tokenizer_config.json")
+_INDEX = "model.safetensors.index.json"
+
+
+def hf_config(config: GPTConfig, end_of_text: int) -> dict[str, object]:
+    """`config.json` of `GPT2LMHeadModel`; a padding token lets the classifier take batches."""
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "vocab_size": config.vocab_size,
+        "n_positions": config.context_length,
+        "n_ctx": config.context_length,
+        "n_embd": config.emb_dim,
+        "n_layer": config.n_layers,
+        "n_head": config.n_heads,
+        "n_inner": None,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": 1e-5,
+        "scale_attn_weights": True,
+        "scale_attn_by_inverse_layer_idx": False,
+        "reorder_and_upcast_attn": False,
+        "initializer_range": 0.02,
+        "attn_pdrop": 0.0,
+        "embd_pdrop": 0.0,
+        "resid_pdrop": 0.0,
+        "tie_word_embeddings": True,
+        "use_cache": True,
+        "bos_token_id": end_of_text,
+        "eos_token_id": end_of_text,
+        "pad_token_id": end_of_text,
+        "dtype": "float16",
+        "torch_dtype": "float16",
+    }
+
+
+def export(model: GPT, tokenizer: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Path]:
+    """Write `model` and the tokenizer files of the folder `tokenizer` into `out`; what was written.
+
+    Weights are rounded to fp16: half the size, and exact enough to compare with (whoever reads the
+    folder, this project or `transformers`, starts from the same rounded numbers).
+    """
+    config = model.config
+    tensors = {n: t.detach().half().cpu().contiguous() for n, t in to_gpt2(model).items()}
+    infinite = [n for n, t in tensors.items() if not bool(torch.isfinite(t).all())]
+    if infinite:
+        raise PretrainingError(f"These weights do not fit into fp16: {', '.join(infinite)}.")
+    shards = _shards(tensors, shard_bytes)
+    names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
+    index = {
+        "metadata": {"total_size": sum(_size(t) for t in tensors.values())},
+        "weight_map": {n: f for f, s in zip(names, shards, strict=True) for n in s},
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for old in out.glob("model*.safetensors"):
+            old.unlink()
+        for name, shard in zip(names, shards, strict=True):
+            save_file(shard, out / name, metadata={"format": "pt"})
+        _write_json(out / _INDEX, index)
+        _write_json(out / "config.json", hf_config(config, config.vocab_size - 1))
+        for name in _TOKENIZER_FILES:
+            source = tokenizer / name
+            if source.is_file() and source.resolve() != (out / name).resolve():
+                shutil.copyfile(source, out / name)
+    except OSError as error:
+        raise PretrainingError(f"The model cannot be written to {out}: {error}.") from error
+    return [out / name for name in [*names, _INDEX, "config.json"]]
+
+
+def _shards(tensors: dict[str, Tensor], limit: int) -> list[dict[str, Tensor]]:
+    """In order, each as full as fits; a tensor larger than the limit gets one of its own."""
+    shards: list[dict[str, Tensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + _size(tensor) > limit:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += _size(tensor)
+    return shards
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
