@@ -6,6 +6,7 @@ Reading order: `config` and `lora` (the method), `model` (the GPT), `parameters`
 visitors). Nothing here knows the page; the page is `lora_core.ui`.
 """
 
+from lora_core.adapters import AdapterError, load_adapter, save_adapter
 from lora_core.base import Base, BaseError, load_base
 from lora_core.classifier import Classifier, ClassifyError, Prediction
 from lora_core.config import (
@@ -47,6 +48,7 @@ __all__ = [
     "GPT",
     "GPT2_CONFIGS",
     "TARGETS",
+    "AdapterError",
     "Base",
     "BaseError",
     "Classifier",
@@ -72,6 +74,7 @@ __all__ = [
     "count_parameters",
     "fine_tune",
     "inject_lora",
+    "load_adapter",
     "load_base",
     "load_task",
     "merge_lora",
@@ -80,5 +83,6 @@ __all__ = [
     "reinject_lora",
     "remove_lora",
     "replace_linear_with_lora",
+    "save_adapter",
     "unmerge_lora",
 ]
