@@ -267,7 +267,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     initialised = str(config.get("init_lora_weights", True)).lower()
     if initialised.startswith(_WRITES_BASE):
         raise AdapterError(
-            f"This adapter was started with '{initialised}', which also changes the base's weights. "
+            f"This adapter began with '{initialised}', which also changes the base's weights. "
             "Convert it to plain LoRA in peft first."
         )
     return config
@@ -389,7 +389,7 @@ def _place(
     names = _FUSED if theirs == _C_ATTN else (_OURS[theirs],)
     linears = [model.get_submodule(f"blocks.{i}.{name}") for name in names]
     n_in = int(linears[0].in_features)  # type: ignore[arg-type]
-    n_out = sum(int(linear.out_features) for linear in linears)  # type: ignore[arg-type]
+    n_out = sum(int(linear.out_features) for linear in linears)  # type: ignore[arg-type, misc]
     rank = a.shape[0] if a.ndim == 2 else 0
     if a.shape != (rank, n_in) or b.shape != (n_out, rank) or not 1 <= rank <= MAX_LOADED_RANK:
         raise AdapterError(
