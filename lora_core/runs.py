@@ -1,1 +1,573 @@
-"""Contract for the page (its owner replaces this file)."""
+"""Many visitors on one machine: every run in a registry, executed by a pool of workers.
+
+A run is not a web request. A visitor submits one, gets an unguessable id, and watches it from any
+event on: after a reload, a closed tab or a broken connection it is still there. The workers are as
+many as cores and train with one torch thread each: two threads a run on two cores gain a lone
+visitor little and cost two visitors much (figures in `tests/benchmarks/threads.py`), and one
+thread always keeps a run's result the same to the last bit, whoever else is training.
+
+Knows nothing about the page. All public methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from lora_core import runlog
+from lora_core.base import Base
+from lora_core.batches import encode_text
+from lora_core.classifier import Classifier, batched_logits
+from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.limits import MEGABYTE, Limits, RunError
+from lora_core.lora import lora_layers
+from lora_core.tasks import Task
+from lora_core.training import Diverged, Event, Finished, Step, fine_tune
+from lora_core.turns import Turns
+
+State = Literal["waiting", "running", "finished", "stopped", "failed", "loaded"]
+ENDED = ("finished", "stopped", "failed", "loaded")
+
+NOT_HERE = (
+    "This run is not here: its name is wrong, or it was not used for a long time and has been "
+    "forgotten to make room."
+)
+CLOSING = "The server is ending, so no new runs are taken. Please come back in a few minutes."
+_TEST_ROWS = 128  # rows scored between two looks at the stop flag
+_EVENT_BYTES = 300  # of one event record, about
+_JANITOR_SECONDS = 30.0
+
+__all__ = ["Limits", "Registry", "Run", "RunError", "State", "TestScore", "new_visitor"]
+
+
+def new_visitor() -> str:
+    """A visitor's token: a secret string of 43 characters that cannot be guessed."""
+    return secrets.token_urlsafe(32)
+
+
+@dataclass(frozen=True)
+class TestScore:
+    """How a trained classifier does on texts that training never looked at."""
+
+    __test__ = False  # not one of pytest's
+
+    accuracy: float  # 0 to 1
+    rows: int
+    confusion: tuple[tuple[int, ...], ...]  # [true label][predicted label], in the task's order
+
+
+@dataclass(eq=False)
+class Run:
+    """One run of one visitor. Read it from any thread; only the registry changes it.
+
+    `state` goes from "waiting" over "running" to "finished", "stopped" or "failed"; an adapter
+    that was brought along is "loaded" from the start. A run that diverged is "failed" but keeps the
+    classifier with its best weights, as a stopped one does. `Finished` is the last event of each
+    run that has a classifier, and comes after the test score and together with the state.
+    """
+
+    id: str = field(repr=False)  # a secret, too: who knows it may use the run over the web API
+    visitor: str = field(repr=False)
+    name: str = field(repr=False)
+    base: Base | None = field(repr=False)
+    task: Task | None = field(repr=False)
+    lora_config: LoRAConfig | None
+    train_config: TrainConfig | None
+    watch_texts: tuple[str, ...] = field(default=(), repr=False)
+    state: State = "waiting"
+    reason: str = ""  # a sentence, for a run that failed or was stopped
+    place: int = 0  # 0: running or ended; 1: starts next
+    events: list[Event] = field(default_factory=list, repr=False)  # only ever appended to
+    classifier: Classifier | None = field(default=None, repr=False)
+    test_score: TestScore | None = field(default=None, repr=False)
+    created: float = 0.0  # seconds of the registry's clock: since 1970
+    started: float | None = None
+    ended: float | None = None
+    used: float = field(default=0.0, repr=False)  # when it was last asked for
+    step: int = 0  # optimiser steps done
+    _registry: Registry | None = field(default=None, repr=False)
+    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
+
+    def events_since(self, n: int) -> list[Event]:
+        """The events from number `n` (from 0) on; a copy."""
+        return self.events[max(0, n) :]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing will be added any more."""
+        return self.state in ENDED
+
+    @property
+    def estimate_seconds(self) -> float | None:
+        """Seconds until a waiting run starts or a running one ends; None while unknown.
+
+        From the measured speed of the runs of this server; nothing is known before its first steps.
+        """
+        return self._registry.estimate(self) if self._registry else None
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this run keeps occupied by itself: trained weights and events."""
+        return classifier_bytes(self.classifier) + _EVENT_BYTES * len(self.events)
+
+
+class Registry:
+    """All runs and tables of all visitors, and the workers that train.
+
+    Use it as a context manager, or call `close`: otherwise the interpreter waits at its end for
+    the runs that are still training.
+    """
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        workers: int | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`workers` defaults to the number of cores that this process may use."""
+        self.limits = limits or Limits()
+        self.workers = workers or available_cores()
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._runs: dict[str, Run] = {}  # in the order of submission
+        self._turns: Turns[Run] = Turns()
+        self._running: list[Run] = []
+        self._tables: dict[tuple[str, str], _Table] = {}
+        self._brought: dict[int, int] = {}  # id of a visitor's Task -> its bytes, while held
+        self._speeds: dict[tuple[str, str], float] = {}  # (base, method) -> seconds a unit of work
+        self._closing = threading.Event()
+        self._pool = ThreadPoolExecutor(self.workers, "lora-lab", initializer=use_one_thread)
+        threading.Thread(target=self._janitor, name="lora-lab-janitor", daemon=True).start()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # Runs ------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        visitor: str,
+        base: Base,
+        task: Task,
+        lora_config: LoRAConfig,
+        train_config: TrainConfig,
+        *,
+        watch_texts: Sequence[str] = (),
+        name: str = "",
+    ) -> Run:
+        """Queue a run; it starts when it is this visitor's turn. Raises `RunError`, in words."""
+        _check_visitor(visitor)
+        self.limits.check_run(base, task, lora_config, train_config, watch_texts)
+        watched = tuple(watch_texts)
+        run = Run(_new_id(), visitor, name, base, task, lora_config, train_config, watched)
+        with self._lock:
+            if self._closing.is_set():
+                raise RunError(CLOSING)
+            own, everybody = self._turns.waiting(visitor), len(self._turns)
+            if own >= self.limits.waiting_a_visitor:
+                raise RunError(
+                    f"You have {own} runs waiting, as many as this server takes from one visitor. "
+                    "Stop one of them, or wait until one has started."
+                )
+            if everybody >= self.limits.waiting_in_all:
+                raise RunError(
+                    f"The queue is full: {everybody} runs are waiting. "
+                    "Try again in a minute or two; your settings stay as they are."
+                )
+            self._keep(run)
+            self._turns.add(visitor, run)
+            self._number_places()
+            self._sweep()
+            self._pool.submit(self._work)
+        return run
+
+    def add_classifier(
+        self, visitor: str, classifier: Classifier, task: Task | None = None, name: str = ""
+    ) -> Run:
+        """Keep an adapter that a visitor brought along as a run of its own, "loaded"."""
+        _check_visitor(visitor)
+        if classifier_bytes(classifier) > self.limits.memory_mb * MEGABYTE:
+            raise RunError("This adapter is larger than this server can keep.")
+        run = Run(
+            _new_id(),
+            visitor,
+            name,
+            None,
+            task,
+            classifier.lora_config,
+            classifier.train_config,
+            state="loaded",
+            classifier=classifier,
+        )
+        with self._lock:
+            if self._closing.is_set():
+                raise RunError(CLOSING)
+            run.ended = self._clock()
+            self._keep(run)
+            self._sweep()
+        return run
+
+    def get(self, visitor: str, run_id: str) -> Run:
+        """A visitor's own run. `RunError` for any other, always the same one."""
+        with self._lock:
+            run = self._runs.get(run_id) if isinstance(run_id, str) else None
+            if run is None or run.visitor != visitor:
+                raise RunError(NOT_HERE)
+            run.used = self._clock()
+            return run
+
+    def find(self, run_id: str) -> Run:
+        """A run by its id alone: who has the id may use the run. Raises `RunError`."""
+        with self._lock:
+            run = self._runs.get(run_id) if isinstance(run_id, str) else None
+            if run is None:
+                raise RunError(NOT_HERE)
+            run.used = self._clock()
+            return run
+
+    def runs(self, visitor: str) -> list[Run]:
+        """All runs of a visitor, oldest first."""
+        with self._lock:
+            return [run for run in self._runs.values() if run.visitor == visitor]
+
+    def stop(self, visitor: str, run_id: str) -> None:
+        """End a run at its next step, keeping its best weights; a waiting one never starts.
+
+        Nothing happens to a run that is over. Raises `RunError` when it is not this visitor's.
+        """
+        self._stop_run(self.get(visitor, run_id), "You stopped this run.")
+
+    def remove(self, visitor: str, run_id: str) -> None:
+        """Forget a run, stopping it first. Raises `RunError` when it is not this visitor's."""
+        with self._lock:
+            run = self.get(visitor, run_id)
+            self._stop_run(run, "You removed this run.")
+            self._forget(run)
+
+    # Tables ----------------------------------------------------------------------------------
+
+    def add_task(self, visitor: str, task: Task) -> None:
+        """Keep a table that a visitor brought; one of the same name is replaced."""
+        _check_visitor(visitor)
+        rows = len(task.train) + len(task.validation) + len(task.test)
+        self.limits.check_rows(rows)
+        size = task_bytes(task)
+        if size > self.limits.memory_mb * MEGABYTE:
+            raise RunError("This table is larger than this server can keep.")
+        with self._lock:
+            self._tables[visitor, task.name] = _Table(task, self._clock())
+            self._brought[id(task)] = size
+            self._sweep()
+
+    def task(self, visitor: str, name: str) -> Task | None:
+        """A table that this visitor brought, or None."""
+        with self._lock:
+            table = self._tables.get((visitor, name))
+            if table is None:
+                return None
+            table.used = self._clock()
+            return table.task
+
+    def tasks(self, visitor: str) -> list[Task]:
+        """All tables of a visitor, oldest first."""
+        with self._lock:
+            return [table.task for (owner, _), table in self._tables.items() if owner == visitor]
+
+    # The server ------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End gracefully: running steps end, best weights stay, waiting runs never start.
+
+        Every visitor's run says why. Returns when all workers have ended; may be called again.
+        """
+        reason = "The server is ending; the best weights so far were kept."
+        with self._lock:
+            self._closing.set()
+            for run in self._turns.order():
+                self._stop_run(run, "The server is ending; this run had not started.")
+            for run in self._running:
+                self._stop_run(run, reason)
+        self._pool.shutdown(wait=True)
+
+    def sweep(self) -> None:
+        """Forget what is too old or too much; called by itself, and often."""
+        with self._lock:
+            self._sweep()
+
+    def held_bytes(self) -> int:
+        """Memory kept for visitors: weights, events and tables, each table once."""
+        with self._lock:
+            self._forget_tables_nobody_holds()
+            return sum(run.held_bytes for run in self._runs.values()) + sum(self._brought.values())
+
+    def counts(self) -> dict[str, int]:
+        """How many runs are in each state."""
+        with self._lock:
+            states = [run.state for run in self._runs.values()]
+        return {state: states.count(state) for state in dict.fromkeys(states)}
+
+    def estimate(self, run: Run) -> float | None:
+        """See `Run.estimate_seconds`."""
+        with self._lock:
+            left = {id(other): self._seconds_left(other) for other in self._running}
+            if run.is_over:
+                return None
+            if id(run) in left:
+                return left[id(run)]
+            ends = [0.0] * (self.workers - len(left))
+            for seconds in left.values():
+                if seconds is None:
+                    return None
+                ends.append(seconds)
+            for other in self._turns.order():
+                ends.sort()
+                if other is run:
+                    return ends[0]
+                seconds = self._seconds_in_all(other)
+                if seconds is None:
+                    return None
+                ends[0] += seconds
+            return None
+
+    # Inside, with the lock held --------------------------------------------------------------
+
+    def _keep(self, run: Run) -> None:
+        run._registry = self
+        run.created = run.used = self._clock()
+        self._runs[run.id] = run
+
+    def _forget(self, run: Run) -> None:
+        self._runs.pop(run.id, None)
+
+    def _number_places(self) -> None:
+        for place, run in enumerate(self._turns.order(), start=1):
+            run.place = place
+
+    def _stop_run(self, run: Run, reason: str) -> None:
+        with self._lock:
+            if run.is_over or run._stop.is_set():
+                return
+            run.reason = reason
+            run._stop.set()
+            if self._turns.discard(run.visitor, run):
+                self._end(run, "stopped")
+                self._number_places()
+
+    def _end(self, run: Run, state: State, reason: str = "") -> None:
+        run.place = 0
+        run.ended = run.used = self._clock()
+        run.reason = reason or run.reason
+        run.state = state
+        runlog.ended(run, own_table=id(run.task) in self._brought)
+
+    def _seconds_in_all(self, run: Run) -> float | None:
+        assert run.base is not None and run.train_config is not None
+        speed = self._speeds.get((run.base.name, run.train_config.method))
+        return None if speed is None else speed * _work(run)
+
+    def _seconds_left(self, run: Run) -> float | None:
+        assert run.started is not None and run.train_config is not None
+        gone = self._clock() - run.started
+        if run.step:
+            return gone / run.step * (run.train_config.steps - run.step)
+        whole = self._seconds_in_all(run)
+        return None if whole is None else max(0.0, whole - gone)
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        oldest = now - 60.0 * self.limits.idle_minutes
+        over = sorted((r for r in self._runs.values() if r.is_over), key=lambda r: r.used)
+        kept: dict[str, int] = {}
+        for run in reversed(over):
+            kept[run.visitor] = kept.get(run.visitor, 0) + 1
+            if run.used < oldest or kept[run.visitor] > self.limits.runs_kept:
+                self._forget(run)
+        newest = sorted(self._tables.items(), key=lambda item: -item[1].used)
+        tables: dict[str, int] = {}
+        for (visitor, name), table in newest:
+            tables[visitor] = tables.get(visitor, 0) + 1
+            if table.used < oldest or tables[visitor] > self.limits.tables_kept:
+                del self._tables[visitor, name]
+        self._make_room(over)
+
+    def _make_room(self, over: Sequence[Run]) -> None:
+        """Drop ended runs and tables, the longest unused first, until memory is within bounds."""
+        excess = self.held_bytes() - self.limits.memory_mb * MEGABYTE
+        if excess <= 0:
+            return
+        idle: list[tuple[float, Callable[[], object]]] = []
+        for run in over:
+            if run.id in self._runs:
+                idle.append((run.used, lambda run=run: self._forget(run)))  # type: ignore[misc]
+        for key, table in self._tables.items():
+            idle.append((table.used, lambda key=key: self._tables.pop(key)))  # type: ignore[misc]
+        for _, drop in sorted(idle, key=lambda item: item[0]):
+            drop()
+            if self.held_bytes() <= self.limits.memory_mb * MEGABYTE:
+                return
+
+    def _forget_tables_nobody_holds(self) -> None:
+        held = {id(table.task) for table in self._tables.values()}
+        held |= {id(run.task) for run in self._runs.values()}
+        self._brought = {key: size for key, size in self._brought.items() if key in held}
+
+    def _janitor(self) -> None:
+        """Forgets on a quiet server, too: what visitors brought must not stay for ever."""
+        while not self._closing.wait(_JANITOR_SECONDS):
+            self.sweep()
+
+    # Workers ---------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        """Execute the next run; one call is queued for each submitted run."""
+        with self._lock:
+            run = self._turns.take()
+            if run is None:  # it was stopped while it waited
+                return
+            self._running.append(run)
+            run.place, run.started, run.state = 0, self._clock(), "running"
+            self._number_places()
+        try:
+            state, reason, finished = self._train(run)
+        except Exception as error:
+            state, reason, finished = "failed", _why(error), None
+            runlog.broke(run, error)
+        with self._lock:
+            self._running.remove(run)
+            if finished is not None:
+                run.classifier = finished.classifier
+                run.events.append(finished)
+            self._end(run, state, reason)
+            self._sweep()
+
+    def _train(self, run: Run) -> tuple[State, str, Finished]:
+        assert run.base is not None and run.task is not None
+        events = fine_tune(
+            run.base,
+            run.task,
+            run.lora_config,
+            run.train_config,
+            watch_texts=run.watch_texts,
+            should_stop=run._stop.is_set,
+        )
+        state: State = "finished"
+        reason = ""
+        with contextlib.closing(events):  # type: ignore[type-var]  # it is a generator
+            for event in events:
+                if isinstance(event, Finished):
+                    if event.outcome == "stopped":
+                        return "stopped", "", event
+                    run.test_score = self._test(run, event.classifier)
+                    return state, reason, event
+                run.events.append(event)
+                if isinstance(event, Diverged):
+                    state, reason = "failed", event.message
+                if isinstance(event, Step):
+                    run.step = event.step
+                    self._measure(run, event)
+        raise RuntimeError("fine_tune ended without Finished")
+
+    def _measure(self, run: Run, event: Step) -> None:
+        """Learn how fast this machine is at present: a running mean over steps of all runs."""
+        assert run.base is not None and run.train_config is not None and run.started is not None
+        key = (run.base.name, run.train_config.method)
+        share = event.step / run.train_config.steps
+        speed = (self._clock() - run.started) / share / _work(run)
+        with self._lock:
+            self._speeds[key] = 0.9 * self._speeds.get(key, speed) + 0.1 * speed
+
+    def _test(self, run: Run, classifier: Classifier) -> TestScore | None:
+        """Accuracy and confusion on the test split; None without one, or when stopped meanwhile."""
+        assert run.task is not None
+        classes, context = len(run.task.labels), classifier.model.config.context_length
+        confusion = torch.zeros(classes, classes, dtype=torch.long)
+        for start in range(0, len(run.task.test), _TEST_ROWS):
+            if run._stop.is_set():
+                return None
+            part = run.task.test[start : start + _TEST_ROWS]
+            ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
+            predicted = batched_logits(classifier.model, ids).argmax(-1)
+            truth = torch.tensor([row.label for row in part])
+            confusion.index_put_((truth, predicted), torch.ones(len(part), dtype=torch.long), True)
+        rows = int(confusion.sum())
+        if not rows:
+            return None
+        right = int(confusion.diagonal().sum())
+        return TestScore(right / rows, rows, tuple(tuple(row) for row in confusion.tolist()))
+
+
+@dataclass
+class _Table:
+    task: Task
+    used: float
+
+
+def use_one_thread() -> None:
+    """One torch thread for the calling thread, and for those that start to compute after it."""
+    torch.set_num_threads(1)
+
+
+def available_cores() -> int:
+    """Cores that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return os.cpu_count() or 1
+
+
+def classifier_bytes(classifier: Classifier | None) -> int:
+    """Bytes of what a classifier does not share with its base: adapters, and each tensor trained
+    in full three times (as it is, as it was, as it became)."""
+    if classifier is None:
+        return 0
+    own = {id(p): p for _, layer in lora_layers(classifier.model) for p in layer.lora.parameters()}
+    parameters = dict(classifier.model.named_parameters())
+    own |= {id(p): p for n, p in parameters.items() if n in classifier.initial}
+    size = sum(p.nbytes for p in own.values())
+    return size + 2 * sum(tensor.nbytes for tensor in classifier.initial.values())
+
+
+def task_bytes(task: Task) -> int:
+    """Bytes of a table in memory, about: its texts, and 120 a row."""
+    rows = (*task.train, *task.validation, *task.test)
+    return sum(len(row.text.encode("utf-8", "replace")) + 120 for row in rows)
+
+
+def _work(run: Run) -> float:
+    """How much there is to compute, in characters: steps x batch x length of a text."""
+    assert run.base is not None and run.task is not None and run.train_config is not None
+    sample = run.task.train[:200]
+    longest = 6 * run.base.config.context_length  # what lies beyond the context is not computed
+    characters = sum(min(len(row.text), longest) for row in sample) / max(1, len(sample))
+    return run.train_config.steps * run.train_config.batch_size * max(1.0, characters)
+
+
+def _why(error: Exception) -> str:
+    """The sentence for a visitor whose run broke; never the program's own words."""
+    if isinstance(error, ValueError) and type(error).__module__.startswith("lora_core"):
+        return str(error)
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return "The machine ran out of memory: choose a smaller batch, a lower rank or LoRA."
+    return "The program failed in this run, and only in this one. The server's log says where."
+
+
+def _check_visitor(visitor: object) -> None:
+    if not isinstance(visitor, str) or not 16 <= len(visitor) <= 200:
+        raise RunError("A visitor's token is a secret text of 16 to 200 characters.")
+
+
+def _new_id() -> str:
+    return secrets.token_urlsafe(16)  # 128 bits

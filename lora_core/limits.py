@@ -1,0 +1,159 @@
+"""Every cap of a shared server in one place, with a sentence for the visitor who meets one.
+
+The defaults suit thirty people on two cores. Each can be changed for a teacher's machine: on the
+command line (`--max-steps 5000`) or in the environment (`LORA_LAB_MAX_STEPS=5000`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from lora_core.base import Base
+from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
+from lora_core.parameters import BYTES_FP32, predict_parameters
+from lora_core.tasks import Task
+
+PREFIX = "LORA_LAB_"
+MEGABYTE = 1_000_000
+
+
+class RunError(RuntimeError):
+    """Something a visitor asked for and cannot have; the message is a sentence for them."""
+
+
+def _cap(default: int, help: str) -> int:
+    value: int = field(default=default, metadata={"help": help})
+    return value
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Whole numbers from 1 up. Of one run, of one visitor, and of the server."""
+
+    max_steps: int = _cap(2000, "optimiser steps of one run")
+    max_batch: int = _cap(64, "texts a step")
+    max_rank: int = _cap(64, "rank of an adapter")
+    max_characters: int = _cap(20_000, "characters of one text to classify or to watch")
+    max_texts: int = _cap(100, "texts to classify in one request of the web API")
+    max_watched: int = _cap(8, "texts watched along one run")
+    max_rows: int = _cap(50_000, "rows of a visitor's table")
+    upload_mb: int = _cap(5, "megabytes of one uploaded file")
+    run_mb: int = _cap(1500, "megabytes that one run may need while it trains")
+    waiting_a_visitor: int = _cap(10, "runs of one visitor that wait")
+    waiting_in_all: int = _cap(120, "runs of all visitors that wait")
+    runs_kept: int = _cap(20, "ended runs kept for each visitor; the longest unused goes first")
+    tables_kept: int = _cap(5, "tables kept for each visitor; the longest unused goes first")
+    memory_mb: int = _cap(1000, "megabytes kept for all visitors; the longest unused goes first")
+    idle_minutes: int = _cap(180, "minutes after which what nobody uses is forgotten")
+
+    def __post_init__(self) -> None:
+        for cap in fields(self):
+            value = getattr(self, cap.name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"{cap.name} must be a whole number from 1 up, not {value!r}.")
+
+    @classmethod
+    def from_environment(cls, **overrides: int | None) -> Limits:
+        """The defaults, changed by LORA_LAB_MAX_STEPS and the like, then by what is given here.
+
+        A value of None changes nothing, so that `vars()` of parsed arguments can be handed on.
+        Raises `ConfigError` that names the variable.
+        """
+        values: dict[str, Any] = {}
+        for cap in fields(cls):
+            variable = PREFIX + cap.name.upper()
+            raw = os.environ.get(variable, "").strip()
+            if raw:
+                try:
+                    values[cap.name] = int(raw)
+                except ValueError as error:
+                    raise ConfigError(f"{variable} must be a whole number, not {raw!r}.") from error
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**values)
+
+    @classmethod
+    def from_arguments(cls, arguments: argparse.Namespace) -> Limits:
+        """The caps of a command line made by `add_arguments`; others of its values are ignored."""
+        names = {cap.name for cap in fields(cls)}
+        given = {name: value for name, value in vars(arguments).items() if name in names}
+        return cls.from_environment(**given)
+
+    def check_run(
+        self,
+        base: Base,
+        task: Task,
+        lora_config: LoRAConfig,
+        train_config: TrainConfig,
+        watch_texts: Sequence[str] = (),
+    ) -> None:
+        """Raise `RunError`, in words, for a run that this server does not take."""
+        method = train_config.method
+        rank = lora_config.rank if method == "lora" else 1
+        rows = len(task.train) + len(task.validation) + len(task.test)
+        for what, value, cap in (
+            ("steps", train_config.steps, self.max_steps),
+            ("texts a step", train_config.batch_size, self.max_batch),
+            ("rank", rank, self.max_rank),
+            ("evaluations", train_config.evaluations, self.max_steps),
+            ("watched texts", len(watch_texts), self.max_watched),
+            ("rows of the table", rows, self.max_rows),
+        ):
+            if value > cap:
+                raise RunError(
+                    f"{what.capitalize()}: {value:,} is more than this server's {cap:,}."
+                )
+        for text in watch_texts:
+            self.check_text(text)
+        try:
+            needed = run_bytes(base, task, lora_config, method)
+        except ConfigError as error:
+            raise RunError(str(error)) from error
+        if needed > min(self.run_mb, self.memory_mb) * MEGABYTE:
+            raise RunError(
+                f"Training this would take about {needed / MEGABYTE:,.0f} MB of memory, more than "
+                "this server lends to one run. Choose LoRA, a lower rank or a smaller base."
+            )
+
+    def check_text(self, text: object) -> None:
+        """Raise `RunError` for what is not a text, or is longer than this server reads."""
+        if not isinstance(text, str):
+            raise RunError(f"A text is needed, not {type(text).__name__}.")
+        if len(text) > self.max_characters:
+            raise RunError(
+                f"This text has {len(text):,} characters; this server reads at most "
+                f"{self.max_characters:,}."
+            )
+
+    def check_rows(self, rows: int) -> None:
+        """Raise `RunError` for a table with more rows than this server takes."""
+        if rows > self.max_rows:
+            raise RunError(
+                f"This table has {rows:,} rows; this server takes at most {self.max_rows:,}."
+            )
+
+
+def run_bytes(base: Base, task: Task, lora_config: LoRAConfig, method: Method) -> int:
+    """Bytes of the weights, gradients, moments and copies of one run while it trains.
+
+    Seven float32 numbers a trained parameter: itself, gradient, AdamW's two moments, the best
+    weights so far, and the first and last value that a strength is interpolated between.
+    Activations are not in it: the caps on batch and context bound them.
+    Raises `ConfigError` where a target does not fit the base.
+    """
+    count = predict_parameters(base.config, lora_config, len(task.labels), method)
+    return 7 * BYTES_FP32 * count.trainable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One option for each cap (`--max-steps N`), for `Limits.from_arguments`."""
+    group = parser.add_argument_group(
+        "limits of this server", f"Each also as an environment variable: {PREFIX}MAX_STEPS=N."
+    )
+    for cap in fields(Limits):
+        option = "--" + cap.name.replace("_", "-")
+        text = f"{cap.metadata['help']} (default {cap.default:,})"
+        group.add_argument(option, type=int, metavar="N", help=text)
