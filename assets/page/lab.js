@@ -1,0 +1,152 @@
+// What every part of the page shares: a registry of parts, colours, plot layouts, the theme switch.
+// Parts are defined with LoraLab.define(kind, setup) and mounted by lora_core/ui/chart.py.
+window.LoraLab ??= (() => {
+  const parts = new Map();
+  const waiting = new Map(); // kind -> mounts that came before their script
+  const state = {}; // what the sliders of step 1 say right now, before the server knows
+  const listeners = new Map();
+
+  /** Define a part: setup({element, props, trigger, draw, on}) is called once for each of them. */
+  function define(kind, setup) {
+    parts.set(kind, setup);
+    for (const mounted of waiting.get(kind) ?? []) start(kind, mounted);
+    waiting.delete(kind);
+  }
+
+  function mount(kind, script, element, props, trigger, watch) {
+    const mounted = { element, props, trigger, watch };
+    if (parts.has(kind)) start(kind, mounted);
+    else waiting.set(kind, [...(waiting.get(kind) ?? []), mounted]);
+  }
+
+  function start(kind, { element, props, trigger, watch }) {
+    const root = element.querySelector(`.lab-${kind}`);
+    const draw = (callback) => {
+      const safely = () => {
+        const value = props.value; // "" stands for none in gr.HTML
+        if (value !== null && value !== undefined && value !== "") callback(value);
+      };
+      watch("value", safely);
+      on("theme", safely);
+      safely();
+    };
+    parts.get(kind)({ element: root, props, trigger, draw, on });
+  }
+
+  /** Listen to a message between parts ("theme", "rank", "alpha", ...). */
+  function on(name, callback) {
+    listeners.set(name, [...(listeners.get(name) ?? []), callback]);
+  }
+
+  function emit(name, value) {
+    state[name] = value;
+    for (const callback of listeners.get(name) ?? []) callback(value);
+  }
+
+  /** The present value of a colour of theme.py. */
+  function colour(name) {
+    return getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
+  }
+
+  /** The same colour, see-through: alpha from 0 to 1. */
+  function tint(name, alpha) {
+    const hex = name.startsWith("#") ? name : colour(name);
+    const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
+    return `rgba(${r},${g},${b},${alpha})`;
+  }
+
+  const isDark = () => document.body.classList.contains("dark");
+  const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+  /** A Plotly layout in the page's look, with `extra` merged over it (one level deep). */
+  function layout(extra = {}) {
+    const axis = {
+      gridcolor: colour("rule"), zerolinecolor: colour("rule"), linecolor: colour("edge"),
+      ticks: "outside", tickcolor: colour("rule"), ticklen: 4, automargin: true,
+    };
+    const base = {
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("muted") },
+      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+      margin: { l: 46, r: 12, t: 10, b: 36 }, showlegend: false, uirevision: "kept",
+      hoverlabel: {
+        bgcolor: colour("card"), bordercolor: colour("edge"),
+        font: { color: colour("ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
+      },
+    };
+    const merged = { ...base, ...extra };
+    for (const key of Object.keys(merged))
+      if (/^[xy]axis\d*$/.test(key)) merged[key] = { ...axis, ...merged[key] };
+    return merged;
+  }
+
+  /** Options of every Plotly figure here. */
+  const plotOptions = {
+    responsive: true, displaylogo: false, doubleClick: "reset+autosize",
+    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+  };
+
+  /** Make an element: node("p", {class: "x"}, "text", child, ...). Text is never read as HTML. */
+  function node(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+      else if (value === true) made.setAttribute(name, "");
+      else if (value !== false && value !== null && value !== undefined)
+        made.setAttribute(name, value);
+    }
+    made.append(...children.filter((child) => child !== null && child !== undefined));
+    return made;
+  }
+
+  /** Write text only when it changed, so that nothing flickers and readers are not interrupted. */
+  function say(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  /** Put the settings into the address; what is not ours (the theme, for instance) stays. */
+  function setAddress(query) {
+    const kept = new URLSearchParams();
+    for (const [name, value] of new URLSearchParams(location.search))
+      if (name.startsWith("__") || name === "view") kept.append(name, value);
+    const ours = new URLSearchParams(query ?? "");
+    for (const [name, value] of kept) ours.append(name, value);
+    const text = ours.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
+    const url = location.pathname + (text ? `?${text}` : "") + location.hash;
+    if (url !== location.pathname + location.search + location.hash)
+      history.replaceState(history.state, "", url);
+  }
+
+  /** Copy the address of the page, and say so on the button for a moment. */
+  async function copyLink(id) {
+    const button = document.getElementById(id);
+    const before = button.textContent;
+    try {
+      await navigator.clipboard.writeText(location.href);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Copy it from the address bar";
+    }
+    setTimeout(() => { button.textContent = before; }, 1800);
+  }
+
+  function toggleTheme() {
+    document.body.classList.toggle("dark");
+    try { localStorage.setItem("lora-lab-theme", isDark() ? "dark" : "light"); } catch { /* private */ }
+  }
+
+  function restoreTheme() {
+    if (new URLSearchParams(location.search).has("__theme")) return;
+    let kept = null;
+    try { kept = localStorage.getItem("lora-lab-theme"); } catch { /* private */ }
+    if (kept) document.body.classList.toggle("dark", kept === "dark");
+  }
+
+  restoreTheme();
+  new MutationObserver(() => emit("theme", isDark()))
+    .observe(document.body, { attributes: true, attributeFilter: ["class"] });
+
+  return {
+    define, mount, on, emit, state, colour, tint, layout, plotOptions, node, say, setAddress,
+    copyLink, toggleTheme, isDark, isStill,
+  };
+})();

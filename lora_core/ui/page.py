@@ -1,0 +1,85 @@
+"""The page: its frame, and the panels in the order in which they are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lora_core.config import ConfigError
+from lora_core.runs import Registry, new_visitor
+from lora_core.ui import adapt, classify, compare, finetune, words
+from lora_core.ui.chart import ASSETS, routes
+from lora_core.ui.context import Context, Lab
+from lora_core.ui.settings import Settings
+from lora_core.ui.theme import theme
+
+TITLE = "LoRA Lab"
+# Fixed, or a restarted server could not read what the browser kept. Not a secret: the token in it
+# is one by itself.
+_STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"  # noqa: S105
+
+
+def build_page(registry: Registry) -> gr.Blocks:
+    """All five steps over the runs of `registry`; launch it with `launch_options()`."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        context = Context(
+            lab=Lab(registry),
+            page=page,
+            visitor=gr.BrowserState("", storage_key=_STORAGE_KEY, secret=_STORAGE_SECRET),
+            ready=gr.Textbox("", visible="hidden", elem_id="ready", label="Run shown"),
+            pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
+        )
+        table, scatter = compare.parts(context.lab)
+        gr.HTML(words.banner(), apply_default_css=False, elem_id="banner")
+        with gr.Row(elem_classes="bench"):
+            with gr.Column(elem_classes="card", elem_id="adapt", min_width=340):
+                adapt.build(context)
+            with gr.Column(elem_classes="card", elem_id="finetune", min_width=340):
+                finetune.build(context, table, scatter)
+        with gr.Column(elem_classes="card", elem_id="compare"):
+            compare.build(table, scatter)
+        with gr.Column(elem_classes="card", elem_id="classify"):
+            gr.HTML(words.heading("classify"), apply_default_css=False)
+            classify.build(context)
+        _restore(context)
+    return page
+
+
+def _restore(context: Context) -> None:
+    """At a load: a token for a new visitor, and the settings that the address holds."""
+    search = gr.JSON(visible="hidden")
+
+    def restore(query: dict[str, Any] | None, visitor: str | None) -> list[Any]:
+        known = {key: value for key, value in (query or {}).items() if key in Settings.names()}
+        values: list[Any] = [gr.skip()] * len(context.controls)
+        if known:
+            try:
+                values = Settings.from_query(known).values()
+            except ConfigError as error:
+                gr.Warning(f"{error} The defaults are used instead.")
+        return [visitor or new_visitor(), *values]
+
+    context.page.load(
+        restore,
+        [search, context.visitor],
+        [context.visitor, *context.controls],
+        js="(query, visitor) => [Object.fromEntries(new URLSearchParams(location.search)), visitor]",
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def launch_options() -> dict[str, Any]:
+    """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons."""
+    style = (ASSETS / "page" / "page.css").read_text(encoding="utf-8")
+    return {
+        "theme": theme(),
+        "head": f"<style>{style}</style>" + words.meta(TITLE),
+        "app_kwargs": {"routes": routes()},
+        "ssr_mode": False,
+        "run_history": False,
+        "pwa": True,
+        "footer_links": ["api", "settings"],
+    }
