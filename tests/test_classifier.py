@@ -58,7 +58,7 @@ def test_many_texts_keep_their_order_and_equal_one_at_a_time(trained) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
 def test_strength_zero_is_the_model_before_training(base, task, method) -> None:
-    config = lc.TrainConfig(steps=8, evaluations=1, method=method, seed=4)
+    config = lc.TrainConfig(steps=40, evaluations=4, method=method, seed=4)
     text = task.test[0].text
     events = list(lc.fine_tune(base, task, None, config, watch_texts=[text]))
     untrained = next(e for e in events if isinstance(e, lc.Watched))
