@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lora_core.runs import Run
+    from lora_core.run import Run
 
 log = logging.getLogger("lora_core.runs")
 

@@ -11,113 +11,33 @@ Knows nothing about the page. All public methods may be called from any thread.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal
-
-import torch
+from dataclasses import dataclass
+from pathlib import Path
 
 from lora_core import runlog
 from lora_core.base import Base
-from lora_core.batches import encode_text
-from lora_core.classifier import Classifier, batched_logits
+from lora_core.classifier import Classifier
 from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.execution import execute, use_one_thread, why
 from lora_core.limits import MEGABYTE, Limits, RunError
-from lora_core.lora import lora_layers
+from lora_core.run import Run, State, TestScore, classifier_bytes, new_id, new_visitor, task_bytes
 from lora_core.tasks import Task
-from lora_core.training import Diverged, Event, Finished, Step, fine_tune
 from lora_core.turns import Turns
-
-State = Literal["waiting", "running", "finished", "stopped", "failed", "loaded"]
-ENDED = ("finished", "stopped", "failed", "loaded")
 
 NOT_HERE = (
     "This run is not here: its name is wrong, or it was not used for a long time and has been "
     "forgotten to make room."
 )
 CLOSING = "The server is ending, so no new runs are taken. Please come back in a few minutes."
-_TEST_ROWS = 128  # rows scored between two looks at the stop flag
-_EVENT_BYTES = 300  # of one event record, about
 _JANITOR_SECONDS = 30.0
 
 __all__ = ["Limits", "Registry", "Run", "RunError", "State", "TestScore", "new_visitor"]
-
-
-def new_visitor() -> str:
-    """A visitor's token: a secret string of 43 characters that cannot be guessed."""
-    return secrets.token_urlsafe(32)
-
-
-@dataclass(frozen=True)
-class TestScore:
-    """How a trained classifier does on texts that training never looked at."""
-
-    __test__ = False  # not one of pytest's
-
-    accuracy: float  # 0 to 1
-    rows: int
-    confusion: tuple[tuple[int, ...], ...]  # [true label][predicted label], in the task's order
-
-
-@dataclass(eq=False)
-class Run:
-    """One run of one visitor. Read it from any thread; only the registry changes it.
-
-    `state` goes from "waiting" over "running" to "finished", "stopped" or "failed"; an adapter
-    that was brought along is "loaded" from the start. A run that diverged is "failed" but keeps the
-    classifier with its best weights, as a stopped one does. `Finished` is the last event of each
-    run that has a classifier, and comes after the test score and together with the state.
-    """
-
-    id: str = field(repr=False)  # a secret, too: who knows it may use the run over the web API
-    visitor: str = field(repr=False)
-    name: str = field(repr=False)
-    base: Base | None = field(repr=False)
-    task: Task | None = field(repr=False)
-    lora_config: LoRAConfig | None
-    train_config: TrainConfig | None
-    watch_texts: tuple[str, ...] = field(default=(), repr=False)
-    state: State = "waiting"
-    reason: str = ""  # a sentence, for a run that failed or was stopped
-    place: int = 0  # 0: running or ended; 1: starts next
-    events: list[Event] = field(default_factory=list, repr=False)  # only ever appended to
-    classifier: Classifier | None = field(default=None, repr=False)
-    test_score: TestScore | None = field(default=None, repr=False)
-    created: float = 0.0  # seconds of the registry's clock: since 1970
-    started: float | None = None
-    ended: float | None = None
-    used: float = field(default=0.0, repr=False)  # when it was last asked for
-    step: int = 0  # optimiser steps done
-    _registry: Registry | None = field(default=None, repr=False)
-    _stop: threading.Event = field(default_factory=threading.Event, repr=False)
-
-    def events_since(self, n: int) -> list[Event]:
-        """The events from number `n` (from 0) on; a copy."""
-        return self.events[max(0, n) :]
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing will be added any more."""
-        return self.state in ENDED
-
-    @property
-    def estimate_seconds(self) -> float | None:
-        """Seconds until a waiting run starts or a running one ends; None while unknown.
-
-        From the measured speed of the runs of this server; nothing is known before its first steps.
-        """
-        return self._registry.estimate(self) if self._registry else None
-
-    @property
-    def held_bytes(self) -> int:
-        """Memory that this run keeps occupied by itself: trained weights and events."""
-        return classifier_bytes(self.classifier) + _EVENT_BYTES * len(self.events)
 
 
 class Registry:
@@ -143,7 +63,7 @@ class Registry:
         self._turns: Turns[Run] = Turns()
         self._running: list[Run] = []
         self._tables: dict[tuple[str, str], _Table] = {}
-        self._brought: dict[int, int] = {}  # id of a visitor's Task -> its bytes, while held
+        self._brought: weakref.WeakKeyDictionary[Task, int] = weakref.WeakKeyDictionary()  # bytes
         self._speeds: dict[tuple[str, str], float] = {}  # (base, method) -> seconds a unit of work
         self._closing = threading.Event()
         self._pool = ThreadPoolExecutor(self.workers, "lora-lab", initializer=use_one_thread)
@@ -172,7 +92,7 @@ class Registry:
         _check_visitor(visitor)
         self.limits.check_run(base, task, lora_config, train_config, watch_texts)
         watched = tuple(watch_texts)
-        run = Run(_new_id(), visitor, name, base, task, lora_config, train_config, watched)
+        run = Run(new_id(), visitor, name, base, task, lora_config, train_config, watched)
         with self._lock:
             if self._closing.is_set():
                 raise RunError(CLOSING)
@@ -202,7 +122,7 @@ class Registry:
         if classifier_bytes(classifier) > self.limits.memory_mb * MEGABYTE:
             raise RunError("This adapter is larger than this server can keep.")
         run = Run(
-            _new_id(),
+            new_id(),
             visitor,
             name,
             None,
@@ -212,6 +132,7 @@ class Registry:
             state="loaded",
             classifier=classifier,
         )
+        run.weigh()
         with self._lock:
             if self._closing.is_set():
                 raise RunError(CLOSING)
@@ -269,7 +190,7 @@ class Registry:
             raise RunError("This table is larger than this server can keep.")
         with self._lock:
             self._tables[visitor, task.name] = _Table(task, self._clock())
-            self._brought[id(task)] = size
+            self._brought[task] = size
             self._sweep()
 
     def task(self, visitor: str, name: str) -> Task | None:
@@ -310,8 +231,10 @@ class Registry:
     def held_bytes(self) -> int:
         """Memory kept for visitors: weights, events and tables, each table once."""
         with self._lock:
-            self._forget_tables_nobody_holds()
-            return sum(run.held_bytes for run in self._runs.values()) + sum(self._brought.values())
+            tables = {table.task for table in self._tables.values()}
+            tables |= {run.task for run in self._runs.values() if run.task is not None}
+            held = sum(run.held_bytes for run in self._runs.values())
+            return held + sum(self._brought.get(task, 0) for task in tables)
 
     def counts(self) -> dict[str, int]:
         """How many runs are in each state."""
@@ -345,7 +268,7 @@ class Registry:
     # Inside, with the lock held --------------------------------------------------------------
 
     def _keep(self, run: Run) -> None:
-        run._registry = self
+        run.estimator = self.estimate
         run.created = run.used = self._clock()
         self._runs[run.id] = run
 
@@ -358,10 +281,10 @@ class Registry:
 
     def _stop_run(self, run: Run, reason: str) -> None:
         with self._lock:
-            if run.is_over or run._stop.is_set():
+            if run.is_over or run.stopping.is_set():
                 return
             run.reason = reason
-            run._stop.set()
+            run.stopping.set()
             if self._turns.discard(run.visitor, run):
                 self._end(run, "stopped")
                 self._number_places()
@@ -369,14 +292,15 @@ class Registry:
     def _end(self, run: Run, state: State, reason: str = "") -> None:
         run.place = 0
         run.ended = run.used = self._clock()
-        run.reason = reason or run.reason
+        run.reason = reason or ("" if state == "finished" else run.reason)
+        run.weigh()
         run.state = state
-        runlog.ended(run, own_table=id(run.task) in self._brought)
+        runlog.ended(run, own_table=run.task is not None and run.task in self._brought)
 
     def _seconds_in_all(self, run: Run) -> float | None:
         assert run.base is not None and run.train_config is not None
         speed = self._speeds.get((run.base.name, run.train_config.method))
-        return None if speed is None else speed * _work(run)
+        return None if speed is None else speed * run.work()
 
     def _seconds_left(self, run: Run) -> float | None:
         assert run.started is not None and run.train_config is not None
@@ -419,11 +343,6 @@ class Registry:
             if self.held_bytes() <= self.limits.memory_mb * MEGABYTE:
                 return
 
-    def _forget_tables_nobody_holds(self) -> None:
-        held = {id(table.task) for table in self._tables.values()}
-        held |= {id(run.task) for run in self._runs.values()}
-        self._brought = {key: size for key, size in self._brought.items() if key in held}
-
     def _janitor(self) -> None:
         """Forgets on a quiet server, too: what visitors brought must not stay for ever."""
         while not self._closing.wait(_JANITOR_SECONDS):
@@ -441,9 +360,9 @@ class Registry:
             run.place, run.started, run.state = 0, self._clock(), "running"
             self._number_places()
         try:
-            state, reason, finished = self._train(run)
+            state, reason, finished = execute(run, self._measure)
         except Exception as error:
-            state, reason, finished = "failed", _why(error), None
+            state, reason, finished = "failed", why(error), None
             runlog.broke(run, error)
         with self._lock:
             self._running.remove(run)
@@ -453,60 +372,14 @@ class Registry:
             self._end(run, state, reason)
             self._sweep()
 
-    def _train(self, run: Run) -> tuple[State, str, Finished]:
-        assert run.base is not None and run.task is not None
-        events = fine_tune(
-            run.base,
-            run.task,
-            run.lora_config,
-            run.train_config,
-            watch_texts=run.watch_texts,
-            should_stop=run._stop.is_set,
-        )
-        state: State = "finished"
-        reason = ""
-        with contextlib.closing(events):  # type: ignore[type-var]  # it is a generator
-            for event in events:
-                if isinstance(event, Finished):
-                    if event.outcome == "stopped":
-                        return "stopped", "", event
-                    run.test_score = self._test(run, event.classifier)
-                    return state, reason, event
-                run.events.append(event)
-                if isinstance(event, Diverged):
-                    state, reason = "failed", event.message
-                if isinstance(event, Step):
-                    run.step = event.step
-                    self._measure(run, event)
-        raise RuntimeError("fine_tune ended without Finished")
-
-    def _measure(self, run: Run, event: Step) -> None:
-        """Learn how fast this machine is at present: a running mean over steps of all runs."""
+    def _measure(self, run: Run) -> None:
+        """Learn how fast this machine is at present: a running mean over the steps of all runs."""
         assert run.base is not None and run.train_config is not None and run.started is not None
         key = (run.base.name, run.train_config.method)
-        share = event.step / run.train_config.steps
-        speed = (self._clock() - run.started) / share / _work(run)
+        share = run.step / run.train_config.steps
+        speed = (self._clock() - run.started) / (share * run.work())
         with self._lock:
             self._speeds[key] = 0.9 * self._speeds.get(key, speed) + 0.1 * speed
-
-    def _test(self, run: Run, classifier: Classifier) -> TestScore | None:
-        """Accuracy and confusion on the test split; None without one, or when stopped meanwhile."""
-        assert run.task is not None
-        classes, context = len(run.task.labels), classifier.model.config.context_length
-        confusion = torch.zeros(classes, classes, dtype=torch.long)
-        for start in range(0, len(run.task.test), _TEST_ROWS):
-            if run._stop.is_set():
-                return None
-            part = run.task.test[start : start + _TEST_ROWS]
-            ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
-            predicted = batched_logits(classifier.model, ids).argmax(-1)
-            truth = torch.tensor([row.label for row in part])
-            confusion.index_put_((truth, predicted), torch.ones(len(part), dtype=torch.long), True)
-        rows = int(confusion.sum())
-        if not rows:
-            return None
-        right = int(confusion.diagonal().sum())
-        return TestScore(right / rows, rows, tuple(tuple(row) for row in confusion.tolist()))
 
 
 @dataclass
@@ -515,59 +388,18 @@ class _Table:
     used: float
 
 
-def use_one_thread() -> None:
-    """One torch thread for the calling thread, and for those that start to compute after it."""
-    torch.set_num_threads(1)
-
-
-def available_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return os.cpu_count() or 1
-
-
-def classifier_bytes(classifier: Classifier | None) -> int:
-    """Bytes of what a classifier does not share with its base: adapters, and each tensor trained
-    in full three times (as it is, as it was, as it became)."""
-    if classifier is None:
-        return 0
-    own = {id(p): p for _, layer in lora_layers(classifier.model) for p in layer.lora.parameters()}
-    parameters = dict(classifier.model.named_parameters())
-    own |= {id(p): p for n, p in parameters.items() if n in classifier.initial}
-    size = sum(p.nbytes for p in own.values())
-    return size + 2 * sum(tensor.nbytes for tensor in classifier.initial.values())
-
-
-def task_bytes(task: Task) -> int:
-    """Bytes of a table in memory, about: its texts, and 120 a row."""
-    rows = (*task.train, *task.validation, *task.test)
-    return sum(len(row.text.encode("utf-8", "replace")) + 120 for row in rows)
-
-
-def _work(run: Run) -> float:
-    """How much there is to compute, in characters: steps x batch x length of a text."""
-    assert run.base is not None and run.task is not None and run.train_config is not None
-    sample = run.task.train[:200]
-    longest = 6 * run.base.config.context_length  # what lies beyond the context is not computed
-    characters = sum(min(len(row.text), longest) for row in sample) / max(1, len(sample))
-    return run.train_config.steps * run.train_config.batch_size * max(1.0, characters)
-
-
-def _why(error: Exception) -> str:
-    """The sentence for a visitor whose run broke; never the program's own words."""
-    if isinstance(error, ValueError) and type(error).__module__.startswith("lora_core"):
-        return str(error)
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        return "The machine ran out of memory: choose a smaller batch, a lower rank or LoRA."
-    return "The program failed in this run, and only in this one. The server's log says where."
+def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and a container's share of processor time."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        cores = min(cores, round(int(allowed) / int(period)))
+    except (OSError, ValueError):  # no Linux, no container, or "max": no quota
+        pass
+    return max(1, cores)
 
 
 def _check_visitor(visitor: object) -> None:
     if not isinstance(visitor, str) or not 16 <= len(visitor) <= 200:
         raise RunError("A visitor's token is a secret text of 16 to 200 characters.")
-
-
-def _new_id() -> str:
-    return secrets.token_urlsafe(16)  # 128 bits
