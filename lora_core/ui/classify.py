@@ -44,7 +44,7 @@ def build(context: Context) -> None:
                 max_length=_LONGEST,
                 elem_id="text",
             )
-            chips = part("chips", first["chips"], script=_SCRIPT, elem_id="examples")
+            chips = part("examples", first["chips"], script=_SCRIPT, elem_id="examples")
             strength = gr.Slider(
                 0,
                 2,
