@@ -122,7 +122,7 @@
       for (const name of ["W", "AB", "A", "B"]) place(rects[name], place_of[name]);
       const W = place_of.W, AB = place_of.AB, A = place_of.A, B = place_of.B;
       put(labels.W, W[0] + W[2] / 2, W[1] + W[3] / 2 + 6, "W");
-      put(labels.wcap, W[0] + W[2] / 2, height - 4, shape.caption);
+      put(labels.wcap, W[0], height - 3, shape.caption, "start");
       const middle = AB[1] + AB[3] / 2;
       const scaled = data.scales[rank]?.[String(state.alpha)];
       for (const name of ["AB", "A", "B", "plus", "times", "abcap"]) labels[name].textContent = "";
@@ -131,8 +131,9 @@
         put(labels.A, A[0] - 5, AB[1] + 12, "A", "end");
         put(labels.B, B[0] + 2, B[1] - 4, "B", "start");
         const between = (W[0] + W[2] + A[0]) / 2;
-        put(labels.plus, between, middle + 6, `+ ${scaled?.short ?? ""} ×`);
-        put(labels.abcap, AB[0] + AB[2] / 2, height - 4, drawing.caption);
+        put(labels.plus, between, middle - 6, "+");
+        put(labels.times, between, middle + 12, `${scaled?.short ?? ""} ×`);
+        put(labels.abcap, width - 1, height - 3, drawing.caption, "end");
         rects.AB.style.fillOpacity = scaled ? scaled.weight : 0.3;
       }
       picture.setAttribute("aria-label", lora ? drawing.words : shape.words[data.method] ?? shape.words.head);

@@ -98,6 +98,10 @@
         mark("y", baseline.loss, baseline.loss_words);
         mark("y2", baseline.majority, baseline.majority_words);
       }
+      if (!data.order.length)
+        annotations.push({ xref: "paper", x: 0.5, yref: "paper", y: 0.7, showarrow: false, align: "center",
+          text: "Press Fine-tune and the curves start here,<br>at step 0, with the base as it is.",
+          font: { size: 14, color: colour("muted") }, bgcolor: colour("card"), borderpad: 6 });
       const spare = steps * 0.02;
       const losses = data.order.filter((id) => data.runs[id] && !hidden.has(id))
         .flatMap((id) => [...data.runs[id].loss, ...data.runs[id].validation_loss]).filter((v) => v !== null && isFinite(v));

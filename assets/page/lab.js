@@ -58,6 +58,8 @@ window.LoraLab ??= (() => {
   const isDark = () => document.body.classList.contains("dark");
   const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
+  const fontFamily = () => getComputedStyle(document.querySelector(".gradio-container")).fontFamily;
+
   /** A Plotly layout in the page's look, with `extra` merged over it (one level deep). */
   function layout(extra = {}) {
     const axis = {
@@ -65,12 +67,12 @@ window.LoraLab ??= (() => {
       ticks: "outside", tickcolor: colour("rule"), ticklen: 4, automargin: true,
     };
     const base = {
-      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("muted") },
+      font: { family: fontFamily(), size: 12, color: colour("muted") },
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       margin: { l: 46, r: 12, t: 10, b: 36 }, showlegend: false, uirevision: "kept",
       hoverlabel: {
         bgcolor: colour("card"), bordercolor: colour("edge"),
-        font: { color: colour("ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
+        font: { color: colour("ink"), family: fontFamily(), size: 12 },
       },
     };
     const merged = { ...base, ...extra };

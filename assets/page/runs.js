@@ -75,7 +75,7 @@
       const done = value.points.filter((point) => point.accuracy !== null);
       const planned = value.points.filter((point) => point.accuracy === null);
       const floor = Math.min(value.floor, ...done.map((point) => point.accuracy));
-      const low = Math.max(0, Math.floor(floor * 20 - 0.5) / 20);
+      const low = Math.max(0, Math.floor(floor * 20 - 2) / 20); // room for what has not run yet
       const text = (point) => point.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
       const made = [{
         x: done.map((point) => point.trainable), y: done.map((point) => point.accuracy),
@@ -84,7 +84,7 @@
         marker: { size: 12, color: done.map((point) => colour(`run-${point.colour}`)), line: { color: colour("card"), width: 1.5 } },
         hovertemplate: "%{text}<br>%{x:,} trainable<br>%{y:.1%} validation accuracy<extra></extra>",
       }, {
-        x: planned.map((point) => point.trainable), y: planned.map(() => low + 0.012 * (1.02 - low) / 0.3),
+        x: planned.map((point) => point.trainable), y: planned.map(() => low + 0.05 * (1.02 - low)),
         text: planned.map(text), mode: "markers+text", textposition: "top center", cliponaxis: false,
         textfont: { size: 11, color: colour("muted") },
         marker: { size: 9, symbol: "circle-open", color: colour("edge"), line: { width: 1.5 } },

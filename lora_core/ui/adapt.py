@@ -89,9 +89,6 @@ def build(context: Context) -> None:
     with gr.Accordion("More settings", open=False, elem_classes="fold", elem_id="more"):
         rest = _more(default)
     gr.HTML(words.fold("adapt"), apply_default_css=False)
-    with gr.Row(elem_classes="links"):
-        reset = gr.Button("Reset to defaults", size="sm", elem_id="reset", elem_classes="quiet")
-        copy = gr.Button("Copy link to settings", size="sm", elem_id="copy", elem_classes="quiet")
     address = gr.Textbox("", visible="hidden", elem_id="address", label="Settings in the address")
 
     context.controls[:] = [
@@ -132,15 +129,6 @@ def build(context: Context) -> None:
         api_visibility="private",
     )
     address.change(None, address, None, js="(query) => { LoraLab.setAddress(query); }")
-    reset.click(
-        lambda: Settings().values(),
-        None,
-        context.controls,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
-    copy.click(None, None, None, js="() => { LoraLab.copyLink('copy'); }")
 
 
 def _more(default: Settings) -> dict[str, gr.Component]:
@@ -284,7 +272,7 @@ def _drawing(
         layers.append(
             {
                 "name": name,
-                "label": f"{_NAMES[name]}, {key}",
+                "label": f"{_NAMES[name].split(' (')[0]}, {key}",
                 "shape": key,
                 "adapted": name in lora.targets,
             }
@@ -323,8 +311,10 @@ def _shape_drawings(n_in: int, n_out: int, ranks: Sequence[int]) -> dict[str, An
         added, kept = rank * (n_in + n_out), n_in * n_out
         share = words.percent(100 * added / kept)
         by_rank[str(rank)] = {
-            **{name: [round(v, 2) for v in getattr(placed, name)] for name in ("W", "A", "B", "AB")},
-            "caption": f"A {n_in} × {rank}, B {rank} × {n_out}: {words.count(added)}",
+            **{
+                name: [round(v, 2) for v in getattr(placed, name)] for name in ("W", "A", "B", "AB")
+            },
+            "caption": f"A {n_in} × {rank} + B {rank} × {n_out} = {words.count(added)}",
             "words": (
                 f"To scale: the frozen W of {n_in} by {n_out}, {words.count(kept)} numbers, and "
                 f"beside it the trainable A of {n_in} by {rank} and B of {rank} by {n_out}, "
@@ -333,7 +323,7 @@ def _shape_drawings(n_in: int, n_out: int, ranks: Sequence[int]) -> dict[str, An
         }
     return {
         "by_rank": by_rank,
-        "caption": f"{n_in} × {n_out}: {words.count(n_in * n_out)}",
+        "caption": f"{n_in} × {n_out} = {words.count(n_in * n_out)}",
         "words": {
             "full": f"W of {n_in} by {n_out}, all of it trainable.",
             "head": f"W of {n_in} by {n_out}, all of it frozen.",

@@ -127,10 +127,12 @@ def compare(
     share, label = majority(task)
     spoken = [f"{p['name']}: {p['accuracy']:.1%}" for p in points if p["accuracy"] is not None]
     text = "Validation accuracy against trainable parameters. " + (
-        "; ".join(spoken) + "." if spoken else "No run has ended yet; the runs of a sweep are marked."
+        "; ".join(spoken) + "."
+        if spoken
+        else "No run has ended yet; the runs of a sweep are marked."
     )
     return (
-        {"columns": COLUMNS, "rows": rows or planned},
+        {"columns": COLUMNS, "rows": [*rows, *planned]},
         {
             "points": points,
             "floor": share,

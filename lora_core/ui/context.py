@@ -18,11 +18,14 @@ class Lab:
     registry: Registry
     bases: dict[str, Base] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of the bases, as they were loaded
 
     def base(self, name: str = "bundled") -> Base:
         """A base, loaded once and shared by everybody. Raises `BaseError`."""
         if name not in self.bases:
-            self.bases[name] = load_base(name)
+            loaded = load_base(name)
+            self.digests[name] = loaded.digest()  # before anybody could have trained on it
+            self.bases[name] = loaded
         return self.bases[name]
 
     def task(self, name: str, visitor: str = "") -> Task:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 372.0, 196.0  # of the whole drawing
-SIDE = 132.0  # the longer side of W
+WIDTH, HEIGHT = 324.0, 180.0  # of the whole drawing
+SIDE = 114.0  # the longer side of W
 GAP = 7.0  # between A, B and their product
 HAIR = 1.0  # nothing is drawn thinner than this, or it could not be seen
-_MARGIN = 4.0
-_BETWEEN = 54.0  # room for "+ scale ×"
+_MARGIN = 1.0
 
 
 class Rect(NamedTuple):
@@ -42,7 +41,7 @@ def draw(n_in: int, n_out: int, rank: int) -> Drawing:
     width, height = n_out * unit, n_in * unit
     thin = max(rank * unit, HAIR)
     right = WIDTH - _MARGIN - width
-    bottom = HEIGHT - 18.0  # room for the captions below
+    bottom = HEIGHT - 19.0  # room for the captions below
     top = bottom - (SIDE + height) / 2  # a flat layer is centred
     return Drawing(
         W=Rect(_MARGIN, top, width, height),

@@ -115,6 +115,7 @@ def build(context: Context, table: gr.HTML, scatter: gr.HTML) -> None:
 
 def in_words(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, with the app's own errors shown to the visitor as their sentence."""
+
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
@@ -264,13 +265,16 @@ def status(shown: list[tuple[Run, Curve, str]]) -> dict[str, Any]:
     step = curve.step.step if curve.step else 0
     reason = ""
     if started:
-        where = f"{started.device.device.type}, {started.device.format}"
+        where = f"{started.device.device.type.upper()}, {started.device.format}"
         reason = f"{where}. {started.device.reason}"
     if run.state == "running":
         parts = [f"{name}: step {step} of {total}"]
         left = curve.seconds_left()
         if left is not None and curve.step:
-            parts += [f"{words.duration(left)} left", f"{curve.step.tokens_per_second:,.0f} tokens/s"]
+            parts += [
+                f"{words.duration(left)} left",
+                f"{curve.step.tokens_per_second:,.0f} tokens/s",
+            ]
         elif not started:
             parts = [f"{name}: preparing the texts"]
         else:

@@ -31,7 +31,11 @@ def build_page(registry: Registry) -> gr.Blocks:
             pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
         )
         table, scatter = compare.parts(context.lab)
-        gr.HTML(words.banner(), apply_default_css=False, elem_id="banner")
+        with gr.Row(elem_classes="banner"):
+            gr.HTML(words.banner(TITLE), apply_default_css=False, elem_id="title")
+            reset = gr.Button("Reset to defaults", size="sm", elem_id="reset", min_width=0)
+            copy = gr.Button("Copy link to settings", size="sm", elem_id="copy", min_width=0)
+            theme_switch = gr.Button("Light / dark", size="sm", elem_id="theme", min_width=0)
         with gr.Row(elem_classes="bench"):
             with gr.Column(elem_classes="card", elem_id="adapt", min_width=340):
                 adapt.build(context)
@@ -43,6 +47,16 @@ def build_page(registry: Registry) -> gr.Blocks:
             gr.HTML(words.heading("classify"), apply_default_css=False)
             classify.build(context)
         _restore(context)
+        reset.click(
+            lambda: Settings().values(),
+            None,
+            context.controls,
+            queue=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+        copy.click(None, None, None, js="() => { LoraLab.copyLink('copy'); }")
+        theme_switch.click(None, None, None, js="() => { LoraLab.toggleTheme(); }")
     return page
 
 
@@ -73,7 +87,8 @@ def _restore(context: Context) -> None:
 
 def launch_options() -> dict[str, Any]:
     """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons."""
-    style = (ASSETS / "page" / "page.css").read_text(encoding="utf-8")
+    styles = ("page.css", "classify.css")
+    style = "\n".join((ASSETS / "page" / name).read_text(encoding="utf-8") for name in styles)
     return {
         "theme": theme(),
         "head": f"<style>{style}</style>" + words.meta(TITLE),

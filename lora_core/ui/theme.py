@@ -144,6 +144,8 @@ def theme() -> gr.themes.Base:
     values |= {key: (f"var(--{name})", f"var(--{name})") for key, name in same.items()}
     settings: dict[str, str] = {"button_primary_text_color": "#ffffff", "block_shadow": "none"}
     settings["button_primary_text_color_dark"] = "#ffffff"
+    for name in ("input_border_width", "button_border_width", "checkbox_border_width"):
+        settings[name] = settings[f"{name}_dark"] = "1px"
     for key, (on_light, on_dark) in values.items():
         settings[key] = on_light
         if hasattr(made, f"{key}_dark"):

@@ -98,20 +98,122 @@ def heading(step: str) -> str:
 
 def fold(step: str) -> str:
     """The questions that belong to a step, each a fold with its answer, as HTML."""
-    return ""
-
-
-def banner() -> str:
-    """The top of the page: what this is, in one sentence, and the switch for the theme."""
-    return (
-        '<header class="banner"><h1>LoRA Lab</h1>'
-        "<p>Teach a frozen language model something new by training a sliver of it.</p>"
-        '<button type="button" class="theme-switch" onclick="LoraLab.toggleTheme()">'
-        "Light / dark</button></header>"
+    return "".join(
+        f'<details class="fold question"><summary>{question}</summary>'
+        f'<div class="answer">{answer}</div></details>'
+        for question, answer in QUESTIONS.get(step, ())
     )
 
 
 def meta(title: str) -> str:
     """Tags for the page's head: what a search engine or a shared link shows."""
     text = "See and feel what LoRA fine-tuning does: freeze a GPT, train a sliver, watch it learn."
-    return f'<meta name="description" content="{text}"><meta name="application-name" content="{title}">'
+    return (
+        f'<meta name="description" content="{text}">'
+        f'<meta name="application-name" content="{title}">'
+    )
+
+
+def _math(body: str) -> str:
+    return f'<math display="block"><mrow>{body}</mrow></math>'
+
+
+def _cite(arxiv: str, text: str) -> str:
+    return f'<a href="https://arxiv.org/abs/{arxiv}" target="_blank" rel="noopener">{text}</a>'
+
+
+_HU = _cite("2106.09685", "Hu et al. 2021")
+_UPDATE = _math(
+    "<mi>y</mi><mo>=</mo>"
+    '<mrow class="frozen-ink"><mi>x</mi><msup><mi>W</mi><mi>T</mi></msup></mrow>'
+    "<mo>+</mo><mfrac><mi>α</mi><mi>r</mi></mfrac>"
+    '<mrow class="trainable-ink"><mi>x</mi><mi>A</mi><mi>B</mi></mrow>'
+)
+_SLOPES = _math(
+    "<mfrac><mrow><mo>∂</mo><mi>L</mi></mrow><mrow><mo>∂</mo><mi>B</mi></mrow></mfrac>"
+    "<mo>=</mo><mfrac><mi>α</mi><mi>r</mi></mfrac>"
+    "<msup><mrow><mo>(</mo><mi>x</mi><mi>A</mi><mo>)</mo></mrow><mi>T</mi></msup><mi>g</mi>"
+    '<mspace width="2em"></mspace>'
+    "<mfrac><mrow><mo>∂</mo><mi>L</mi></mrow><mrow><mo>∂</mo><mi>A</mi></mrow></mfrac>"
+    "<mo>=</mo><mfrac><mi>α</mi><mi>r</mi></mfrac>"
+    "<msup><mi>x</mi><mi>T</mi></msup><mi>g</mi><msup><mi>B</mi><mi>T</mi></msup>"
+    "<mo>=</mo><mn>0</mn>"
+)
+_COST = _math(
+    '<mrow class="trainable-ink"><mi>r</mi><mo>(</mo><msub><mi>n</mi><mtext>in</mtext></msub>'
+    "<mo>+</mo><msub><mi>n</mi><mtext>out</mtext></msub><mo>)</mo></mrow>"
+    '<mspace width="1em"></mspace><mtext>instead of</mtext><mspace width="1em"></mspace>'
+    '<mrow class="frozen-ink"><msub><mi>n</mi><mtext>in</mtext></msub><mo>·</mo>'
+    "<msub><mi>n</mi><mtext>out</mtext></msub></mrow>"
+)
+
+# step -> (question, answer as HTML)
+QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
+    "adapt": (
+        (
+            "What is frozen?",
+            "<p>All that the base model learned before: its word pieces, its attention, its MLPs. "
+            "Frozen is blue on this page. Training reads those numbers and never writes them, and "
+            "step 4 shows a checksum that proves it.</p>"
+            "<p>Trained is what is orange: A and B beside every layer you choose, and the "
+            "classification head. The head is new, because the base has never heard of your "
+            "labels, so it starts random.</p>",
+        ),
+        (
+            "What do rank and alpha each do?",
+            f"{_UPDATE}"
+            "<p><b>Rank</b> r is the width of A and B. The change that they make to W, their "
+            "product, can point in r independent directions and no more. A larger rank is more "
+            "room to learn, and costs parameters in proportion.</p>"
+            "<p><b>Alpha</b> α is a volume. The product is multiplied by α / r before it is added. "
+            "Twice the alpha is twice the change, with not one parameter more: it acts much like a "
+            "larger learning rate for A and B. Move the rank with alpha fixed and the volume "
+            f"changes too, which is why both are on screen ({_HU}, section 4.1). Dividing by √r "
+            "instead keeps large ranks learning "
+            f"({_cite('2312.03732', 'Kalajdzievski 2023')}).</p>",
+        ),
+    ),
+    "finetune": (
+        (
+            "Why does step 0 equal the base?",
+            "<p>B starts at zero. So A·B is zero whatever A is, and the adapted model gives the "
+            "base's answers to the last bit: the first dot of each curve is the frozen base under "
+            "a head that has learned nothing yet.</p>"
+            f"{_SLOPES}"
+            "<p>A starts random. With B = 0 only B has a slope at first (g is the slope at the "
+            "layer's output); once B has moved, A moves too. Were both zero, neither would ever "
+            f"start ({_HU}, section 4.1).</p>",
+        ),
+    ),
+    "compare": (
+        (
+            "What does a bigger rank cost, and what does it buy?",
+            "<p><b>It costs</b> parameters: one adapted layer trains</p>"
+            f"{_COST}"
+            "<p>numbers, so twice the rank is twice the file and twice the memory for gradients "
+            "and optimiser. Once merged into W the adapter costs nothing when the model is "
+            "used.</p>"
+            "<p><b>It buys</b> room. Small tasks need few directions, so accuracy often stops "
+            "rising at a low rank: run the sweep and look where the dots stop climbing "
+            f"({_HU}, section 7.2). With much more to learn, a low rank falls behind full "
+            f"fine-tuning ({_cite('2405.09673', 'Biderman et al. 2024')}).</p>",
+        ),
+    ),
+    "take": (
+        (
+            "What is in the file that I download?",
+            "<p>A and B of every adapted layer, the classification head, and a short text file "
+            "that says the rank, the alpha and which layers they belong to. Not the base: whoever "
+            "loads the file needs the same base beside it. That is why it is so small; step 1 says "
+            "how small.</p>",
+        ),
+    ),
+}
+
+
+def banner(title: str) -> str:
+    """The top of the page: what this is, in one sentence."""
+    return (
+        f"<h1>{title}</h1>"
+        "<p>Teach a frozen language model something new by training a sliver of it.</p>"
+    )
