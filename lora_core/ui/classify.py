@@ -19,12 +19,13 @@ from lora_core.tasks import Task, TaskError
 from lora_core.training import Watched
 from lora_core.ui.chart import part
 from lora_core.ui.context import Context
+from lora_core.ui.curious import CLASSIFY
 from lora_core.ui.settings import Settings
 from lora_core.ui.shown import Shown, Viewer
 
 _ROWS = 5  # labels shown one by one; the rest is summed up
 _CONFUSED = 12  # a confusion matrix of more classes is told as a list
-_MISTAKES = 12
+_MISTAKES = 10
 _LONGEST = 20_000  # characters that the box takes
 _REFUSED = (ClassifyError, ConfigError, TaskError, BaseError)
 _SCRIPT = "classify.js"
@@ -66,11 +67,12 @@ def build(context: Context) -> None:
                     min_width=80,
                     interactive=False,
                 )
+            pinned = part("pinned", {"text": ""}, script=_SCRIPT, elem_id="pinned-chart")
         with gr.Column(scale=6, min_width=300):
             answer = part("answer", first["answer"], script=_SCRIPT, elem_id="answer")
             evidence = part("evidence", first["evidence"], script=_SCRIPT, elem_id="evidence")
-            pinned = part("pinned", {"text": ""}, script=_SCRIPT, elem_id="pinned-chart")
     judged = part("judged", judged_value(None), script=_SCRIPT, elem_id="judged")
+    gr.HTML(CLASSIFY, apply_default_css=False)
 
     where = [context.visitor, context.ready]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

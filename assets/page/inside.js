@@ -1,0 +1,185 @@
+// Step 4: every layer's change as a bar, one layer's singular values and heat map, the two digests.
+(() => {
+  const { define, node, say, colour } = LoraLab;
+  const GROUP = 4; // hexadecimal digits between two gaps
+
+  // ---- The frozen weights, before and after
+  define("proof", ({ element, draw }) => {
+    const sign = node("span", { class: "sign", "aria-hidden": "true" });
+    const before = digest("Before training");
+    const after = digest("Now");
+    const sentence = node("p", { class: "proof-line", role: "status" });
+    const more = node("button", { type: "button", class: "toggle", "aria-expanded": "false",
+      onclick: () => {
+        const open = element.classList.toggle("whole");
+        more.setAttribute("aria-expanded", String(open));
+        say(more, open ? "Shorten" : "Show all 64 digits");
+        write();
+      } }, "Show all 64 digits");
+    element.append(sentence, node("div", { class: "digests" }, before.box, sign, after.box, more));
+    let value = null;
+
+    function digest(title) {
+      const code = node("code", {});
+      const name = node("span", { class: "digest-name" }, title);
+      return { code, name, box: node("div", { class: "digest" }, name, code) };
+    }
+
+    function write() {
+      const whole = element.classList.contains("whole");
+      for (const [{ code }, text] of [[before, value.before], [after, value.after]]) {
+        const groups = text.match(new RegExp(`.{${GROUP}}`, "g"));
+        say(code, whole ? groups.join(" ") : `${groups[0]} ${groups[1]} … ${groups.at(-1)}`);
+        code.title = text;
+      }
+    }
+
+    draw((given) => {
+      value = given;
+      element.classList.toggle("differs", !value.equal);
+      say(sign, value.equal ? "=" : "≠");
+      say(before.name, value.trained ? "SHA-256 before training" : "SHA-256 of the frozen weights");
+      say(after.name, "SHA-256 now");
+      after.box.hidden = sign.hidden = !value.trained;
+      say(sentence, value.sentence);
+      write();
+    });
+  });
+
+  // ---- Every layer: kinds by blocks; a cell is a bar and a button
+  define("layers", ({ element, draw, trigger }) => {
+    const title = node("h3", {}, "How much each layer changed: ‖ΔW‖ as a share of ‖W‖");
+    const line = node("p", { class: "hint", role: "status" });
+    const table = node("table", { class: "grid" });
+    const scroll = node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Change of each layer" }, table);
+    element.append(title, line, scroll);
+    let cells = []; // rows of buttons or null, for the arrow keys
+    let selected = "";
+
+    function choose(button) {
+      selected = button.dataset.name;
+      for (const other of cells.flat()) {
+        if (!other) continue;
+        other.setAttribute("aria-pressed", String(other === button));
+        other.tabIndex = other === button ? 0 : -1;
+      }
+    }
+
+    function cell(data, most) {
+      if (!data) return null;
+      const bar = node("i", { style: `height: ${most ? Math.max(2, (100 * data.ratio) / most) : 0}%` });
+      return node("button", { type: "button", class: "cell", "data-name": data.name, tabindex: "-1",
+        "aria-pressed": "false", "aria-label": `${data.title}: ${data.words}`, title: `${data.title}: ${data.words} of the size of W`,
+        onclick: (event) => { choose(event.currentTarget); trigger("select", { name: data.name }); } },
+      node("span", { class: "column-bar" }, bar), node("span", { class: "share" }, data.words));
+    }
+
+    table.addEventListener("keydown", (event) => {
+      const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+      const row = cells.findIndex((buttons) => buttons.includes(document.activeElement));
+      if (!move || row < 0) return;
+      event.preventDefault();
+      let [i, j] = [row, cells[row].indexOf(document.activeElement)];
+      do { i += move[0]; j += move[1]; } while (cells[i]?.[j] === null);
+      const next = cells[i]?.[j];
+      if (!next) return;
+      next.focus();
+      next.click();
+    });
+
+    draw((value) => {
+      say(line, value.sentence);
+      const head = node("tr", {}, node("td", {}));
+      for (let block = 1; block <= value.blocks; block += 1)
+        head.append(node("th", { scope: "col" }, value.blocks > 8 ? String(block) : `block ${block}`));
+      cells = value.rows.map((row) => row.cells.map((data) => cell(data, value.most)));
+      const body = value.rows.map((row, i) => node("tr", {}, node("th", { scope: "row" }, row.kind),
+        ...cells[i].map((button) => node("td", {}, button ?? node("span", { class: "untouched" },
+          node("span", { class: "column-bar" }), node("span", { class: "share" }, value.trained ? "frozen" : "0 %"))))));
+      if (value.head) {
+        const button = cell(value.head, value.most);
+        cells.push([button]);
+        body.push(node("tr", {}, node("th", { scope: "row" }, "head"), node("td", {}, button)));
+      }
+      table.replaceChildren(node("caption", { class: "visually-hidden" }, "Size of the change of each layer relative to its weight"),
+        node("thead", {}, head), node("tbody", {}, ...body));
+      const every = cells.flat().filter(Boolean);
+      const first = every.find((button) => button.dataset.name === value.selected) ?? every[0];
+      if (first) choose(first);
+    });
+  });
+
+  // ---- One layer: its singular values and its heat map
+  define("layer", ({ element, draw }) => {
+    const title = node("h3", {});
+    const line = node("p", { class: "hint spoken", role: "status" });
+    const bars = node("div", { class: "bars", "aria-hidden": "true" });
+    const ends = node("div", { class: "bar-ends", "aria-hidden": "true" });
+    const spectrum = node("figure", { role: "img", class: "spectrum" }, bars, ends);
+    const canvas = node("canvas", { "aria-hidden": "true" });
+    const rows = node("span", { class: "axis rows" });
+    const columns = node("span", { class: "axis columns" });
+    const low = node("span", {});
+    const high = node("span", {});
+    const ramp = node("i", {});
+    const map = node("figure", { role: "img", class: "map" },
+      node("div", { class: "canvas-frame" }, rows, canvas, columns),
+      node("figcaption", { class: "ramp" }, low, ramp, high));
+    const mapLine = node("p", { class: "hint" });
+    const full = node("div", { class: "layer-figures" },
+      node("div", {}, node("h4", {}, "Singular values of ΔW"), spectrum, line),
+      node("div", {}, node("h4", {}, "ΔW, seen from above"), map, mapLine));
+    element.append(title, full);
+
+    /** Paint: orange for what was added, the colour of the text for what was taken away. */
+    function paint(cells) {
+      const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+      const rgb = (name) => {
+        probe.fillStyle = colour(name);
+        probe.fillRect(0, 0, 1, 1);
+        return probe.getImageData(0, 0, 1, 1).data;
+      };
+      const [zero, plus, minus] = [rgb("sunk"), rgb("trainable"), rgb("ink")];
+      canvas.height = cells.length;
+      canvas.width = cells[0].length;
+      const context = canvas.getContext("2d");
+      const image = context.createImageData(canvas.width, canvas.height);
+      cells.flat().forEach((level, i) => {
+        const share = Math.abs(level) / 127;
+        const end = level >= 0 ? plus : minus;
+        for (let c = 0; c < 3; c += 1) image.data[4 * i + c] = zero[c] + share * (end[c] - zero[c]);
+        image.data[4 * i + 3] = 255;
+      });
+      context.putImageData(image, 0, 0);
+    }
+
+    draw((value) => {
+      full.hidden = !value.name;
+      element.parentElement.classList.toggle("nothing", !value.name);
+      if (!value.name) {
+        say(title, "");
+        return;
+      }
+      const [outputs, inputs] = value.shape;
+      say(title, `${value.title[0].toUpperCase()}${value.title.slice(1)}: W has ${outputs} × ${inputs} numbers`);
+      const top = value.values[0] || 1;
+      bars.classList.toggle("many", value.values.length > 24);
+      bars.replaceChildren(...value.values.map((sigma, i) => node("i", {
+        style: `height: ${Math.max(0.8, (100 * sigma) / top)}%`, title: `σ${i + 1} = ${sigma.toPrecision(3)}` })));
+      const shown = value.values.length;
+      ends.replaceChildren(node("span", {}, `σ1 = ${value.values[0].toPrecision(3)}`),
+        node("span", {}, shown < value.count ? `first ${shown} of ${value.count}` : shown > 1 ? `σ${shown} = ${value.values.at(-1).toPrecision(3)}` : ""));
+      say(line, value.spectrum);
+      spectrum.setAttribute("aria-label", `Singular values of the change of ${value.title}, largest first. ${value.spectrum}`);
+      paint(value.cells);
+      say(rows, `${outputs} outputs`);
+      say(columns, `${inputs} inputs`);
+      say(low, `−${value.largest_words}`);
+      say(high, `+${value.largest_words}`);
+      const [high_, wide] = value.block;
+      const cell = high_ * wide > 1 ? `Each dot is the largest entry among ${high_} × ${wide}. ` : "";
+      say(mapLine, `${cell}Stripes are the mark of a low rank: whole rows and columns move together.`);
+      map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${outputs} outputs by ${inputs} inputs; entries from −${value.largest_words} to +${value.largest_words}.`);
+    });
+  });
+})();
