@@ -74,6 +74,7 @@ def export(model: GPT, tokenizer: Path, out: Path, *, shard_bytes: int = SHARD_B
             old.unlink()
         for name, shard in zip(names, shards, strict=True):
             save_file(shard, out / name, metadata={"format": "pt"})
+            (out / name).chmod(0o644)  # safetensors leaves it readable by its owner alone
         _write_json(out / _INDEX, index)
         _write_json(out / "config.json", hf_config(config, config.vocab_size - 1))
         for name in _TOKENIZER_FILES:

@@ -1,0 +1,225 @@
+"""How good the bundled base is: bits per byte, and what adaptation makes of it.
+
+    python -m tests.benchmarks.base_quality            # everything, about 40 minutes on one core
+    python -m tests.benchmarks.base_quality --part language
+    python -m tests.benchmarks.base_quality --part adaptation --seeds 1
+
+Reads `../shared/corpus` and `../shared/eval` beside the checkout (`--shared DIR` for elsewhere) and
+prints the tables of the model card. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import gzip
+import lzma
+import math
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import lora_core as lc
+from lora_core.devices import choose_device
+from lora_core.pretraining.corpus import encode_documents
+from lora_core.pretraining.measure import bits_per_byte, read_validation, summed_loss
+from lora_core.pretraining.network import language_model, working_weights
+
+SHARED = Path(__file__).resolve().parents[3] / "shared"
+TASKS = {"Banking77": "banking77", "CLINC domains": "clinc10domains"}
+SIZES = (200, 1000)  # training rows
+VALIDATION_ROWS = 256  # for choosing: the best step of a run, or C of the logistic regression
+Rows = list[tuple[str, str]]
+
+
+# Language ---------------------------------------------------------------------------------------
+
+
+def language(shared: Path) -> None:
+    """Bits per byte of the base on the validation text, beside what needs no neural network."""
+    path = shared / "corpus" / "val_core.txt"
+    base, raw = lc.load_base("bundled"), path.read_bytes()
+    ids, size = read_validation(path, base.tokenizer)
+    weights = working_weights(base.model, torch.float32)
+    context = base.config.context_length
+    print(f"\n{path.name}: {size:,} bytes, {len(ids) - 1:,} predicted tokens\n")
+    print("| model | bits per byte |\n|---|---|")
+    packed = {
+        "gzip -9": gzip.compress(raw, 9),
+        "xz -9e": lzma.compress(raw, preset=9 | lzma.PRESET_EXTREME),
+    }
+    for name, result in packed.items():
+        print(f"| {name}, this file alone | {8 * len(result) / size:.3f} |")
+    corpus = shared / "corpus" / "train_core.txt.xz"
+    if corpus.is_file():
+        train = np.fromiter(
+            (i for batch in encode_documents([corpus], base.tokenizer) for i in batch), np.int64
+        )
+        for order in (2, 3, 4):
+            nats = kneser_ney(train, ids, order, base.tokenizer.n_vocab)
+            value = bits_per_byte(nats, len(ids) - 1, len(ids) - 1, size)
+            print(f"| {order}-gram (Kneser-Ney) of the same tokens, whole corpus | {value:.3f} |")
+    for stride in (context, context // 2):
+        nats, tokens = summed_loss(weights, base.config, ids, stride)
+        value = bits_per_byte(nats, tokens, len(ids) - 1, size)
+        print(
+            f"| **bundled base**, at least {context - stride} tokens of context | **{value:.4f}** |"
+        )
+
+
+def kneser_ney(train: NDArray[np.int64], text: NDArray[np.int64], order: int, vocab: int) -> float:
+    """Summed nats of text[1:] under an interpolated Kneser-Ney model with one discount, 0.75."""
+    shift = np.int64(vocab)
+
+    def grams(ids: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+        """Each run of n ids as one number; the last id is the lowest digit."""
+        total = np.zeros(len(ids) - n + 1, dtype=np.int64)
+        for i in range(n):
+            total = total * shift + ids[i : len(ids) - n + 1 + i]
+        return total
+
+    probability = np.full(len(text), 1.0 / vocab)
+    for n in range(1, order + 1):
+        if n == order:
+            keys, counts = np.unique(grams(train, n), return_counts=True)
+        else:  # how many different ids stand before the run
+            longer = np.unique(grams(train, n + 1))
+            keys, counts = np.unique(longer % shift**n, return_counts=True)
+        contexts, first = np.unique(keys // shift, return_index=True)
+        totals = np.add.reduceat(counts, first)
+        kinds = np.diff(np.append(first, len(keys)))
+        asked = grams(text, n)
+        count = look_up(keys, counts, asked)
+        total = look_up(contexts, totals, asked // shift)
+        left = look_up(contexts, kinds, asked // shift)
+        lower = probability[n - 1 :]
+        seen = np.maximum(count - 0.75, 0.0) + 0.75 * left * lower
+        probability[n - 1 :] = np.where(total > 0, seen / np.maximum(total, 1), lower)
+    return float(-np.log(probability[1:]).sum())
+
+
+def look_up(
+    keys: NDArray[np.int64], values: NDArray[np.int64], asked: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """values[keys == asked], 0 where there is none; `keys` is sorted."""
+    place = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
+    return np.where(keys[place] == asked, values[place], 0)
+
+
+# Adaptation -------------------------------------------------------------------------------------
+
+
+def read_rows(path: Path) -> Rows:
+    with path.open(encoding="utf-8", newline="") as file:
+        return [(row["text"], row["label"]) for row in csv.DictReader(file)]
+
+
+def sample_task(name: str, train: Rows, test: Rows, size: int, seed: int) -> lc.Task:
+    """`size` random training rows and 256 for validation; the test file whole."""
+    labels = tuple(sorted({label for _, label in train}))
+    index = {label: i for i, label in enumerate(labels)}
+    rows = random.Random(seed).sample(train, size + VALIDATION_ROWS)
+    examples = [lc.tasks.Example(text, index[label]) for text, label in rows]
+    held = tuple(lc.tasks.Example(text, index[label]) for text, label in test)
+    return lc.Task(name, labels, tuple(examples[:size]), tuple(examples[size:]), held)
+
+
+def accuracy(task: lc.Task, classifier: lc.Classifier) -> float:
+    predictions = classifier.classify_many([e.text for e in task.test])
+    hits = [p.label == task.labels[e.label] for p, e in zip(predictions, task.test, strict=True)]
+    return sum(hits) / len(hits)
+
+
+def tuned(base: lc.Base, task: lc.Task, method: str, steps: int, seed: int) -> float:
+    """Test accuracy of a run with the default settings of `method`."""
+    config = lc.TrainConfig(steps=steps, method=method, seed=seed)  # type: ignore[arg-type]
+    *_, last = lc.fine_tune(base, task, lc.LoRAConfig(), config)
+    assert isinstance(last, lc.Finished)
+    return accuracy(task, last.classifier)
+
+
+def tfidf(task: lc.Task) -> float:
+    """Words and word pairs, logistic regression, C chosen on the validation rows."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    def fields(examples: tuple[lc.tasks.Example, ...]) -> tuple[list[str], list[int]]:
+        return [e.text for e in examples], [e.label for e in examples]
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    texts, labels = fields(task.train)
+    features = vectorizer.fit_transform(texts)
+    best, answer = -1.0, 0.0
+    for strength in (1.0, 10.0, 100.0):
+        model = LogisticRegression(C=strength, max_iter=2000).fit(features, labels)
+        texts, truth = fields(task.validation)
+        validated = model.score(vectorizer.transform(texts), truth)
+        if validated > best:
+            texts, truth = fields(task.test)
+            best, answer = validated, model.score(vectorizer.transform(texts), truth)
+    return answer
+
+
+def random_base(base: lc.Base, seed: int) -> lc.Base:
+    """The same shape, never trained."""
+    model = language_model(base.config, seed).requires_grad_(False).eval()
+    return dataclasses.replace(base, name="random", model=model)
+
+
+def columns(base: lc.Base, steps: int) -> Iterator[tuple[str, Callable[[lc.Task, int], float]]]:
+    """What is compared: a heading, and (task, seed) -> test accuracy."""
+    yield "LoRA", lambda task, seed: tuned(base, task, "lora", steps, seed)
+    yield "full fine-tuning", lambda task, seed: tuned(base, task, "full", steps, seed)
+    yield "head only", lambda task, seed: tuned(base, task, "head", steps, seed)
+    yield (
+        "LoRA, random weights",
+        lambda task, seed: tuned(random_base(base, seed), task, "lora", steps, seed),
+    )
+    yield "TF-IDF, logistic regression", lambda task, seed: tfidf(task)
+
+
+def adaptation(shared: Path, seeds: int, steps: int) -> None:
+    """Test accuracy, mean and deviation over the seeds (rows, head, adapter, batches)."""
+    base = lc.load_base("bundled")
+    compared = list(columns(base, steps))
+    print(f"\nTest accuracy in %, {seeds} seeds; {steps} steps; {choose_device().reason}\n")
+    print("| task | rows |", " | ".join(name for name, _ in compared), "|")
+    print("|---|---|" + "---|" * len(compared))
+    for title, stem in TASKS.items():
+        train = read_rows(shared / "eval" / f"{stem}_train.csv")
+        test = read_rows(shared / "eval" / f"{stem}_test.csv")
+        for size in SIZES:
+            tasks = [sample_task(title, train, test, size, seed) for seed in range(seeds)]
+            cells = []
+            for _, measure in compared:
+                values = [100 * measure(task, seed) for seed, task in enumerate(tasks)]
+                spread = f" ± {statistics.stdev(values):.1f}" if seeds > 1 else ""
+                cells.append(f"{statistics.mean(values):.1f}{spread}")
+            print(f"| {title} | {size:,} |", " | ".join(cells), "|", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--part", choices=("all", "language", "adaptation"), default="all")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=600, help="of each run")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="has corpus/ and eval/")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    if options.part in ("all", "language"):
+        language(options.shared)
+    if options.part in ("all", "adaptation"):
+        adaptation(options.shared, options.seeds, options.steps)
+    print(f"\n{math.ceil((time.perf_counter() - start) / 60)} minutes")
+
+
+if __name__ == "__main__":
+    main()
