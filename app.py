@@ -99,7 +99,7 @@ def announce(host: str, port: int, share_url: str | None) -> None:
     """Say where the page is; with a code to scan when other machines can reach it."""
     print(f"LoRA Lab is at http://127.0.0.1:{port}/  (Ctrl-C ends it)", flush=True)
     outside = share_url
-    if not outside and host in ("0.0.0.0", "::"):  # noqa: S104
+    if not outside and host in ("0.0.0.0", "::"):
         outside = f"http://{own_address()}:{port}/"
     if outside:
         import segno

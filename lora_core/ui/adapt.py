@@ -225,8 +225,9 @@ def _more(default: Settings) -> dict[str, gr.Component]:
 
 def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
     """(title, name) of the bundled tasks and of those that this visitor brought."""
-    names = task_names()
-    return [(lab.task(name).title, name) for name in names]
+    bundled = [(words.TASKS.get(name, name), name) for name in task_names()]
+    own = lab.registry.tasks(visitor) if visitor else []
+    return [*bundled, *((f"{task.title} (yours)", task.name) for task in own)]
 
 
 def gpt_config(lab: Lab, base: str) -> GPTConfig:
@@ -392,7 +393,8 @@ def _count_words(
         "warning": warning,
         "words": (
             f"The whole model as one bar: {words.count(counted.trainable)} of "
-            f"{words.count(counted.total)} parameters are trainable, {words.percent(counted.percent)}."
+            f"{words.count(counted.total)} parameters are trainable, "
+            f"{words.percent(counted.percent)}."
         ),
     }
 

@@ -62,9 +62,9 @@ def build(table: gr.HTML, scatter: gr.HTML) -> None:
     gr.HTML(words.heading("compare"), apply_default_css=False)
     with gr.Row(elem_classes="comparison"):
         with gr.Column(scale=6, min_width=320):
-            table.render()
+            table.render()  # type: ignore[no-untyped-call]
         with gr.Column(scale=5, min_width=320):
-            scatter.render()
+            scatter.render()  # type: ignore[no-untyped-call]
     gr.HTML(words.fold("compare"), apply_default_css=False)
 
 

@@ -12,6 +12,10 @@ from typing import Any
 from lora_core.training import Diverged, Evaluated, Event, Finished, Started, Step
 from lora_core.ui import words
 
+_SHOWN = (  # in a run's name, where runs differ in it
+    *("task", "base", "targets", "scaling", "head", "dropout"),
+    *("learning_rate", "steps", "batch_size", "seed"),
+)
 MAX_POINTS = 600  # of a raw loss curve: beyond, neighbouring steps are averaged
 
 
@@ -85,9 +89,7 @@ def names(settings: Sequence[dict[str, Any]]) -> list[str]:
 
     `settings` holds `Settings` as dictionaries, one a run, oldest first.
     """
-    shown = ("task", "base", "targets", "scaling", "head", "dropout", "learning_rate", "steps")
-    shown += ("batch_size", "seed")
-    differing = [key for key in shown if len({str(s.get(key)) for s in settings}) > 1]
+    differing = [key for key in _SHOWN if len({str(s.get(key)) for s in settings}) > 1]
     made: list[str] = []
     for given in settings:
         method = given["method"]
@@ -112,7 +114,7 @@ def _differing(key: str, given: dict[str, Any]) -> str:
     texts = {
         "task": str(value),
         "base": str(value),
-        "scaling": f"scale {words.SCALINGS.get(value, value)}",  # type: ignore[call-overload]
+        "scaling": f"scale {words.SCALINGS.get(given['scaling'], '')}",
         "head": "head trained" if value == "train" else "LoRA on head",
         "dropout": f"dropout {value:g}" if isinstance(value, float) else "",
         "steps": f"{value} steps",

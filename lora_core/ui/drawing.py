@@ -1,8 +1,8 @@
 """One adapted layer, drawn to scale: the frozen W, and A and B as thin as they are.
 
-Only geometry, in the units of the drawing; `assets/page/adapt.js` turns it into SVG. One unit of length
-means the same number of matrix rows or columns for W, A, B and A·B, so that areas compare as
-numbers of parameters do.
+Only geometry, in the units of the drawing; `assets/page/adapt.js` turns it into SVG. One unit of
+length means the same number of matrix rows or columns for W, A, B and A·B, so that areas compare
+as numbers of parameters do.
 """
 
 from __future__ import annotations

@@ -5,19 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
 from lora_core.runs import Registry, new_visitor
-from lora_core.ui import adapt, classify, compare, finetune, words
-from lora_core.ui.chart import ASSETS, routes
+from lora_core.ui import adapt, classify, compare, finetune, inside, words
+from lora_core.ui.chart import ASSETS, address, routes
 from lora_core.ui.context import Context, Lab
+from lora_core.ui.head import Head
 from lora_core.ui.settings import Settings
 from lora_core.ui.theme import theme
 
 TITLE = "LoRA Lab"
 # Fixed, or a restarted server could not read what the browser kept. Not a secret: the token in it
 # is one by itself.
-_STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"  # noqa: S105
+_STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"
 
 
 def build_page(registry: Registry) -> gr.Blocks:
@@ -46,6 +48,9 @@ def build_page(registry: Registry) -> gr.Blocks:
         with gr.Column(elem_classes="card", elem_id="classify"):
             gr.HTML(words.heading("classify"), apply_default_css=False)
             classify.build(context)
+        with gr.Column(elem_classes="card", elem_id="inside"):
+            gr.HTML(words.heading("inside"), apply_default_css=False)
+            inside.build(context)
         _restore(context)
         reset.click(
             lambda: Settings().values(),
@@ -78,7 +83,7 @@ def _restore(context: Context) -> None:
         restore,
         [search, context.visitor],
         [context.visitor, *context.controls],
-        js="(query, visitor) => [Object.fromEntries(new URLSearchParams(location.search)), visitor]",
+        js="(_, visitor) => [Object.fromEntries(new URLSearchParams(location.search)), visitor]",
         queue=False,
         show_progress="hidden",
         api_visibility="private",
@@ -87,14 +92,24 @@ def _restore(context: Context) -> None:
 
 def launch_options() -> dict[str, Any]:
     """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons."""
-    styles = ("page.css", "classify.css")
-    style = "\n".join((ASSETS / "page" / name).read_text(encoding="utf-8") for name in styles)
+    head = Middleware(
+        Head, title=TITLE, text=words.DESCRIPTION, style=stylesheet(), picture=address("social.png")
+    )
     return {
         "theme": theme(),
-        "head": f"<style>{style}</style>" + words.meta(TITLE),
-        "app_kwargs": {"routes": routes()},
+        "favicon_path": ASSETS / "page" / "icon.png",
+        "app_kwargs": {"routes": routes(), "middleware": [head]},
         "ssr_mode": False,
         "run_history": False,
         "pwa": True,
         "footer_links": ["api", "settings"],
     }
+
+
+def stylesheet() -> str:
+    """`page.css`, then the panels' own, nested so that they outweigh Gradio's rules."""
+    folder = ASSETS / "page"
+    own = (folder / "page.css").read_text(encoding="utf-8")
+    panels = [path for path in sorted(folder.glob("*.css")) if path.name != "page.css"]
+    nested = [f".gradio-container {{\n{path.read_text(encoding='utf-8')}}}" for path in panels]
+    return "\n".join([own, *nested])

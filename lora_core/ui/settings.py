@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
 
-
 _KINDS: dict[str, Any] = {"int": int, "float": float, "tuple[str, ...]": tuple}
 
 

@@ -10,6 +10,12 @@ SCALINGS: dict[Scaling, str] = {
     "alpha/sqrt(rank)": "α / √r",
     "alpha": "α",
 }
+TASKS = {
+    "sms-spam": "SMS: spam or ham",
+    "sentiment": "Reviews: good or bad",
+    "support-topic": "Support mail: topic",
+    "prompt-injection": "Prompts: injection or not",
+}
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -105,13 +111,9 @@ def fold(step: str) -> str:
     )
 
 
-def meta(title: str) -> str:
-    """Tags for the page's head: what a search engine or a shared link shows."""
-    text = "See and feel what LoRA fine-tuning does: freeze a GPT, train a sliver, watch it learn."
-    return (
-        f'<meta name="description" content="{text}">'
-        f'<meta name="application-name" content="{title}">'
-    )
+DESCRIPTION = (
+    "See and feel what LoRA fine-tuning does: freeze a GPT, train a sliver of it, watch it learn."
+)
 
 
 def _math(body: str) -> str:

@@ -1,0 +1,80 @@
+"""The page's `<head>`: our style before the first paint, and what a shared link shows.
+
+Gradio writes its own social tags into the page and adds an app's `head` only later, by script. This
+small middleware puts ours in at the server, so nothing flashes and link previews show this page.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from typing import Any
+
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_GRADIOS_TAGS = re.compile(
+    rb'<meta\s+(?:property="og:|name="twitter:)[^>]*?/?>|<meta\s+name="description"[^>]*?/?>'
+)
+
+
+class Head:
+    """ASGI middleware: replaces Gradio's social tags on "/" by ours, and adds `style`."""
+
+    def __init__(self, app: ASGIApp, *, title: str, text: str, style: str, picture: str) -> None:
+        self.app = app
+        self.title, self.text, self.style, self.picture = title, text, style, picture
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Everything but the page itself passes through untouched."""
+        if (
+            scope["type"] != "http"
+            or scope["path"] != "/"
+            or scope["method"] not in ("GET", "HEAD")
+        ):
+            await self.app(scope, receive, send)
+            return
+        start: list[Message] = []
+        body = bytearray()
+
+        async def collect(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                start.append(message)
+                return
+            body.extend(message.get("body", b""))
+            if message.get("more_body"):
+                return
+            page = self.rewrite(bytes(body), str(Request(scope).base_url))
+            headers = [(k, v) for k, v in start[0]["headers"] if k.lower() != b"content-length"]
+            headers.append((b"content-length", str(len(page)).encode()))
+            await send({**start[0], "headers": headers})
+            await send({"type": "http.response.body", "body": page})
+
+        await self.app(scope, receive, collect)
+
+    def rewrite(self, page: bytes, base_url: str) -> bytes:
+        """The page with our tags in the place of Gradio's; an empty answer (to HEAD) stays empty."""
+        if b"</head>" not in page:
+            return page
+        return _GRADIOS_TAGS.sub(b"", page).replace(
+            b"</head>", self.tags(base_url).encode() + b"</head>", 1
+        )
+
+    def tags(self, base_url: str) -> str:
+        """Description, social tags with an absolute address of the picture, and the style."""
+        picture = base_url.rstrip("/") + "/" + self.picture
+        values: dict[str, Any] = {
+            "og:type": "website",
+            "og:title": self.title,
+            "og:description": self.text,
+            "og:url": base_url,
+            "og:image": picture,
+            "og:image:alt": f"The page {self.title}",
+        }
+        tags = [f'<meta name="description" content="{html.escape(self.text)}">']
+        tags += [
+            f'<meta property="{name}" content="{html.escape(value)}">'
+            for name, value in values.items()
+        ]
+        tags.append('<meta name="twitter:card" content="summary_large_image">')
+        return "".join(tags) + f"<style>{self.style}</style>"
