@@ -1,0 +1,428 @@
+"""Adapters out and in, with `peft` and `transformers` as judges: the same answers, either way."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, GPT2ForSequenceClassification
+
+import lora_core as lc
+from lora_core.adapters import WEIGHTS_FILE, zip_adapter
+from lora_core.base import BUNDLED
+from lora_core.lora import lora_layers
+from lora_core.merged import save_merged
+from tests.peers.stranger import (
+    TEXTS,
+    adapted,
+    opened,
+    our_logits,
+    padded,
+    plain_model,
+    random_base,
+)
+
+SUBSETS = [
+    subset
+    for size in range(1, len(lc.TARGETS) + 1)
+    for subset in itertools.combinations(lc.TARGETS, size)
+]
+SCALINGS = ("alpha/rank", "alpha", "alpha/sqrt(rank)")
+TOLERANCE = {"atol": 1e-5, "rtol": 0.0}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> lc.Base:
+    """A small base of random weights; its `source` is a folder that `transformers` opens."""
+    return random_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+# Out: peft opens ours ----------------------------------------------------------------------------
+
+
+def _same_out_and_back(classifier: lc.Classifier, base: lc.Base, folder: Path, source) -> None:
+    lc.save_adapter(classifier, folder)
+    ours = our_logits(classifier)
+    theirs = opened(folder, source, len(classifier.labels))(*padded(base))
+    torch.testing.assert_close(ours, theirs, **TOLERANCE)
+    assert (ours - our_logits(classifier, TEXTS[::-1]).flip(0)).abs().max() < 1e-5
+    assert ours.std() > 0.05  # the adapter and the head do something
+    back = lc.load_adapter(folder, base)
+    assert torch.equal(our_logits(back), ours)  # bit for bit
+    assert back.lora_config == classifier.lora_config
+    assert back.train_config == classifier.train_config
+    assert back.labels == classifier.labels
+    assert back.scores == classifier.scores
+
+
+@pytest.mark.parametrize("number", range(len(SUBSETS)), ids=["+".join(s) for s in SUBSETS])
+def test_every_subset_of_targets(tiny, tmp_path, number) -> None:
+    """63 subsets; scaling, head and bias go through their combinations along the way."""
+    config = lc.LoRAConfig(
+        rank=1 + number % 5,
+        alpha=(1.0, 3.0, 16.0, 7.5)[number % 4],
+        targets=SUBSETS[number],
+        scaling=SCALINGS[number % 3],
+        head=("train", "lora")[number // 3 % 2],
+    )
+    classifier = adapted(tiny, config, bias=number % 2 == 0, seed=number)
+    _same_out_and_back(classifier, tiny, tmp_path / "adapter", tiny.source)
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
+@pytest.mark.parametrize("head", ["train", "lora"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("classes", [2, 7])
+def test_every_scaling_and_head(tiny, tmp_path, scaling, head, bias, classes) -> None:
+    config = lc.LoRAConfig(rank=5, alpha=3, scaling=scaling, head=head)
+    classifier = adapted(tiny, config, classes=classes, bias=bias)
+    _same_out_and_back(classifier, tiny, tmp_path / "adapter", tiny.source)
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_on_the_bundled_base(base, tmp_path, number) -> None:
+    targets = (lc.TARGETS, ("query", "value"), ("key",), ("mlp.up", "mlp.down"),
+               ("attention.output",), ("query", "mlp.down"))[number]  # fmt: skip
+    config = lc.LoRAConfig(
+        rank=(8, 16, 1, 4, 64, 2)[number],
+        targets=targets,
+        scaling=SCALINGS[number % 3],
+        head=("train", "train", "lora")[number % 3],
+    )
+    classifier = adapted(base, config, bias=True)
+    _same_out_and_back(classifier, base, tmp_path / "adapter", BUNDLED)
+
+
+def test_a_trained_adapter_and_its_labels_scores_and_snippet(base, task, tmp_path) -> None:
+    """A real run: the program that the README prints gives a stranger our answer."""
+    config = lc.TrainConfig(steps=12, batch_size=8, evaluations=1, seed=4)
+    *_, last = lc.fine_tune(base, task, lc.LoRAConfig(4, 8), config)
+    classifier = last.classifier
+    folder = lc.save_adapter(classifier, tmp_path / "adapter")
+    torch.testing.assert_close(
+        our_logits(classifier), opened(folder, BUNDLED, 2)(*padded(base)), **TOLERANCE
+    )
+    program = (folder / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    program = program.replace(repr("assets/base"), repr(str(BUNDLED)))
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+    for label, probability in classifier.classify("Type a text here").probabilities.items():
+        assert f"{label:20} {probability:.1%}" in ran.stdout
+
+
+def test_the_head_before_training_comes_back(base, task, tmp_path) -> None:
+    """The strength slider works on a loaded adapter, down to 0: where its run began."""
+    config = lc.TrainConfig(steps=3, batch_size=8, evaluations=1)
+    *_, last = lc.fine_tune(base, task, lc.LoRAConfig(2), config)
+    back = lc.load_adapter(lc.save_adapter(last.classifier, tmp_path), base)
+    for strength in (0.0, 0.5, 1.0, 2.0):
+        before = last.classifier.classify("win a prize", strength).probabilities
+        assert back.classify("win a prize", strength).probabilities == before
+
+
+def test_an_archive_is_read_as_the_folder_is(tiny, tmp_path) -> None:
+    classifier = adapted(tiny, lc.LoRAConfig(2), bias=True)
+    back = lc.load_adapter(zip_adapter(classifier, tmp_path / "adapter.zip"), tiny)
+    assert torch.equal(our_logits(back), our_logits(classifier))
+
+
+def test_half_precision_and_a_foreign_file_without_facts(tiny, tmp_path) -> None:
+    """Facts are a help, not a need: the tensors alone give the same answers."""
+    classifier = adapted(tiny, lc.LoRAConfig(4, 8), bias=True)
+    lc.save_adapter(classifier, tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    back = lc.load_adapter(tmp_path, tiny)
+    assert back.labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+    torch.testing.assert_close(our_logits(back), our_logits(classifier), **TOLERANCE)
+    named = lc.load_adapter(tmp_path, tiny, labels=["a", "b", "c"])
+    assert named.labels == ("a", "b", "c")
+    save_file(
+        {n: t if "ln_f" in n else t.half() for n, t in tensors.items()}, tmp_path / WEIGHTS_FILE
+    )
+    half = lc.load_adapter(tmp_path, tiny)
+    torch.testing.assert_close(our_logits(half), our_logits(classifier), atol=5e-3, rtol=0)
+
+
+def test_a_second_round_trip_changes_nothing(tiny, tmp_path) -> None:
+    """Also for an adapter that peft made, whose c_attn is one adapter over three layers."""
+    _, theirs = _trained_by_peft(tiny, peft_config())
+    theirs.save_pretrained(tmp_path / "theirs")
+    first = lc.load_adapter(tmp_path / "theirs", tiny)
+    lc.save_adapter(first, tmp_path / "ours")
+    again = lc.load_adapter(tmp_path / "ours", tiny)
+    torch.testing.assert_close(our_logits(again), our_logits(first), **TOLERANCE)
+    logits = opened(tmp_path / "ours", tiny.source)(*padded(tiny))
+    torch.testing.assert_close(our_logits(first), logits, **TOLERANCE)
+
+
+# In: ours opens what peft trained ----------------------------------------------------------------
+
+
+def peft_config(**changes) -> peft.LoraConfig:
+    settings = {
+        "task_type": "SEQ_CLS",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["c_attn", "c_proj", "c_fc"],
+        "fan_in_fan_out": True,
+    }
+    return peft.LoraConfig(**{**settings, **changes})
+
+
+def _trained_by_peft(base: lc.Base, config: peft.LoraConfig):
+    """A `peft` model after a few steps of its own training, and its logits."""
+    torch.manual_seed(0)
+    model = peft.get_peft_model(plain_model(base.source), config)
+    ids, mask = padded(base)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    model.train()
+    for _ in range(4):
+        logits = model(input_ids=ids, attention_mask=mask).logits
+        F.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    model.eval()
+    with torch.no_grad():
+        return model(input_ids=ids, attention_mask=mask).logits, model
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"use_rslora": True},
+        {"target_modules": ["c_attn"]},
+        {"target_modules": ["attn.c_proj", "mlp.c_fc"], "r": 1},
+        {"target_modules": "all-linear"},
+        {"rank_pattern": {"attn.c_attn": 6, "h.1.mlp.c_fc": 2}},
+        {"rank_pattern": {"c_attn": 3}, "alpha_pattern": {"c_attn": 24, "mlp.c_proj": 1}},
+        {"layers_to_transform": [1]},
+        {"lora_dropout": 0.1, "init_lora_weights": "gaussian"},
+        {"init_lora_weights": False},
+    ],
+    ids=lambda changes: ",".join(changes) or "usual",
+)
+def test_an_adapter_that_peft_trained(tiny, tmp_path, changes) -> None:
+    expected, model = _trained_by_peft(tiny, peft_config(**changes))
+    model.save_pretrained(tmp_path)
+    ours = lc.load_adapter(tmp_path, tiny, labels=["x", "y", "z"])
+    torch.testing.assert_close(our_logits(ours), expected, **TOLERANCE)
+    probabilities = [p.probabilities for p in ours.classify_many(TEXTS)]
+    assert [max(p, key=p.get) for p in probabilities] == ["xyz"[i] for i in expected.argmax(-1)]
+
+
+def _refused(folder: Path, base: lc.Base, *words: str) -> None:
+    with pytest.raises(lc.AdapterError) as caught:
+        lc.load_adapter(folder, base)
+    for word in words:
+        assert word.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"bias": "all"}, "bias"),
+        ({"bias": "lora_only"}, "bias"),
+        ({"lora_bias": True}, "lora_bias"),
+        ({"init_lora_weights": "pissa"}, "PiSSA"),
+        ({"init_lora_weights": "olora"}, "OLoRA"),
+        ({"modules_to_save": ["wpe"]}, "wpe"),
+        ({"target_modules": ["c_attn", "wte"]}, "wte"),
+        ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
+        ({"task_type": None}, "head"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_peft_can_do_and_plain_lora_cannot(tiny, tmp_path, changes, word) -> None:
+    """Made and saved by peft itself, then refused here, by name."""
+    torch.manual_seed(0)
+    peft.get_peft_model(plain_model(tiny.source), peft_config(**changes)).save_pretrained(tmp_path)
+    _refused(tmp_path, tiny, word)
+
+
+def test_other_kinds_of_adapter(tiny, tmp_path) -> None:
+    config = peft.IA3Config(
+        task_type="SEQ_CLS", target_modules=["c_attn"], feedforward_modules=[], fan_in_fan_out=True
+    )
+    peft.get_peft_model(plain_model(tiny.source), config).save_pretrained(tmp_path)
+    _refused(tmp_path, tiny, "IA3", "only LoRA")
+
+
+def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
+    model = peft.get_peft_model(plain_model(tiny.source), peft_config())
+    model.save_pretrained(tmp_path, safe_serialization=False)
+    (tmp_path / WEIGHTS_FILE).unlink(missing_ok=True)
+    torch.save({"a": torch.ones(1)}, tmp_path / "adapter_model.bin")
+    _refused(tmp_path, tiny, "pickle", "never opened")
+    (tmp_path / "adapter_model.bin").rename(tmp_path / WEIGHTS_FILE)
+    _refused(tmp_path, tiny, "pickle")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.pop("base_model.model.score.weight"), ["head", "score.weight", "missing"]),
+        (
+            lambda t: t.pop("base_model.model.transformer.h.0.attn.c_attn.lora_B.weight"),
+            ["h.0.attn.c_attn.lora_B.weight", "missing"],
+        ),
+        (
+            lambda t: t.pop("base_model.model.transformer.h.1.mlp.c_fc.lora_A.weight"),
+            ["h.1.mlp.c_fc.lora_A.weight", "missing"],
+        ),
+        (lambda t: t.update({"surprise": torch.ones(2)}), ["surprise", "do not belong"]),
+        (
+            lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 25)}),
+            ["(3, 25)", "24"],
+        ),
+        (
+            lambda t: t.update(
+                {"base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight": torch.ones(4, 23)}
+            ),
+            ["h.0.mlp.c_fc", "(4, 23)"],
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "base_model.model.transformer.h.9.mlp.c_fc.lora_A.weight": torch.ones(4, 24),
+                    "base_model.model.transformer.h.9.mlp.c_fc.lora_B.weight": torch.ones(96, 4),
+                }
+            ),
+            ["no layer", "h.9.mlp.c_fc"],
+        ),
+        (lambda t: t["base_model.model.score.weight"].fill_(float("nan")), ["score", "NaN"]),
+        (
+            lambda t: t["base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight"].fill_(
+                float("inf")
+            ),
+            ["h.0.mlp.c_fc", "infinite"],
+        ),
+        (
+            lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 24).int()}),
+            ["score.weight", "I32"],
+        ),
+        (
+            lambda t: t.update({"base_model.model.transformer.ln_f.weight": torch.zeros(24)}),
+            ["ln_f"],
+        ),
+        (
+            lambda t: t.update({"base_model.model.transformer.ln_f.bias": torch.zeros(7)}),
+            ["ln_f.bias", "(7,)"],
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(tiny, tmp_path, change, words) -> None:
+    lc.save_adapter(adapted(tiny, lc.LoRAConfig(4, 8)), tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    change(tensors)
+    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    _refused(tmp_path, tiny, *words)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"peft_type": "LOHA"}, ["LOHA"]),
+        ({"r": 5}, ["rank 4", "5"]),
+        ({"lora_alpha": float("nan")}, ["lora_alpha"]),
+        ({"lora_alpha": True}, ["lora_alpha"]),
+        ({"lora_alpha": 10**400}, ["lora_alpha"]),
+        ({"rank_pattern": {"(a+)+$": 4}}, ["rank_pattern", "expression"]),
+        ({"rank_pattern": [1]}, ["rank_pattern"]),
+        ({"use_rslora": "perhaps"}, ["use_rslora"]),
+        ({"use_something_new": True}, ["use_something_new"]),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tiny, tmp_path, change, words) -> None:
+    lc.save_adapter(adapted(tiny, lc.LoRAConfig(4, 8)), tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    _refused(tmp_path, tiny, *words)
+
+
+def test_another_base_is_refused(tiny, base, tmp_path) -> None:
+    lc.save_adapter(adapted(tiny, lc.LoRAConfig(2)), tmp_path / "a")
+    _refused(tmp_path / "a", base, "another base")
+    other = random_base(tmp_path / "twin")
+    with torch.no_grad():
+        other.model.final_norm.bias[0] += 1e-4  # the same shapes, other weights
+    _refused(tmp_path / "a", other, "another base")
+    _, theirs = _trained_by_peft(tiny, peft_config(base_model_name_or_path="openai-community/gpt2"))
+    theirs.peft_config["default"].base_model_name_or_path = "openai-community/gpt2"
+    theirs.save_pretrained(tmp_path / "b")
+    path = tmp_path / "b" / "adapter_config.json"
+    config = {**json.loads(path.read_text()), "base_model_name_or_path": "openai-community/gpt2"}
+    path.write_text(json.dumps(config))
+    _refused(tmp_path / "b", tiny, "openai-community/gpt2")
+
+
+def test_no_lora_no_adapter(base, task, tmp_path) -> None:
+    """A head alone or a whole model is not an adapter; and says where it can go."""
+    for method in ("head", "full"):
+        config = lc.TrainConfig(steps=1, batch_size=4, evaluations=1, method=method)
+        *_, last = lc.fine_tune(base, task, None, config)
+        with pytest.raises(lc.AdapterError, match="no LoRA layers"):
+            lc.save_adapter(last.classifier, tmp_path / method)
+        assert not (tmp_path / method).exists()
+
+
+def test_a_head_whose_bias_has_no_place_says_so(tiny, tmp_path) -> None:
+    classifier = adapted(tiny, lc.LoRAConfig(2), bias=True)
+    with torch.no_grad():
+        classifier.model.head.weight[1] = classifier.model.head.weight[0]
+    plain = lc.Classifier(classifier.model, tiny.tokenizer, "abc", lora_config=lc.LoRAConfig(2))
+    with pytest.raises(lc.AdapterError, match="bias"):
+        lc.save_adapter(plain, tmp_path)
+
+
+def test_saving_leaves_the_classifier_and_the_base_alone(tiny, tmp_path) -> None:
+    classifier = adapted(tiny, lc.LoRAConfig(2), bias=True)
+    before, digest = our_logits(classifier), tiny.digest()
+    lc.save_adapter(classifier, tmp_path / "a")
+    save_merged(classifier, tmp_path / "m")
+    lc.load_adapter(tmp_path / "a", tiny)
+    assert torch.equal(our_logits(classifier), before)
+    assert tiny.digest() == digest
+    assert any(True for _ in lora_layers(classifier.model))
+
+
+# Merged ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("head", ["train", "lora"])
+@pytest.mark.parametrize("targets", [lc.TARGETS, ("value",), ("mlp.down",)])
+def test_a_merged_model_in_transformers(tiny, tmp_path, head, targets) -> None:
+    config = lc.LoRAConfig(3, 6, targets=targets, head=head)
+    classifier = adapted(tiny, config, bias=True)
+    save_merged(classifier, tmp_path)
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval()
+    ids, mask = padded(tiny)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask).logits
+    torch.testing.assert_close(our_logits(classifier), logits, **TOLERANCE)
+    assert model.config.id2label == dict(enumerate(classifier.labels))
+
+
+@pytest.mark.parametrize("method", ["full", "head", "lora"])
+def test_a_trained_model_with_its_tokenizer(base, task, tmp_path, method) -> None:
+    config = lc.TrainConfig(steps=3, batch_size=8, evaluations=1, method=method)
+    *_, last = lc.fine_tune(base, task, None, config)
+    save_merged(last.classifier, tmp_path)
+    model = GPT2ForSequenceClassification.from_pretrained(tmp_path).eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    for text in TEXTS:
+        with torch.no_grad():
+            logits = model(**tokenizer(text, return_tensors="pt")).logits
+        torch.testing.assert_close(our_logits(last.classifier, [text]), logits, **TOLERANCE)
