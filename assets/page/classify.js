@@ -249,7 +249,7 @@
       const path = drawn ? value.labels.map((label, i) =>
         `${label} from ${percent(value.lines[i][0])} at step 0 to ${percent(value.lines[i].at(-1))} at step ${value.steps.at(-1)}`).join("; ") : "";
       if (drawn) figure.setAttribute("aria-label", `Probability of the pinned text along ${value.model}: ${path}`);
-      say(line, (drawn ? `Along ${value.model}: ${path}.` : "")
+      say(line, (drawn ? `Along ${value.model}: ${path.split("; ")[0]}.` : "")
         + (waiting ? ` ${drawn ? `${quoted(value.text)} is pinned now. ` : ""}The next run will draw how its probability moves, step by step.` : ""));
     });
   });
@@ -266,9 +266,9 @@
       const totals = confusion.map((row) => row.reduce((a, b) => a + b, 0));
       return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
         node("table", { class: "matrix" },
-          node("caption", {}, "What it was, and what the model said"),
+          node("caption", {}, "Rows: what it was. Columns: what the model said."),
           node("thead", {},
-            node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, `said ${label}`)))),
+            node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, label)))),
           node("tbody", {}, ...confusion.map((row, i) => node("tr", {},
             node("th", { scope: "row", title: labels[i] }, labels[i]),
             ...row.map((count, j) => node("td", {
@@ -282,6 +282,7 @@
     draw((value) => {
       element.hidden = !value.rows;
       if (!value.rows) return;
+      element.classList.toggle("wide", (value.confusion?.length ?? 0) > 4);
       say(title, "On texts it has never seen");
       say(line, `${thousands(value.correct)} of ${thousands(value.rows)} test texts right (${percent(value.correct / value.rows)}), at strength 1.`);
       left.replaceChildren(value.confusion ? matrix(value) : node("div", {}, node("h4", {}, "Most often confused"), most(value.pairs)));

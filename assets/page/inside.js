@@ -176,9 +176,7 @@
       say(columns, `${inputs} inputs`);
       say(low, `−${value.largest_words}`);
       say(high, `+${value.largest_words}`);
-      const [high_, wide] = value.block;
-      const cell = high_ * wide > 1 ? `Each dot is the largest entry among ${high_} × ${wide}. ` : "";
-      say(mapLine, `${cell}Stripes are the mark of a low rank: whole rows and columns move together.`);
+      say(mapLine, value.map);
       map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${outputs} outputs by ${inputs} inputs; entries from −${value.largest_words} to +${value.largest_words}.`);
     });
   });

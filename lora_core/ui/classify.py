@@ -25,7 +25,7 @@ from lora_core.ui.shown import Shown, Viewer
 
 _ROWS = 5  # labels shown one by one; the rest is summed up
 _CONFUSED = 12  # a confusion matrix of more classes is told as a list
-_MISTAKES = 10
+_MISTAKES = 8
 _LONGEST = 20_000  # characters that the box takes
 _REFUSED = (ClassifyError, ConfigError, TaskError, BaseError)
 _SCRIPT = "classify.js"
@@ -114,7 +114,8 @@ def build(context: Context) -> None:
         examples = examples_value(shown, report)
         ours = isinstance(old, dict) and typed in [e["text"] for e in old.get("examples", [])]
         texts = [e["text"] for e in examples["examples"]]
-        stale = not shown.trained and texts and typed not in texts and (ours or not typed.strip())
+        known = {e.text for e in shown.task.test} if shown.task else {typed}
+        stale = texts and typed not in known and (ours or not typed.strip())
         return [texts[0] if stale else gr.skip(), examples, judged_value(report)]
 
     gr.on(

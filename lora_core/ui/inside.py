@@ -14,6 +14,7 @@ from lora_core.base import BaseError
 from lora_core.config import ConfigError
 from lora_core.inspection import (
     FrozenProof,
+    HeatMap,
     InspectionError,
     LayerChange,
     effective_rank,
@@ -212,10 +213,18 @@ def layer_value(shown: Shown, name: str) -> dict[str, Any] | None:
         "used": used,
         "spectrum": _spectrum_words(change, used),
         "cells": (shades.values / top * _LEVELS).round().int().tolist(),
-        "block": list(shades.block),
+        "map": _map_words(change, shades),
         "largest": shades.largest,
         "largest_words": words.number(shades.largest, 2),
     }
+
+
+def _map_words(change: LayerChange, shades: HeatMap) -> str:
+    high, wide = shades.block
+    dot = f"Each dot is the largest entry among {high} × {wide}. " if high * wide > 1 else ""
+    if change.rank is None:
+        return f"{dot}No stripes: every number moved by itself. Compare the same layer under LoRA."
+    return f"{dot}Stripes are the mark of a low rank: whole rows and columns move together."
 
 
 def _spectrum_words(change: LayerChange, used: float) -> str:
