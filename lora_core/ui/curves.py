@@ -99,8 +99,8 @@ def names(settings: Sequence[dict[str, Any]]) -> list[str]:
             parts = [words.METHOD_NAMES[method]]
         parts += [_differing(key, given) for key in differing]
         made.append(", ".join(part for part in parts if part))
-    return [f"{name} ({made[: i + 1].count(name)})" if made.count(name) > 1 else name
-            for i, name in enumerate(made)]  # fmt: skip
+    earlier = [made[:i].count(name) for i, name in enumerate(made)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(made, earlier, strict=True)]
 
 
 def _differing(key: str, given: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ class Head:
         await self.app(scope, receive, collect)
 
     def rewrite(self, page: bytes, base_url: str) -> bytes:
-        """The page with our tags in the place of Gradio's; an empty answer (to HEAD) stays empty."""
+        """The page with our tags instead of Gradio's; an empty answer (to HEAD) stays empty."""
         if b"</head>" not in page:
             return page
         return _GRADIOS_TAGS.sub(b"", page).replace(

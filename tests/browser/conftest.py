@@ -1,0 +1,148 @@
+"""A real server, as a person starts it, and a real Chromium. A missing browser is a failure.
+
+The server is `app.py` in a process of its own, one for the whole session; each test has a browser
+context of its own, and so is a visitor of its own. Every test's console and network are watched:
+a message of ours or a request that leaves the machine fails it (`quiet`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+SIZES = {"laptop": (1280, 800), "desktop": (1920, 1080), "phone": (390, 844)}
+PATIENCE = 120_000  # milliseconds for what trains; the tests run on busy machines, too
+
+expect.set_options(timeout=30_000)
+
+
+def chromium_path() -> str:
+    """The machine's Chromium: `CHROMIUM`, or one of the usual names."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert found, "Chromium is needed: apt-get install chromium, or set CHROMIUM to its path."
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody uses at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start_server(*options: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    """`app.py` in a process of its own, and its address once it answers."""
+    port = free_port()
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--no-browser", *options],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = []
+    deadline = time.monotonic() + 180
+    while time.monotonic() < deadline:
+        line = process.stdout.readline()
+        lines.append(line)
+        found = re.search(r"LoRA Lab is at (http://\S+?)/?\s", line)
+        if found:
+            return process, found[1]
+        if not line and process.poll() is not None:
+            break
+    process.kill()
+    raise AssertionError("The server did not start:\n" + "".join(lines))
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address of the app."""
+    process, address = start_server()
+    yield address
+    process.terminate()
+    process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, started once."""
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
+        yield running
+        running.close()
+
+
+@dataclass
+class Log:
+    """What the browser complained about, and where it wanted to go."""
+
+    console: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def watch(self, page: Page) -> None:
+        """Listen to one tab."""
+        page.on(
+            "console",
+            lambda m: self.console.append(m.text) if m.type in ("error", "warning") else None,
+        )
+        page.on("pageerror", lambda e: self.console.append(f"uncaught: {e}"))
+        page.on("request", lambda r: self.requests.append(r.url))
+        page.on("response", lambda r: self.failures.append(r.url) if r.status >= 400 else None)
+
+
+@pytest.fixture
+def log() -> Log:
+    """The log of the tabs of one test."""
+    return Log()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A visitor of its own, with a laptop."""
+    width, height = SIZES["laptop"]
+    made = browser.new_context(viewport={"width": width, "height": height})
+    made.set_default_timeout(30_000)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def visit(context: BrowserContext, server: str, log: Log) -> Callable[..., Page]:
+    """Open the page, with a query if wanted, and wait until it is alive."""
+
+    def open_page(query: str = "") -> Page:
+        page = context.new_page()
+        log.watch(page)
+        page.goto(f"{server}/?{query}" if query else f"{server}/")
+        page.wait_for_selector("#numbers .headline b")
+        page.wait_for_selector("#curves .main-svg")
+        page.wait_for_selector("#scatter .main-svg")
+        page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
+        return page
+
+    return open_page
+
+
+def wait_for_state(page: Page, state: str) -> None:
+    """Until the status line belongs to a run in this state."""
+    page.wait_for_selector(f'#status .lab-status[data-state="{state}"]', timeout=PATIENCE)

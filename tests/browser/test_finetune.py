@@ -1,0 +1,191 @@
+"""Step 2 in a browser: a curve with points, stop, reload, a second visitor, the table."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+import lora_core as lc
+
+from .conftest import PATIENCE, wait_for_state
+
+Visit = Callable[..., Page]
+SHORT = "steps=30&batch_size=4&rank=4"
+
+
+def drawn(page: Page) -> dict[str, list[float]]:
+    """What plotly really holds, by the traces' names' ends."""
+    text = page.evaluate(
+        """() => JSON.stringify(document.querySelector("#curves .plot").data
+             .filter((t) => t.uid).map((t) => [t.uid, [...t.x], [...t.y]]))"""
+    )
+    return {uid.rsplit("-", 1)[-1] if "-" in uid else uid: [x, y] for uid, x, y in json.loads(text)}
+
+
+def finish(page: Page) -> None:
+    page.click("#start")
+    wait_for_state(page, "finished")
+
+
+def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
+    page = visit(SHORT)
+    page.click("#start")
+    wait_for_state(page, "running")
+    expect(page.locator("#stop")).to_be_enabled()
+    wait_for_state(page, "finished")
+    curves = drawn(page)
+    steps, losses = curves["raw"]
+    assert steps == list(range(1, 31)) and all(loss > 0 for loss in losses)
+    assert len(curves["smooth"][1]) == 30
+    evaluated, accuracy = curves["accuracy"]
+    assert evaluated[0] == 0 and evaluated[-1] == 30, "from step 0, the base, to the end"
+    assert all(0 <= value <= 1 for value in accuracy)
+    status = page.inner_text("#status .status-line")
+    assert "r 4, α 16: done" in status and "validation accuracy" in status
+    reason = page.inner_text("#status .hint")
+    assert "float" in reason and len(reason) > 30, "device and format, with the reason"
+    row = page.locator("#runs tbody tr").first
+    cells = row.locator("td").all_inner_texts()
+    counted = lc.predict_parameters(base.config, lc.LoRAConfig(rank=4), 2)
+    assert cells[0] == f"{counted.trainable:,}" and cells[-1] == "done"
+    expect(page.locator("#stop")).to_be_disabled()
+    assert page.input_value("#ready textarea, #ready input"), "steps 3 to 5 know the run"
+    # Zoom is the reader's: it stays when something is drawn again.
+    page.evaluate(
+        "Plotly.relayout(document.querySelector('#curves .plot'), {'xaxis.range': [5, 9]})"
+    )
+    page.click("#theme")
+    page.wait_for_timeout(300)
+    shown = page.evaluate("document.querySelector('#curves .plot').layout.xaxis.range")
+    assert shown == [5, 9]
+    page.get_by_role("button", name="log scale").click()
+    page.wait_for_function("document.querySelector('#curves .plot').layout.yaxis.type === 'log'")
+
+
+def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> None:
+    page = visit("steps=400&batch_size=2&rank=2")
+    page.click("#start")
+    wait_for_state(page, "running")
+    page.wait_for_function(
+        "document.querySelector('#status .status-line').textContent.includes('tokens/s')"
+    )
+    page.reload()
+    wait_for_state(page, "running")
+    page.close()
+    other = visit()
+    wait_for_state(other, "running")
+    expect(other.locator("#curves .chip")).to_have_count(1)
+    other.click("#stop")
+    wait_for_state(other, "stopped")
+    assert other.input_value("#ready textarea, #ready input"), "a stopped run is usable"
+    steps = drawn(other)["raw"][0]
+    assert steps == list(range(1, len(steps) + 1)), "no point was lost"
+
+
+def test_stop_acts_at_once(visit: Visit) -> None:
+    page = visit("steps=1000&batch_size=2&rank=2")
+    page.click("#start")
+    page.wait_for_function(
+        "document.querySelector('#status .status-line').textContent.includes('tokens/s')",
+        timeout=PATIENCE,
+    )
+    page.click("#stop")
+    wait_for_state(page, "stopped")
+    at = page.inner_text("#status .status-line")
+    page.wait_for_timeout(1500)
+    assert page.inner_text("#status .status-line") == at
+    assert len(drawn(page)["raw"][0]) < 1000
+
+
+def test_visitors_do_not_see_each_other(visit: Visit, browser: Browser, server: str) -> None:
+    page = visit(SHORT)
+    finish(page)
+    stranger = browser.new_context()
+    other = stranger.new_page()
+    other.goto(server)
+    other.wait_for_selector("#curves .main-svg")
+    other.wait_for_timeout(1500)
+    expect(other.locator("#curves .chip")).to_have_count(0)
+    expect(other.locator("#status .status-line")).to_contain_text("Nothing trained yet")
+    stranger.close()
+
+
+def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
+    page = visit("steps=10&batch_size=4&rank=1")
+    finish(page)
+    page.get_by_label("Head only", exact=True).check()
+    page.wait_for_function("location.search.includes('method=head')")
+    page.click("#start")
+    page.wait_for_selector("#curves .chip >> nth=1")
+    page.wait_for_function(
+        "document.querySelector('#status .status-line').textContent.startsWith('head only: done')",
+        timeout=PATIENCE,
+    )
+    chips = page.locator("#curves .chip")
+    assert chips.all_inner_texts() == ["r 1, α 16", "head only"]
+    traces = "document.querySelector('#curves .plot').data.length"
+    both = page.evaluate(traces)
+    chips.first.focus()
+    page.keyboard.press("Enter")
+    expect(chips.first).to_have_attribute("aria-pressed", "false")
+    page.wait_for_function(f"{traces} < {both}")
+    # The table: sorted by what was trained, upwards after two presses.
+    header = page.get_by_role("button", name="Trainable")
+    header.click()
+    column = page.locator("#runs thead th").nth(1)
+    expect(column).to_have_attribute("aria-sort", "descending")
+    header = page.get_by_role("button", name="Trainable")
+    header.click()
+    expect(column).to_have_attribute("aria-sort", "ascending")
+    numbers = [
+        int(n.replace(",", ""))
+        for n in page.locator("#runs tbody td:nth-child(2)").all_inner_texts()
+    ]
+    assert numbers == sorted(numbers) and len(numbers) >= 2
+    # Picking the first run hands it to steps 3 to 5.
+    before = page.input_value("#ready textarea, #ready input")
+    page.locator("#runs .pick", has_text="r 1, α 16").click()
+    page.wait_for_function(
+        "(b) => document.querySelector('#ready textarea, #ready input').value !== b", arg=before
+    )
+    expect(page.locator("#runs tr.picked")).to_contain_text("r 1, α 16")
+    # The scatter holds both, at their numbers of trained parameters.
+    points = page.evaluate("[...document.querySelector('#scatter .plot').data[0].x]")
+    assert len(points) == 2 and min(points) == min(numbers)
+
+
+def test_a_run_that_cannot_start_says_why(visit: Visit) -> None:
+    page = visit("steps=5000")
+    page.click("#start")
+    expect(page.get_by_text("more than this server's")).to_be_visible()
+
+
+def test_a_run_away_is_told_in_words(visit: Visit) -> None:
+    page = visit("learning_rate=9&steps=60&batch_size=4&rank=64&alpha=128")
+    page.click("#start")
+    page.wait_for_selector(
+        '#status .lab-status[data-state="failed"], #status .lab-status[data-state="finished"]',
+        timeout=PATIENCE,
+    )
+    expect(page.locator("#status .status-line")).to_contain_text("learning rate")
+
+
+@pytest.mark.parametrize("ranks", [(1, 4, 16, 64)])
+def test_sweep_queues_all_on_one_chart(visit: Visit, ranks: tuple[int, ...]) -> None:
+    page = visit("steps=10&batch_size=2")
+    page.click("#sweep")
+    chips = page.locator("#curves .chip")
+    expect(chips).to_have_count(5)
+    assert chips.all_inner_texts() == [
+        *(f"r {r}, α {2 * r}" for r in ranks),
+        "full fine-tuning",
+    ]
+    deadline = time.monotonic() + PATIENCE / 1000
+    while page.locator("#runs tbody tr", has_text="done").count() < 5:
+        assert time.monotonic() < deadline, page.inner_text("#runs")
+        page.wait_for_timeout(300)
+    assert page.evaluate("document.querySelector('#scatter .plot').data[0].x.length") == 5
