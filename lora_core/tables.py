@@ -263,12 +263,13 @@ def _warnings(
         names = ", ".join(f"'{label[:30]}' ({counts[label]})" for label in few[:3])
         more = f" and {len(few) - 3} more" if len(few) > 3 else ""
         found.append(f"Labels with under {FEW_ROWS} rows are hard to learn: {names}{more}.")
-    (most_label, largest), smallest = counts.most_common(1)[0], min(counts.values())
+    (frequent, largest), *_, (rare, smallest) = counts.most_common()
     if largest > 4 * smallest:
         share = largest / len(rows)
+        always = f" Always answering '{frequent[:30]}' would be right for {share:.0%} of them."
         found.append(
-            f"The labels are uneven: always answering '{most_label[:30]}' would already be right "
-            f"for {share:.0%} of the rows."
+            f"The labels are uneven: '{frequent[:30]}' has {largest:,} rows, '{rare[:30]}' only "
+            f"{smallest:,}.{always if share > 0.5 else ''}"
         )
     spellings = defaultdict(list)
     for label in counts:

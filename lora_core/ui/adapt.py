@@ -21,9 +21,9 @@ from lora_core.config import (
     lora_scale,
 )
 from lora_core.parameters import ParameterCount, predict_parameters
-from lora_core.tasks import TaskError, task_names
+from lora_core.tasks import TaskError
 from lora_core.training import DEFAULT_LEARNING_RATES
-from lora_core.ui import words
+from lora_core.ui import table, words
 from lora_core.ui.chart import part
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing import HEIGHT, WIDTH, draw
@@ -50,7 +50,7 @@ def build(context: Context) -> None:
     gr.HTML(words.heading("adapt"), apply_default_css=False)
     with gr.Row(elem_classes="choices"):
         context.task = task = gr.Dropdown(
-            task_choices(context.lab), value=default.task, label="Task", min_width=150
+            table.task_choices(context.lab), value=default.task, label="Task", min_width=150
         )
         method = gr.Radio(
             [(label, name) for name, label in words.METHODS.items()],
@@ -88,6 +88,7 @@ def build(context: Context) -> None:
     counts = part("numbers", numbers, script="adapt.js", elem_id="numbers")
     with gr.Accordion("More settings", open=False, elem_classes="fold", elem_id="more"):
         rest = _more(default)
+    table.build(context)
     gr.HTML(words.fold("adapt"), apply_default_css=False)
     address = gr.Textbox("", visible="hidden", elem_id="address", label="Settings in the address")
 
@@ -221,13 +222,6 @@ def _more(default: Settings) -> dict[str, gr.Component]:
         "seed": seed,
         "base": base,
     }
-
-
-def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
-    """(title, name) of the bundled tasks and of those that this visitor brought."""
-    bundled = [(words.TASKS.get(name, name), name) for name in task_names()]
-    own = lab.registry.tasks(visitor) if visitor else []
-    return [*bundled, *((f"{task.title} (yours)", task.name) for task in own)]
 
 
 def gpt_config(lab: Lab, base: str) -> GPTConfig:

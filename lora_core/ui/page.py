@@ -24,7 +24,11 @@ _STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"
 
 def build_page(registry: Registry) -> gr.Blocks:
     """All five steps over the runs of `registry`; launch it with `launch_options()`."""
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    # Uploaded files are forgotten when what was made of them would be.
+    forget = (600, 60 * registry.limits.idle_minutes)  # seconds: how often, how old
+    with gr.Blocks(
+        title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=forget
+    ) as page:
         context = Context(
             lab=Lab(registry),
             page=page,
