@@ -57,6 +57,10 @@ class AdapterError(ValueError):
     """An adapter that cannot be saved or loaded; the message says why."""
 
 
+class OtherBaseError(AdapterError):
+    """An adapter that belongs to another base."""
+
+
 def quoted(value: object, limit: int = 80) -> str:
     """What a stranger wrote, for a message: its `repr`, cut."""
     text = repr(value)

@@ -26,6 +26,7 @@ from lora_core.adapter_files import (
     MAX_BYTES,
     WEIGHTS_FILE,
     AdapterError,
+    OtherBaseError,
     pack,
     quoted,
     read_config,
@@ -80,7 +81,9 @@ def zip_adapter(classifier: Classifier, path: str | Path) -> Path:
 
 def adapter_tensors(classifier: Classifier) -> dict[str, Tensor]:
     """The tensors that the file of this classifier's adapter holds, under PEFT's names."""
-    return _contents(classifier)[1]
+    lora = _adapted(classifier)
+    with classifier.at_strength(1.0) as model:
+        return to_peft(model, lora, classifier.base_source)[1]
 
 
 def load_adapter(
@@ -131,6 +134,14 @@ def _load(folder: Path, base: Base, labels: Sequence[str] | None, max_bytes: int
 
 def _contents(classifier: Classifier) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Any]]:
     """Configuration, tensors and facts of a classifier's adapter; copies, taken at strength 1."""
+    lora = _adapted(classifier)
+    with classifier.at_strength(1.0) as model:
+        config, tensors = to_peft(model, lora, classifier.base_source)
+        return config, tensors, _facts(classifier, model, lora)
+
+
+def _adapted(classifier: Classifier) -> LoRAConfig:
+    """The settings of a classifier that has an adapter; raises `AdapterError` for another."""
     lora = classifier.lora_config
     layers = [n for n, _ in lora_layers(classifier.model) if n != HEAD]
     if lora is None or not layers:
@@ -138,9 +149,7 @@ def _contents(classifier: Classifier) -> tuple[dict[str, Any], dict[str, Tensor]
             "This run trained no LoRA layers, so there is no adapter to save: full fine-tuning is "
             "saved as a whole model, a head alone is no adapter in PEFT's format."
         )
-    with classifier.at_strength(1.0) as model:
-        config, tensors = to_peft(model, lora, classifier.base_source)
-        return config, tensors, _facts(classifier, model, lora)
+    return lora
 
 
 def _facts(classifier: Classifier, model: GPT, lora: LoRAConfig) -> dict[str, Any]:
@@ -165,7 +174,7 @@ def _check_base(config: Mapping[str, Any], facts: Mapping[str, Any], base: Base)
     digest = facts.get("base_digest")
     if digest is not None:
         if digest != base.digest():
-            raise AdapterError(
+            raise OtherBaseError(
                 f"This adapter was trained on another base ({quoted(facts.get('base'))}, weights "
                 f"{quoted(digest)[1:13]}), not on '{base.name}' as it is here."
             )
@@ -174,7 +183,9 @@ def _check_base(config: Mapping[str, Any], facts: Mapping[str, Any], base: Base)
     hub_like = named.count("/") == 1 and not named.startswith((".", "/", "assets/"))
     known = {base.source, base.name, base.source.rpartition("/")[2]}
     if named not in known and (hub_like or named.startswith("gpt2")):
-        raise AdapterError(f"This adapter belongs to the base {quoted(named)}, not '{base.name}'.")
+        raise OtherBaseError(
+            f"This adapter belongs to the base {quoted(named)}, not '{base.name}'."
+        )
 
 
 def _labels(labels: Sequence[str] | None, facts: Mapping[str, Any], count: int) -> list[str]:

@@ -80,7 +80,7 @@ class Classifier:
         self.initial = initial or {}
         parameters = dict(model.named_parameters())
         self._trained = {name: parameters[name].detach().clone() for name in self.initial}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def classify(self, text: str, strength: float = 1.0) -> Prediction:
         """The label and the probabilities of one text. Raises `ClassifyError` for an empty one."""
