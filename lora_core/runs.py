@@ -87,8 +87,12 @@ class Registry:
         *,
         watch_texts: Sequence[str] = (),
         name: str = "",
+        own_table: bool = False,
     ) -> Run:
-        """Queue a run; it starts when it is this visitor's turn. Raises `RunError`, in words."""
+        """Queue a run; it starts when it is this visitor's turn. Raises `RunError`, in words.
+
+        `own_table`: the task is the visitor's own, though not kept by `add_task`.
+        """
         _check_visitor(visitor)
         self.limits.check_run(base, task, lora_config, train_config, watch_texts)
         watched = tuple(watch_texts)
@@ -107,6 +111,8 @@ class Registry:
                     f"The queue is full: {everybody} runs are waiting. "
                     "Try again in a minute or two; your settings stay as they are."
                 )
+            if own_table:
+                self._brought[task] = task_bytes(task)
             self._keep(run)
             self._turns.add(visitor, run)
             self._number_places()
@@ -158,6 +164,10 @@ class Registry:
                 raise RunError(NOT_HERE)
             run.used = self._clock()
             return run
+
+    def touch(self, run: Run) -> None:
+        """Note that somebody is looking at this run."""
+        run.used = self._clock()
 
     def runs(self, visitor: str) -> list[Run]:
         """All runs of a visitor, oldest first."""

@@ -1,0 +1,385 @@
+"""The web API: everything that the page does, under stable names for scripts and other programs.
+
+A run's id is the key to it: who has the id may watch, stop, use and export the run, and nobody
+can guess one. Every refusal is one sentence; nothing of the program's inside reaches a client.
+
+    from gradio_client import Client
+    client = Client("http://127.0.0.1:7860")
+    run = client.predict(task="sms-spam", rank=8, steps=100, api_name="/fine_tune")
+    for update in client.submit(run, api_name="/watch"):
+        print(update["state"], update["events"])
+    client.predict(run, ["You won. Text WIN to claim."], api_name="/classify")
+"""
+
+# No `from __future__ import annotations`: Gradio reads the return types as they stand.
+import asyncio
+import inspect
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.events import api as endpoint
+from gradio.utils import get_upload_folder
+
+from lora_core.adapters import save_adapter
+from lora_core.base import Base, BaseError
+from lora_core.classifier import Classifier, ClassifyError, check_text
+from lora_core.config import TARGETS, LoRAConfig
+from lora_core.limits import MEGABYTE
+from lora_core.parameters import predict_parameters
+from lora_core.run import ENDED
+from lora_core.runs import RunError, new_visitor
+from lora_core.tasks import Task, TaskError, make_task
+from lora_core.ui.context import Context, Lab
+from lora_core.ui.settings import Settings
+from lora_core.ui.wire import (
+    checked,
+    in_words,
+    names_of,
+    plain,
+    real,
+    string,
+    test_of,
+    texts_of,
+    whole,
+)
+
+BASES = ("bundled", "gpt2")  # besides those that the server holds already: no paths, no downloads
+POLL_SECONDS = 0.2  # between two looks of `/watch`
+EXPORT_SECONDS = 600.0  # how long a file of `/export_adapter` can be fetched
+
+
+def build(context: Context) -> None:
+    """Register the endpoints with the page that is being built."""
+    endpoints = Endpoints(context.lab)
+    for function in (
+        endpoints.count_parameters,
+        endpoints.fine_tune,
+        endpoints.watch,
+        endpoints.stop,
+        endpoints.classify,
+    ):
+        endpoint(in_words(function), api_name=function.__name__, concurrency_limit=None)
+    gr.on(
+        [],
+        in_words(endpoints.export_adapter),
+        gr.Textbox(visible=False, label="run_id"),
+        gr.File(visible=False, label="adapter"),
+        api_name="export_adapter",
+        api_description=inspect.getdoc(endpoints.export_adapter),
+        concurrency_limit=None,
+        show_progress="hidden",
+    )
+
+
+class Endpoints:
+    """The functions behind the API; each takes and gives plain JSON."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._exports: list[tuple[float, Path]] = []  # when made, folder
+
+    def count_parameters(
+        self,
+        task: str = "sms-spam",
+        base: str = "bundled",
+        method: str = "lora",
+        rank: int = 8,
+        alpha: float = 16.0,
+        targets: list[str] = list(TARGETS),  # noqa: B006 (Gradio shows it; it is never changed)
+        scaling: str = "alpha/rank",
+        head: str = "train",
+        by_module: bool = False,
+    ) -> dict[str, Any]:
+        """Count what would be trained with these settings, without training anything.
+
+        Args:
+            task: name of a bundled task; its number of labels is the size of the head
+            base: "bundled", or "gpt2" where the server has it
+            method: "lora", "full" or "head"
+            rank: r, columns of A and rows of B
+            alpha: numerator of the scale
+            targets: ends of the names of the layers to adapt
+            scaling: "alpha/rank", "alpha" or "alpha/sqrt(rank)"
+            head: "train" (in full) or "lora" (frozen, with LoRA on it)
+            by_module: also one entry a layer
+
+        Returns:
+            trainable, total and percent; scale (alpha over rank, say); adapter_bytes (float32)
+        """
+        settings = checked(
+            Settings(
+                task=task,
+                base=base,
+                method=method,
+                rank=rank,
+                alpha=alpha,
+                targets=names_of(targets),
+                scaling=scaling,
+                head=head,
+            )
+        )
+        lora, chosen = settings.lora_config(), settings.train_config().method
+        self._check_rank(lora)
+        model, labels = self._base(settings.base).config, self._task(settings.task).labels
+        count = predict_parameters(model, lora, len(labels), chosen)
+        answer: dict[str, Any] = {
+            "trainable": count.trainable,
+            "total": count.total,
+            "percent": count.percent,
+            "scale": lora.scale,
+            "adapter_bytes": count.trainable_bytes,
+        }
+        if by_module:
+            answer["by_module"] = {
+                name: {"trainable": layer.trainable, "frozen": layer.frozen}
+                for name, layer in count.by_module.items()
+            }
+        return answer
+
+    def fine_tune(
+        self,
+        task: str = "sms-spam",
+        base: str = "bundled",
+        method: str = "lora",
+        rank: int = 8,
+        alpha: float = 16.0,
+        targets: list[str] = list(TARGETS),  # noqa: B006 (as above)
+        scaling: str = "alpha/rank",
+        head: str = "train",
+        dropout: float = 0.0,
+        learning_rate: float = 0.0,
+        steps: int = 150,
+        batch_size: int = 16,
+        seed: int = 0,
+        watch_texts: list[str] = [],  # noqa: B006
+        rows: list[list[str]] = [],  # noqa: B006
+        visitor: str = "",
+    ) -> str:
+        """Queue a fine-tuning run and answer at once with its id.
+
+        The id is the key to the run in all other endpoints: keep it to yourself.
+
+        Args:
+            task: name of a bundled task; with `rows`, the name of your own
+            base: "bundled", or "gpt2" where the server has it
+            method: "lora", "full" (all weights) or "head" (the last layer only)
+            rank: r, columns of A and rows of B
+            alpha: numerator of the scale
+            targets: ends of the names of the layers to adapt
+            scaling: "alpha/rank", "alpha" or "alpha/sqrt(rank)"
+            head: "train" (in full) or "lora" (frozen, with LoRA on it)
+            dropout: on the input of A, in training only
+            learning_rate: the peak; 0 is the measured default of the method
+            steps: optimiser steps
+            batch_size: texts a step
+            seed: of the head, A, the order of the texts and dropout
+            watch_texts: texts whose probabilities are reported along the run
+            rows: your own task as [text, label] pairs; split 70/10/20 by the server
+            visitor: a secret of your own, 16 to 200 characters, under which your runs take their
+                turns in order; empty: this run stands for itself
+
+        Returns:
+            id of the run
+        """
+        settings = checked(
+            Settings(
+                task=task,
+                base=base,
+                method=method,
+                rank=rank,
+                alpha=alpha,
+                targets=names_of(targets),
+                scaling=scaling,
+                head=head,
+                dropout=dropout,
+                learning_rate=learning_rate,
+                steps=steps,
+                batch_size=batch_size,
+                seed=seed,
+            )
+        )
+        lora, train = settings.lora_config(), settings.train_config()
+        self._check_rank(lora)
+        watched = [text for text in texts_of(watch_texts) if text.strip()]
+        string("visitor", visitor)
+        mine = visitor or new_visitor()
+        chosen = self._own_task(settings.task, rows) if rows else self._task(settings.task, mine)
+        run = self._lab.registry.submit(
+            mine,
+            self._base(settings.base),
+            chosen,
+            lora,
+            train,
+            watch_texts=watched,
+            own_table=bool(rows),
+        )
+        return run.id
+
+    async def watch(self, run_id: str, since: int = 0) -> AsyncIterator[dict[str, Any]]:
+        """Follow a run from event number `since` (from 0) on, until it is over.
+
+        Each update has the run's state ("waiting", "running", "finished", "stopped", "failed",
+        "loaded"), reason (a sentence, or empty), place in the queue (0: running or over),
+        estimate_seconds (until it starts or ends; null while unknown), step, the new events, and
+        next, the number to go on from after a broken connection. An event has a kind ("started",
+        "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind.
+
+        Args:
+            run_id: what `/fine_tune` answered
+            since: number of the first event to send
+
+        Returns:
+            one update at a time
+        """
+        run = self._lab.registry.find(run_id)
+        number = max(0, whole("since", since))
+        last: tuple[Any, ...] | None = None
+        while True:
+            state = run.state  # before the events, so that none of them is missed
+            over = state in ENDED
+            events = run.events_since(number)
+            number += len(events)
+            update = {
+                "state": state,
+                "reason": run.reason,
+                "place": run.place,
+                "estimate_seconds": run.estimate_seconds,
+                "step": run.step,
+                "events": [plain(event) for event in events],
+                "next": number,
+            }
+            if over:
+                update["test"] = test_of(run)
+            seen = (state, update["place"], number)
+            if seen != last or over:
+                last = seen
+                yield update
+            if over:
+                return
+            await asyncio.sleep(POLL_SECONDS)
+            self._lab.registry.touch(run)
+
+    def stop(self, run_id: str) -> str:
+        """Stop a run at its next step; its best weights stay. A waiting run never starts.
+
+        Args:
+            run_id: what `/fine_tune` answered
+
+        Returns:
+            state of the run: "running" until its current step has ended
+        """
+        run = self._lab.registry.find(run_id)
+        self._lab.registry.stop(run.visitor, run.id)
+        return run.state
+
+    def classify(
+        self, run_id: str, texts: list[str], strength: float = 1.0
+    ) -> list[dict[str, Any]]:
+        """Classify texts with what a run has learnt.
+
+        Args:
+            run_id: what `/fine_tune` answered; the run must be over
+            texts: one or more
+            strength: of the adapter: 0 is the base, 1 as trained, up to 4 exaggerated
+
+        Returns:
+            for each text its label, probabilities by label, tokens read, and whether it was cut
+        """
+        classifier = self._classifier(run_id)
+        given = texts_of(texts)
+        limits = self._lab.registry.limits
+        if not given:
+            raise ClassifyError("Send at least one text.")
+        if len(given) > limits.max_texts:
+            raise ClassifyError(
+                f"{len(given):,} texts were sent; at most {limits.max_texts:,} a request."
+            )
+        for one in given:
+            check_text(one)
+            limits.check_text(one)
+        predictions = classifier.classify_many(given, real("strength", strength))
+        return [
+            {
+                "label": p.label,
+                "probabilities": p.probabilities,
+                "tokens": p.tokens,
+                "truncated": p.truncated,
+            }
+            for p in predictions
+        ]
+
+    def export_adapter(self, run_id: str) -> str:
+        """The adapter of a run in PEFT's format, as a zip archive.
+
+        Args:
+            run_id: what `/fine_tune` answered; the run must be over and have used LoRA
+
+        Returns:
+            the archive; it can be fetched for ten minutes
+        """
+        classifier = self._classifier(run_id)
+        self._forget_exports()
+        # Inside Gradio's own folder for files, so that it serves this one and makes no copy.
+        place = Path(get_upload_folder())
+        place.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix="adapter-", dir=place))
+        self._exports.append((time.monotonic(), folder))
+        with classifier.at_strength(1.0):  # nobody moves the head's weights meanwhile
+            save_adapter(classifier, folder / "adapter")
+        archive = shutil.make_archive(str(folder / "adapter"), "zip", folder / "adapter")
+        shutil.rmtree(folder / "adapter")
+        return archive
+
+    # Inside ----------------------------------------------------------------------------------
+
+    def _forget_exports(self) -> None:
+        old = [e for e in list(self._exports) if time.monotonic() - e[0] > EXPORT_SECONDS]
+        for export in old:
+            shutil.rmtree(export[1], ignore_errors=True)
+            self._exports.remove(export)
+
+    def _classifier(self, run_id: str) -> Classifier:
+        run = self._lab.registry.find(run_id)
+        if run.classifier is None:
+            raise RunError(
+                "This run has nothing to classify with: "
+                + ("it failed before its first evaluation." if run.is_over else "it is not over.")
+            )
+        return run.classifier
+
+    def _base(self, name: str) -> Base:
+        if name not in BASES and name not in self._lab.bases:
+            raise BaseError(f"There is no base called '{name}'. There are: {', '.join(BASES)}.")
+        return self._lab.base(name)
+
+    def _task(self, name: str, visitor: str = "") -> Task:
+        return self._lab.task(name, visitor)
+
+    def _own_task(self, name: str, rows: object) -> Task:
+        limits = self._lab.registry.limits
+        if not isinstance(rows, list):
+            raise TaskError("rows must be a list of [text, label] pairs.")
+        limits.check_rows(len(rows))
+        pairs: list[tuple[str, str]] = []
+        for number, row in enumerate(rows, start=1):
+            good = isinstance(row, list) and len(row) == 2
+            if not good or not all(isinstance(part, str) and part.strip() for part in row):
+                raise TaskError(f"Row {number:,} is not a pair of two texts: [text, label].")
+            pairs.append((row[0], row[1]))
+        size = sum(len(text) + len(label) for text, label in pairs)
+        if size > limits.upload_mb * MEGABYTE:
+            raise TaskError(f"These rows are longer than {limits.upload_mb} million characters.")
+        task = make_task(name, pairs)
+        if not (task.train and task.validation):
+            raise TaskError("There are too few rows: each label needs about ten.")
+        return task
+
+    def _check_rank(self, lora: LoRAConfig) -> None:
+        cap = self._lab.registry.limits.max_rank
+        if lora.rank > cap:
+            raise RunError(f"Rank: {lora.rank:,} is more than this server's {cap:,}.")
