@@ -1,9 +1,10 @@
 // Step 3: both answers, the words that mattered, the pinned text along the run, the test texts.
 // Every text, typed or not, becomes a text node; nothing here is ever read as HTML.
 (() => {
-  const { define, node, say, isStill } = LoraLab;
+  const { define, node, say, emit, isStill } = LoraLab;
   const SVG = "http://www.w3.org/2000/svg";
   const SETTLED = 220; // ms without a new answer before words are weighed
+  const LIVE = 600; // ms between two looks at the pinned text while something trains
   const PLAIN = 1.0; // nats that give the full colour where no word weighs more
 
   /** 0.973 -> "97.3 %"; never 0 or 100 for what is not. */
@@ -88,11 +89,15 @@
     }
 
     draw((value) => {
-      element.classList.toggle("refused", Boolean(value.problem));
       say(problem, value.problem ?? "");
+      problem.hidden = !value.problem;
+      verdict.hidden = Boolean(value.problem);
+      emit("refused", Boolean(value.problem));
       if (value.problem) {
-        say(verdict, "");
-        if (!value.empty) return;
+        clearTimeout(settled);
+        for (const made of rows) for (const shown of [made.base, made.adapted]) show(shown, null, false);
+        say(note, "");
+        return;
       }
       if (!value.rows) return;
       if (rows.length !== value.rows.length) make(value.rows.length);
@@ -122,7 +127,7 @@
   });
 
   // ---- The words that mattered, on the text itself
-  define("evidence", ({ element, draw }) => {
+  define("evidence", ({ element, draw, on }) => {
     const title = node("h3", {});
     const legend = node("p", { class: "legend", "aria-hidden": "true" });
     const text = node("p", { class: "weighed", dir: "auto" });
@@ -146,6 +151,11 @@
         : "Point at a word to read what the answer would be without it.");
     }
 
+    on("refused", (refused) => {
+      element.classList.toggle("empty", refused || !(value?.trained && value.text));
+      full.hidden = refused || !(value?.trained && value.text);
+      if (refused) say(title, "Words that mattered");
+    });
     draw((given) => {
       value = given;
       const shown = Boolean(value.trained && value.text);
@@ -191,7 +201,7 @@
   });
 
   // ---- The pinned text along the run
-  define("pinned", ({ element, draw }) => {
+  define("pinned", ({ element, draw, trigger }) => {
     const title = node("h3", {});
     const figure = node("figure", { role: "img", "aria-label": "Probability of the pinned text along the run" });
     const line = node("p", { class: "hint", role: "status" });
@@ -210,7 +220,7 @@
       const [height, left, top, bottom] = [150, 44, 10, 24];
       const longest = Math.max(...value.labels.map((label) => label.length));
       const right = Math.min(130, 16 + 7.2 * longest);
-      const last = value.steps.at(-1) || 1;
+      const last = Math.max(value.total, value.steps.at(-1)) || 1;
       const x = (step) => left + (step / last) * (width - left - right);
       const y = (p) => top + (1 - p) * (height - top - bottom);
       const drawing = svg("svg", { width, height, "aria-hidden": "true" });
@@ -232,10 +242,14 @@
           value.labels[end.i]));
       const first = value.lines[0];
       drawing.append(svg("circle", { cx: x(0), cy: y(first[0]), r: 4.5, class: "base" }),
-        svg("circle", { cx: x(last), cy: y(first.at(-1)), r: 4.5, class: "adapted" }));
+        svg("circle", { cx: x(value.steps.at(-1)), cy: y(first.at(-1)), r: 4.5, class: "adapted" }));
       figure.replaceChildren(drawing);
     }
 
+    setInterval(() => {
+      const state = document.querySelector("#status .lab-status")?.dataset.state;
+      if (value.text && state === "running" && !document.hidden) trigger("submit");
+    }, LIVE);
     new ResizeObserver(() => { if (value.steps?.length) plot(); }).observe(figure);
     draw((given) => {
       value = given;

@@ -89,6 +89,7 @@
 
     draw((value) => {
       say(line, value.sentence);
+      element.classList.toggle("flat", !value.most);
       const head = node("tr", {}, node("td", {}));
       for (let block = 1; block <= value.blocks; block += 1)
         head.append(node("th", { scope: "col" }, value.blocks > 8 ? String(block) : `block ${block}`));

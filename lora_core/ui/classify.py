@@ -15,13 +15,14 @@ from lora_core.base import BaseError
 from lora_core.classifier import ClassifyError, Prediction
 from lora_core.config import ConfigError
 from lora_core.mistakes import Judged, TestReport
+from lora_core.runs import Run
 from lora_core.tasks import Task, TaskError
 from lora_core.training import Watched
 from lora_core.ui.chart import part
 from lora_core.ui.context import Context
 from lora_core.ui.curious import CLASSIFY
 from lora_core.ui.settings import Settings
-from lora_core.ui.shown import Shown, Viewer
+from lora_core.ui.shown import Shown, Viewer, run_name
 
 _ROWS = 5  # labels shown one by one; the rest is summed up
 _CONFUSED = 12  # a confusion matrix of more classes is told as a list
@@ -139,14 +140,19 @@ def build(context: Context) -> None:
         **private,
     )
 
-    def draw_pinned(visitor: str, run_id: str, watched: str, *values: Any) -> Any:
+    def draw_pinned(visitor: str, run_id: str, typed: str, *values: Any) -> Any:
+        running = [r for r in context.lab.registry.runs(visitor) if r.state == "running"]
+        live = next((r for r in running if r.watch_texts and r.watch_texts[0] == typed), None)
+        if live is not None:
+            return pinned_value(live, typed)
         try:
-            return pinned_value(viewer.find(visitor, run_id, values), watched)
+            return pinned_value(viewer.find(visitor, run_id, values).run, typed)
         except _REFUSED:
-            return pinned_value(None, watched)
+            return pinned_value(None, typed)
 
+    # `pinned` submits every now and then while something trains: its line grows along the run.
     gr.on(
-        [context.pinned.change, context.ready.change],
+        [context.pinned.change, context.ready.change, pinned.submit],
         draw_pinned,
         [*where, context.pinned, *viewer.inputs],
         pinned,
@@ -306,22 +312,23 @@ def judged_value(report: TestReport | None) -> dict[str, Any]:
     }
 
 
-def pinned_value(shown: Shown | None, text: str) -> dict[str, Any]:
-    """The pinned text's probabilities along the shown run, if that run watched it."""
+def pinned_value(run: Run | None, text: str) -> dict[str, Any]:
+    """The pinned text's probabilities along a run, if that run watched a text."""
     value: dict[str, Any] = {"text": text or "", "steps": [], "labels": [], "lines": []}
-    if shown is None or shown.run is None or not shown.run.watch_texts:
+    watched = [e for e in run.events_since(0) if isinstance(e, Watched)] if run else []
+    labels = run.task.labels if run and run.task else ()
+    if run is None or not watched or not labels:
         return value
-    watched = [event for event in shown.run.events if isinstance(event, Watched)]
-    if not watched:
-        return value
-    labels = shown.classifier.labels
     last = watched[-1].probabilities[0]
+    # One line for two labels, as the other is its mirror image; whose, is settled by the end.
     order = sorted(range(len(labels)), key=lambda i: -last[i])[: 1 if len(labels) == 2 else 3]
-    value |= {
-        "watched": shown.run.watch_texts[0],
-        "model": shown.name,
+    if len(labels) == 2 and not run.is_over:
+        order = [1]
+    return value | {
+        "watched": run.watch_texts[0],
+        "model": run_name(run),
+        "total": run.train_config.steps if run.train_config else watched[-1].step,
         "steps": [event.step for event in watched],
         "labels": [labels[i] for i in order],
         "lines": [[event.probabilities[0][i] for event in watched] for i in order],
     }
-    return value

@@ -29,7 +29,7 @@ FLAGS = [
 SIZES = {"laptop": (1280, 800), "desktop": (1920, 1080), "phone": (390, 844)}
 PATIENCE = 120_000  # milliseconds for what trains; the tests run on busy machines, too
 
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)
 
 
 def chromium_path() -> str:
@@ -121,7 +121,7 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     """A visitor of its own, with a laptop."""
     width, height = SIZES["laptop"]
     made = browser.new_context(viewport={"width": width, "height": height})
-    made.set_default_timeout(30_000)
+    made.set_default_timeout(PATIENCE)
     yield made
     made.close()
 

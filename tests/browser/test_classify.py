@@ -1,0 +1,208 @@
+"""Step 3 in a browser: answers while typing, words that mattered, hard texts, mistakes, the pin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+
+import lora_core as lc
+from lora_core.attribution import attribute
+from lora_core.mistakes import report_on_test
+
+from .conftest import PATIENCE, SIZES, Log, wait_for_state
+
+Visit = Callable[..., Page]
+SHORT = "steps=40&batch_size=8&rank=4&seed=3"
+CLOSE = 0.02  # two processes, and perhaps two number formats, trained the same adapter
+BOX = "#text textarea"
+
+
+@pytest.fixture(scope="module")
+def twin(base: lc.Base) -> lc.Classifier:
+    """The classifier that the page's run makes, trained here with the same settings and seed."""
+    settings = lc.LoRAConfig(rank=4), lc.TrainConfig(steps=40, batch_size=8, seed=3)
+    *_, last = lc.fine_tune(base, lc.load_task("sms-spam"), *settings)
+    assert isinstance(last, lc.Finished)
+    return last.classifier
+
+
+def train(page: Page) -> None:
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.wait_for_selector("#judged h3:visible", timeout=PATIENCE)
+
+
+def answers(page: Page) -> dict[str, tuple[float, float | None]]:
+    """label -> (base, adapted), as shown."""
+
+    def number(text: str) -> float | None:
+        return None if text == "–" else float(text.strip("<> %")) / 100
+
+    rows = page.locator("#answer tbody tr")
+    shown = {}
+    for row in rows.all():
+        base, adapted = (number(t) for t in row.locator(".p").all_inner_texts())
+        assert base is not None
+        shown[row.locator("th").inner_text()] = (base, adapted)
+    return shown
+
+
+def type_text(page: Page, text: str, tokens: int) -> None:
+    """Type and wait until the answer is that text's."""
+    page.fill(BOX, text)
+    expect(page.locator("#answer .answer-note")).to_contain_text(f"{tokens} token")
+
+
+def test_first_visit_shows_the_untrained_base(visit: Visit, base: lc.Base) -> None:
+    page = visit()
+    text = page.input_value(BOX)
+    assert text in [e.text for e in lc.load_task("sms-spam").test]
+    generator = torch.Generator().manual_seed(0)
+    untrained = lc.Classifier(
+        base.classifier_model(2, generator), base.tokenizer, ("ham", "spam")
+    ).classify(text)
+    shown = answers(page)
+    for label, p in untrained.probabilities.items():
+        assert shown[label] == (pytest.approx(p, abs=0.0006), None)
+    expect(page.locator("#answer .verdict")).to_contain_text(f"guesses {untrained.label}")
+    expect(page.locator("#answer .answer-note")).to_contain_text("has learnt nothing yet")
+    assert page.locator("#examples button").count() == 2, "one test text a label"
+
+
+def test_trained_answers_words_and_mistakes(
+    visit: Visit, base: lc.Base, twin: lc.Classifier, log: Log
+) -> None:
+    page = visit(SHORT)
+    train(page)
+
+    # Both answers are the model's.
+    text = "WINNER! You have won a £1000 prize, call 09061 now"
+    type_text(page, text, len(twin.encode(text)))
+    shown = answers(page)
+    before, after = twin.classify(text, 0.0), twin.classify(text, 1.0)
+    for label in twin.labels:
+        assert shown[label][0] == pytest.approx(before.probabilities[label], abs=0.001)
+        assert shown[label][1] == pytest.approx(after.probabilities[label], abs=CLOSE)
+    expect(page.locator("#answer .verdict")).to_contain_text(f"Adapted: {after.label}")
+
+    # The words that mattered, on the text itself.
+    expect(page.locator("#evidence .weighed")).to_have_text(text)
+    found = attribute(twin, text)
+    names = [text[w.span.start : w.span.end] for w in found.words]
+    assert page.locator("#evidence .weighed .word").all_inner_texts() == names
+    page.click("#evidence summary")
+    table = dict(
+        zip(
+            page.locator("#evidence .weights tbody th").all_inner_texts(),
+            page.locator("#evidence .weights tbody td:nth-child(2)").all_inner_texts(),
+            strict=True,
+        )
+    )
+    for name, word in zip(names, found.words, strict=True):
+        weight = float(table[f"“{name}”"].replace("−", "-"))
+        assert weight == pytest.approx(word.weight, abs=0.3)
+    strongest = names[max(range(len(names)), key=lambda i: found.words[i].weight)]
+    expect(page.locator("#evidence .spoken")).to_contain_text(strongest)
+    page.hover(f"#evidence .weighed .word >> nth={names.index('prize,')}")
+    expect(page.locator("#evidence .word-about")).to_contain_text("Without “prize,”")
+
+    # Strength 0 is the base, whatever was trained.
+    page.fill("#strength input[type=number]", "0")
+    page.press("#strength input[type=number]", "Tab")
+    expect(page.locator("#answer thead .adapted")).to_have_text("Adapted, strength 0.0")
+    assert all(one == other for one, other in answers(page).values())
+    page.fill("#strength input[type=number]", "1")
+    page.press("#strength input[type=number]", "Tab")
+    expect(page.locator("#answer thead .adapted")).to_have_text("Adapted, strength 1.0")
+
+    # The test texts: confusion matrix and mistakes, each a click away from the box.
+    report = report_on_test(twin, lc.load_task("sms-spam"))
+    assert report is not None
+    cells = [
+        int(t.replace(",", "")) for t in page.locator("#judged .matrix tbody td").all_inner_texts()
+    ]
+    assert sum(cells) == len(report.judged)
+    assert cells[0] + cells[3] == pytest.approx(report.correct, abs=5)
+    miss = page.locator("#judged .miss").first
+    wanted = miss.locator(".start").inner_text()
+    miss.click()
+    expect(page.locator(BOX)).to_have_value(wanted)
+    expect(page.locator("#evidence .weighed")).to_have_text(wanted)
+
+    # Hard texts are offered, and a click shows one.
+    marks = page.locator("#examples .mark").all_inner_texts()
+    assert any(m.startswith("hard: ") for m in marks) and any(
+        m.startswith("missed: ") for m in marks
+    )
+    example = page.locator("#examples button").nth(2)
+    example.click()
+    expect(page.locator(BOX)).to_have_value(example.locator(".start").inner_text())
+    assert not log.console
+
+
+def test_what_is_typed_is_never_html_and_nothing_is_said_in_words(visit: Visit, log: Log) -> None:
+    page = visit(SHORT)
+    train(page)
+    nasty = "<img src=x onerror=\"document.title='owned'\"><b>free</b> &amp; <script>1</script>"
+    page.fill(BOX, nasty)
+    expect(page.locator("#evidence .weighed")).to_have_text(nasty)
+    assert page.locator("#classify img, #classify .lab-part script").count() == 0
+    page.click("#pin")
+    expect(page.locator("#pinned-chart h3")).to_contain_text("<img src=x")
+    assert "owned" not in page.title()
+    page.fill(BOX, "   ")
+    expect(page.locator("#answer .answer-problem")).to_have_text(
+        "Type some text first: there is nothing but blanks to classify."
+    )
+    expect(page.locator("#evidence .weighed")).to_be_hidden()
+    page.fill(BOX, "back again")
+    expect(page.locator("#answer .verdict")).to_contain_text("Adapted:")
+    expect(page.locator("#answer .answer-problem")).to_be_hidden()
+    assert not log.console
+
+
+def test_a_pinned_text_is_drawn_along_the_next_run(visit: Visit) -> None:
+    page = visit(SHORT)
+    page.fill(BOX, "you have won a prize")
+    page.click("#pin")
+    expect(page.locator("#pinned-chart .hint")).to_contain_text("The next run will draw")
+    train(page)
+    line = page.locator("#pinned-chart .hint")
+    expect(line).to_contain_text("at step 0 to")
+    expect(line).to_contain_text("at step 40")
+    points = page.locator("#pinned-chart .path").first.get_attribute("points")
+    assert points is not None and len(points.split()) > 20, "a line, not two points"
+    page.click("#unpin")
+    assert page.input_value("#pinned textarea, #pinned input") == ""
+
+
+def test_nothing_moves_while_numbers_change(visit: Visit) -> None:
+    page = visit()
+    boxes = "#examples, #strength, #answer .answers, #evidence"
+    where = """(q) => [...document.querySelectorAll(q)].map((e) => {
+      const b = e.getBoundingClientRect();
+      return [b.x, b.y + scrollY, b.width]; })"""
+    before = page.evaluate(where, boxes)
+    for text in ("a", "free free free", "see you at home tonight, love"):
+        page.fill(BOX, text)
+        page.wait_for_timeout(600)
+        assert page.evaluate(where, boxes) == before
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_clipped(visit: Visit, size: str) -> None:
+    page = visit()
+    width, height = SIZES[size]
+    page.set_viewport_size({"width": width, "height": height})
+    page.fill(BOX, "a" * 400 + " and then some words")
+    page.wait_for_timeout(800)
+    wide = page.evaluate(
+        """() => [...document.querySelectorAll("#classify *, #inside *")].filter((e) => {
+             const b = e.getBoundingClientRect();
+             return b.width && b.right > innerWidth + 1 && !e.closest(".scroll");
+           }).map((e) => e.outerHTML.slice(0, 80))"""
+    )
+    assert wide == []

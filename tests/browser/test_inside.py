@@ -1,0 +1,113 @@
+"""Step 4 in a browser: every layer's bar, one layer's figures, and the digests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+import lora_core as lc
+from lora_core.inspection import layer_changes
+
+from .conftest import PATIENCE, Log, wait_for_state
+
+Visit = Callable[..., Page]
+SHORT = "steps=24&batch_size=8&rank=4&seed=1"
+
+
+def train(page: Page) -> None:
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.wait_for_selector("#judged h3:visible", timeout=PATIENCE)
+
+
+def digests(page: Page) -> list[str]:
+    page.click("#proof .toggle")
+    shown = page.locator("#proof code").all_inner_texts()
+    page.click("#proof .toggle")
+    return [text.replace(" ", "") for text in shown]
+
+
+def test_before_training(visit: Visit, base: lc.Base) -> None:
+    page = visit()
+    assert digests(page)[0] == base.digest()
+    size = sum(p.numel() for p in base.model.parameters())
+    expect(page.locator("#proof .proof-line")).to_contain_text(f"{size:,} numbers")
+    expect(page.locator("#layers .hint")).to_contain_text("every B is zero")
+    assert set(page.locator("#layers .share").all_inner_texts()) == {"0 %"}
+
+
+def test_after_lora(visit: Visit, base: lc.Base, log: Log) -> None:
+    page = visit(SHORT)
+    train(page)
+    # Claim 2: what is frozen has not changed by one bit, seen from another process.
+    expect(page.locator("#proof .sign")).to_have_text("=")
+    expect(page.locator("#proof .proof-line")).to_contain_text("not one bit differs")
+    assert digests(page) == [base.digest(), base.digest()]
+
+    # The bars are those of the same run, trained here.
+    settings = lc.LoRAConfig(rank=4), lc.TrainConfig(steps=24, batch_size=8, seed=1)
+    *_, last = lc.fine_tune(base, lc.load_task("sms-spam"), *settings)
+    assert isinstance(last, lc.Finished)
+    expected = {c.name: c.ratio for c in layer_changes(last.classifier)}
+    cells = page.locator("#layers .cell")
+    shown = {
+        cell.get_attribute("data-name"): float(cell.locator(".share").inner_text().rstrip(" %"))
+        / 100
+        for cell in cells.all()
+    }
+    assert shown == {name: pytest.approx(ratio, rel=0.1) for name, ratio in expected.items()}
+
+    # One layer by keyboard: the pressed cell moves, and the figures follow.
+    pressed = page.locator("#layers .cell[aria-pressed=true]")
+    assert pressed.get_attribute("data-name") == max(shown, key=lambda n: shown[n])
+    cells.first.click()
+    expect(page.locator("#layer h3")).to_contain_text("Block 1, query")
+    page.keyboard.press("ArrowRight")
+    expect(page.locator("#layer h3")).to_contain_text("Block 2, query")
+    page.keyboard.press("ArrowDown")
+    expect(page.locator("#layer h3")).to_contain_text("Block 2, key")
+    assert page.locator("#layers .cell[tabindex='0']").count() == 1
+    assert page.locator("#layer .bars i").count() == 4, "a singular value a rank"
+    expect(page.locator("#layer .spoken")).to_contain_text("of 4 directions are in use")
+    pixels = page.evaluate(
+        """() => { const c = document.querySelector("#layer canvas");
+             const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
+             return JSON.stringify([c.width, c.height, new Set(d).size]); }"""
+    )
+    width, height, colours = json.loads(pixels)
+    assert (width, height) == (64, 64) and colours > 50, "a picture, not an empty canvas"
+    assert not log.console
+
+
+@pytest.mark.parametrize(
+    ("method", "proof", "layers"),
+    [
+        ("head", "not one bit differs", "Only the classification head was trained"),
+        ("full", "trained a copy of all", "Most in block"),
+    ],
+)
+def test_other_methods(visit: Visit, base: lc.Base, method: str, proof: str, layers: str) -> None:
+    page = visit(f"{SHORT}&method={method}")
+    train(page)
+    expect(page.locator("#proof .proof-line")).to_contain_text(proof)
+    expect(page.locator("#layers .hint").first).to_contain_text(layers)
+    assert digests(page) == [base.digest(), base.digest()]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe(visit: Visit, theme: str) -> None:
+    page = visit(f"{SHORT}&__theme={theme}")
+    train(page)
+    page.evaluate(
+        """document.querySelectorAll("#classify details, #inside details")
+             .forEach((d) => { d.open = true; })"""
+    )
+    page.wait_for_timeout(800)
+    for part in ("#classify", "#inside"):
+        found = Axe().run(page, context=part).response["violations"]
+        ours = [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found]
+        assert ours == []
