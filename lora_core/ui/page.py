@@ -9,7 +9,7 @@ from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
 from lora_core.runs import Registry, new_visitor
-from lora_core.ui import adapt, classify, compare, finetune, inside, take, words
+from lora_core.ui import adapt, api, classify, compare, finetune, inside, take, words
 from lora_core.ui.chart import ASSETS, address, routes
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.head import Head
@@ -58,6 +58,7 @@ def build_page(registry: Registry) -> gr.Blocks:
         with gr.Column(elem_classes="card", elem_id="take"):
             gr.HTML(words.heading("take"), apply_default_css=False)
             take.build(context)
+        api.build(context)
         _restore(context)
         reset.click(
             lambda: Settings().values(),
