@@ -36,6 +36,7 @@ def build_page(registry: Registry) -> gr.Blocks:
             ready=gr.Textbox("", visible="hidden", elem_id="ready", label="Run shown"),
             pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
         )
+        api.build(context)  # first: of two functions of a name, the first keeps it
         table, scatter = compare.parts(context.lab)
         with gr.Row(elem_classes="banner"):
             gr.HTML(words.banner(TITLE), apply_default_css=False, elem_id="title")
@@ -58,7 +59,6 @@ def build_page(registry: Registry) -> gr.Blocks:
         with gr.Column(elem_classes="card", elem_id="take"):
             gr.HTML(words.heading("take"), apply_default_css=False)
             take.build(context)
-        api.build(context)
         _restore(context)
         reset.click(
             lambda: Settings().values(),

@@ -1,0 +1,418 @@
+"""Thirty visitors in the same minute: real clients over the whole path, against `python app.py`.
+
+    python -m tests.benchmarks.load               the table of waits, times, memory and losses
+    python -m tests.benchmarks.load --stops 100   stops at random moments
+    python -m tests.benchmarks.load --runs 500    many short runs: does memory grow?
+
+Every visitor has settings, a table and labels of its own, comes at a random moment of the first
+minute, loses the connection once and watches on from where it was. Afterwards each run is repeated
+alone in this process, and the adapter that came over the wire must be the same to the last bit.
+Clients and server share the machine, so the server alone would be quicker.
+
+On threads: a worker trains with one torch thread, also for a visitor who is alone. See
+`tests/benchmarks/threads.py` for what two would bring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+from gradio_client import Client
+from safetensors.torch import load_file
+
+import lora_core as lc
+from lora_core.adapters import save_adapter
+from lora_core.config import TARGETS
+from lora_core.devices import choose_device
+from lora_core.tasks import make_task
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ("good", "bad", "the", "very", "film", "phone", "late", "price", "free", "call", "thanks")
+
+
+@dataclass
+class Visit:
+    """What one visitor asked for, and what happened."""
+
+    number: int
+    settings: dict[str, Any]
+    state: str = "lost"
+    wait: float = 0.0  # seconds from the click to the start of training
+    training: float = 0.0
+    whole: float = 0.0  # seconds from the click to the downloaded adapter
+    lost: int = 0  # events that did not arrive, or arrived twice
+    mixed: int = 0  # answers with labels that are not this visitor's
+    places: list[int] = field(default_factory=list)
+    adapter: Path | None = None
+    error: str = ""
+
+
+def settings_of(number: int, steps: int) -> dict[str, Any]:
+    """Settings, table and labels that no other visitor has."""
+    chance = random.Random(number)
+    labels = [f"first{number}", f"second{number}", f"third{number}"][: 2 + number % 2]
+    rows = []
+    for i in range(120):
+        label = labels[i % len(labels)]
+        text = " ".join(chance.choices(WORDS, k=chance.randint(4, 20)))
+        rows.append([f"{text} {WORDS[i % len(labels)] * 2} {i}", label])
+    return {
+        "task": f"table{number}",
+        "rows": rows,
+        "rank": (1, 2, 4, 8, 16, 32)[number % 6],
+        "alpha": float(8 + number),
+        "targets": list(TARGETS[: 2 + number % 5]),
+        "scaling": ("alpha/rank", "alpha/sqrt(rank)")[number % 2],
+        "dropout": (0.0, 0.1)[number % 2],
+        "steps": steps + number % 7,
+        "batch_size": (8, 16)[number % 2],
+        "seed": number,
+    }
+
+
+@contextlib.contextmanager
+def server(port: int, *options: str) -> Iterator[tuple[str, int]]:
+    """`python app.py` in a process of its own: its address and process id. Ended by SIGTERM."""
+    environment = os.environ | {"LORA_LAB_DTYPE": choose_device().format}
+    command = [sys.executable, "app.py", "--no-browser", "--port", str(port), *options]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while True:
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise SystemExit(log.read().decode())
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(url, timeout=60).status_code == 200:
+                        break
+                time.sleep(0.5)
+            yield url, process.pid
+        finally:
+            process.send_signal(signal.SIGTERM)
+            begin = time.monotonic()
+            status = process.wait(120)
+            log.seek(0)
+            written = log.read().decode()
+            seconds = time.monotonic() - begin
+            print(f"server ended with status {status}, {seconds:.1f} s after SIGTERM")
+            print(
+                f"lines in its log: {written.count(chr(10))}, tracebacks: "
+                f"{written.count('Traceback')}"
+            )
+
+
+def free_port() -> int:
+    """A port that nobody listens on at present."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def resident_mb(pid: int) -> float:
+    """Resident memory of a process in MB; not a number where there is no /proc."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) / 1000
+    return float("nan")
+
+
+class Sampler:
+    """Calls a function again and again in a thread of its own, and keeps what it returns."""
+
+    def __init__(self, function: Callable[[], float | None], pause: float) -> None:
+        self.values: list[float] = []
+        self.errors = 0
+        self._function, self._pause = function, pause
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work)
+
+    def _work(self) -> None:
+        while not self._ended.is_set():
+            try:
+                value = self._function()
+            except Exception:
+                self.errors += 1
+            else:
+                if value is not None:
+                    self.values.append(value)
+            self._ended.wait(self._pause)
+
+    def __enter__(self) -> Sampler:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+
+def timed(call: Callable[[], Any]) -> Callable[[], float]:
+    """Milliseconds that a call takes."""
+
+    def measure() -> float:
+        begin = time.perf_counter()
+        call()
+        return 1000 * (time.perf_counter() - begin)
+
+    return measure
+
+
+def visit(url: str, one: Visit, delay: float, folder: Path) -> None:
+    """The whole path of one visitor."""
+    try:
+        time.sleep(delay)
+        client = Client(url, verbose=False, download_files=str(folder / str(one.number)))
+        clicked = time.monotonic()
+        run = client.predict(**one.settings, api_name="/fine_tune")
+        steps, seen, started, leave = [], 0, 0.0, random.Random(one.number).randint(2, 12)
+        while one.state in ("lost", "waiting", "running"):
+            job = client.submit(run, seen, api_name="/watch")
+            for count, update in enumerate(job):
+                one.state = update["state"]
+                one.lost += abs(update["next"] - len(update["events"]) - seen)
+                seen = update["next"]
+                one.places.append(update["place"])
+                steps += [e["step"] for e in update["events"] if e["kind"] == "step"]
+                if one.state == "running" and not started:
+                    started = time.monotonic()
+                if count == leave and one.state == "running":  # the connection breaks
+                    client = Client(url, verbose=False, download_files=client.output_dir)
+                    break
+            leave = -1
+        ended = time.monotonic()
+        one.wait, one.training = (started or ended) - clicked, ended - (started or ended)
+        wanted = range(1, one.settings["steps"] + 1)
+        one.lost += sum(1 for step in wanted if steps.count(step) != 1)
+        own = {row[1] for row in one.settings["rows"]}
+        texts = [row[0] for row in one.settings["rows"][:4]]
+        for answer in client.predict(run, texts, api_name="/classify"):
+            one.mixed += set(answer["probabilities"]) != own
+        one.adapter = Path(client.predict(run, api_name="/export_adapter"))
+        one.whole = time.monotonic() - clicked
+        client.close()
+    except Exception as error:
+        one.state, one.error = "lost", f"{type(error).__name__}: {error}"
+
+
+def same_alone(base: lc.Base, one: Visit, folder: Path) -> bool:
+    """Repeat a run here, alone; whether its adapter is that of the visitor to the last bit."""
+    s = one.settings
+    lora = lc.LoRAConfig(s["rank"], s["alpha"], tuple(s["targets"]), s["scaling"], s["dropout"])
+    train = lc.TrainConfig(steps=s["steps"], batch_size=s["batch_size"], seed=s["seed"])
+    task = make_task(s["task"], [(text, label) for text, label in s["rows"]])
+    *_, finished = lc.fine_tune(base, task, lora, train)
+    assert isinstance(finished, lc.Finished) and one.adapter is not None
+    save_adapter(finished.classifier, folder / "alone")
+    with zipfile.ZipFile(one.adapter) as archive:
+        archive.extract("adapter_model.safetensors", folder / "wire")
+    theirs = load_file(folder / "wire" / "adapter_model.safetensors")
+    ours = load_file(folder / "alone" / "adapter_model.safetensors")
+    return theirs.keys() == ours.keys() and all(torch.equal(theirs[n], ours[n]) for n in ours)
+
+
+def row(name: str, values: Sequence[float], unit: str) -> str:
+    """One line of the table: median, 95th percentile, worst."""
+    if not values:
+        return f"| {name} | - | - | - |"
+    ordered = sorted(values)
+    high = ordered[min(len(ordered) - 1, round(0.95 * (len(ordered) - 1)))]
+    numbers = (statistics.median(ordered), high, ordered[-1])
+    return f"| {name} | " + " | ".join(f"{n:,.1f} {unit}" for n in numbers) + " |"
+
+
+def visitors(number: int, steps: int, spread: float, verify: int) -> int:
+    """The load of the title; the number of things that went wrong."""
+    chance = random.Random(0)
+    with tempfile.TemporaryDirectory() as name, server(free_port()) as (url, pid):
+        folder = Path(name)
+        probe = Client(url, verbose=False)
+        first = probe.predict(**settings_of(999, 5), api_name="/fine_tune")
+        list(probe.submit(first, api_name="/watch"))
+        memory = [resident_mb(pid)]
+
+        def classify() -> None:
+            probe.predict(first, "a good film, thanks", api_name="/classify")
+
+        visits = [Visit(i, settings_of(i, steps)) for i in range(number)]
+        threads = [
+            threading.Thread(target=visit, args=(url, v, chance.uniform(0, spread), folder))
+            for v in visits
+        ]
+        begin = time.monotonic()
+        page = timed(lambda: httpx.get(url, timeout=120))
+        with (
+            Sampler(timed(classify), 0.5) as answers,
+            Sampler(page, 2.0) as loads,
+            Sampler(lambda: resident_mb(pid), 1.0) as resident,
+        ):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        seconds = time.monotonic() - begin
+        done = [v for v in visits if v.state == "finished"]
+        base = lc.load_base("bundled")
+        torch.set_num_threads(1)
+        checked = done[:verify]
+        different = sum(not same_alone(base, v, folder) for v in checked)
+    print(
+        f"\n{number} visitors within {spread:g} s, {steps} to {steps + 6} steps each; all done "
+        f"after {seconds:.0f} s; {os.cpu_count()} cores, {choose_device().format}\n"
+    )
+    print("| | median | 95 % | worst |\n|---|---|---|---|")
+    print(row("waiting for the first step", [v.wait for v in done], "s"))
+    print(row("training", [v.training for v in done], "s"))
+    print(row("whole path, to the downloaded adapter", [v.whole for v in done], "s"))
+    print(row("classifying meanwhile", answers.values, "ms"))
+    print(row("loading the page meanwhile", loads.values, "ms"))
+    peak = max(resident.values, default=float("nan"))
+    print(f"\nserver's memory: {memory[0]:,.0f} MB before, {peak:,.0f} MB at most")
+    lost, mixed = sum(v.lost for v in visits), sum(v.mixed for v in visits)
+    overtaken = sum(a < b for v in visits for a, b in zip(v.places, v.places[1:], strict=False))
+    unanswered = answers.errors + loads.errors
+    print(
+        f"finished: {len(done)} of {number}; lost events: {lost}; mixed results: {mixed}; "
+        f"unanswered requests: {unanswered}"
+    )
+    print(
+        f"adapters bit for bit as alone: {len(checked) - different} of {len(checked)}; "
+        f"places that grew while waiting: {overtaken}"
+    )
+    for v in visits:
+        if v.error:
+            print(f"visitor {v.number}: {v.error}")
+    return number - len(done) + lost + mixed + different + unanswered
+
+
+def stops(number: int, at_once: int = 8) -> int:
+    """Stops at random moments, of waiting and of running runs."""
+    wrong: list[str] = []
+    waits: dict[str, list[float]] = {"waiting": [], "running": [], "over": []}
+    lock = threading.Lock()
+
+    def worker(url: str, share: int, seed: int) -> None:
+        chance = random.Random(seed)
+        client = Client(url, verbose=False)
+        for i in range(share):
+            settings = settings_of(seed * 1000 + i, 1500)
+            run = client.predict(**settings, api_name="/fine_tune")
+            time.sleep(chance.uniform(0, 8))
+            before = next(iter(client.submit(run, api_name="/watch")))["state"]
+            begin = time.monotonic()
+            client.predict(run, api_name="/stop")
+            last = list(client.submit(run, api_name="/watch"))[-1]
+            seconds = time.monotonic() - begin
+            with lock:
+                waits[before if before in waits else "over"].append(seconds)
+                if last["state"] != "stopped":
+                    wrong.append(f"{before}, then {last['state']}: {last['reason']}")
+
+    with server(free_port()) as (url, _):
+        shares = [number // at_once + (i < number % at_once) for i in range(at_once)]
+        threads = [
+            threading.Thread(target=worker, args=(url, share, i + 1))
+            for i, share in enumerate(shares)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        client = Client(url, verbose=False)
+        run = client.predict(**settings_of(0, 5), api_name="/fine_tune")
+        after = list(client.submit(run, api_name="/watch"))[-1]["state"]
+    print(f"\n{sum(map(len, waits.values()))} stops of {number}\n")
+    print("| stopped while | median | 95 % | worst |\n|---|---|---|---|")
+    for state, values in waits.items():
+        print(row(f"{state} ({len(values)})", values, "s"))
+    print(f"not stopped: {len(wrong)}; a run afterwards: {after}")
+    for line in wrong:
+        print(line)
+    missing = number - sum(map(len, waits.values()))
+    return len(wrong) + missing + (after != "finished")
+
+
+def many(number: int, at_once: int = 4, warm: int = 60) -> int:
+    """Short runs one after another; memory of the server when warm and at the end."""
+    unfinished = [0]
+
+    def worker(url: str, share: int, seed: int) -> None:
+        client = Client(url, verbose=False)
+        for i in range(share):
+            settings = settings_of(seed * 10_000 + i, 3) | {
+                "visitor": f"visitor number {seed} {pid}"
+            }
+            run = client.predict(**settings, api_name="/fine_tune")
+            last = list(client.submit(run, api_name="/watch"))[-1]["state"]
+            unfinished[0] += last != "finished"
+        client.close()
+
+    def batch(url: str, size: int, seed: int) -> None:
+        threads = [
+            threading.Thread(target=worker, args=(url, size // at_once, seed + i))
+            for i in range(at_once)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    with server(free_port(), "--runs-kept", "3") as (url, pid):
+        batch(url, warm, 1)
+        points = [resident_mb(pid)]
+        for _ in range(5):
+            batch(url, (number - warm) // 5, 1)
+            points.append(resident_mb(pid))
+    growth = points[-1] / points[0] - 1
+    print(f"\n{number} short runs in one process, unfinished: {unfinished[0]}")
+    print(
+        "server's memory in MB, after the first",
+        warm,
+        "and then after each fifth:",
+        ", ".join(f"{p:,.0f}" for p in points),
+        f"({growth:+.1%})",
+    )
+    return unfinished[0] + (growth > 0.05)
+
+
+def main() -> int:
+    """The command line; 0 when nothing went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clients", type=int, default=30, help="visitors (default 30)")
+    parser.add_argument("--steps", type=int, default=60, help="steps of a run (default 60)")
+    parser.add_argument("--spread", type=float, default=60.0, help="seconds in which they come")
+    parser.add_argument("--verify", type=int, default=30, help="runs to repeat alone (default 30)")
+    parser.add_argument("--stops", type=int, help="instead: so many stops at random moments")
+    parser.add_argument("--runs", type=int, help="instead: so many short runs")
+    options = parser.parse_args()
+    if options.stops:
+        return min(1, stops(options.stops))
+    if options.runs:
+        return min(1, many(options.runs))
+    wrong = visitors(options.clients, options.steps, options.spread, options.verify)
+    return min(1, wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
