@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import json
 import os
 import subprocess
@@ -138,7 +139,9 @@ def _xlsx(path: Path, max_rows: int, max_columns: int, max_characters: int) -> F
         )
     from openpyxl import load_workbook
 
-    book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    # opened here, as the library would go by the name of the file
+    opened = io.BytesIO(path.read_bytes())
+    book = load_workbook(opened, read_only=True, data_only=True, keep_links=False)
     sheets = book.worksheets
     if not sheets:
         raise SheetError("This workbook has no sheet with a table.")

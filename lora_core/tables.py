@@ -189,16 +189,15 @@ def usable_rows(
     t, c = table.columns.index(text_column), table.columns.index(label_column)
     texts: dict[str, tuple[str, set[str]]] = {}  # normalised -> first spelling, labels
     empty = repeats = long = 0
+    wordy: list[str] = []
     for row in table.rows:
         text, label = row[t].strip(), row[c].strip()
         if _is_missing(text) or _is_missing(label):
             empty += 1
             continue
         if len(label) > _LABEL:
-            raise TaskError(
-                f"The column '{label_column}' holds long texts, not labels, such as "
-                f"“{label[:40]}…”. Were the two columns swapped?"
-            )
+            wordy.append(label)
+            continue
         if len(text) > limits.max_characters:
             long, text = long + 1, text[: limits.max_characters]
         key = normalise(text)
@@ -207,10 +206,24 @@ def usable_rows(
             texts[key][1].add(label)
         else:
             texts[key] = (text, {label})
+    if len(wordy) > 0.05 * len(table.rows):
+        raise TaskError(
+            f"The column '{label_column}' holds long texts, not labels, such as "
+            f"“{wordy[0][:40]}…”. Were the two columns swapped?"
+        )
     rows = [(text, next(iter(labels))) for text, labels in texts.values() if len(labels) == 1]
     quarrels = len(texts) - len(rows)
     _check_rows(table, rows, text_column, label_column, quarrels)
-    return rows, _warnings(rows, empty, repeats, long, quarrels, limits.max_characters)
+    left_out = {
+        f"{_many(empty, 'row')} without a text or a label": empty,
+        f"{_many(len(wordy), 'row')} with a label of more than {_LABEL} characters": len(wordy),
+        f"{_many(repeats, 'row')} with a text that came before": repeats,
+        f"{_many(quarrels, 'text')} to be found under two labels": quarrels,
+    }
+    warnings = [f"Left out: {what}." for what, count in left_out.items() if count]
+    if long:
+        warnings.append(f"Cut to {limits.max_characters:,} characters: {_many(long, 'text')}.")
+    return rows, warnings + _oddities(rows)
 
 
 def _check_rows(
@@ -227,7 +240,7 @@ def _check_rows(
     classes = Counter(label for _, label in rows)
     if len(classes) == 1:
         raise TaskError(
-            f"All {len(rows):,} rows have the label '{next(iter(classes))}'. Two different ones at "
+            f"All usable rows ({len(rows):,}) have the label '{next(iter(classes))}'. Two different ones at "
             "least are needed."
         )
     if len(classes) > MAX_CLASSES:
@@ -245,18 +258,9 @@ def _check_parts(task: Task) -> None:
         )
 
 
-def _warnings(
-    rows: list[tuple[str, str]], empty: int, repeats: int, long: int, quarrels: int, most: int
-) -> list[str]:
+def _oddities(rows: list[tuple[str, str]]) -> list[str]:
+    """What makes these rows hard to learn from."""
     found = []
-    if empty:
-        found.append(f"Left out: {_many(empty, 'row')} without a text or a label.")
-    if repeats:
-        found.append(f"Left out: {_many(repeats, 'row')} with a text that came before.")
-    if quarrels:
-        found.append(f"Left out: {_many(quarrels, 'text')} to be found under two labels.")
-    if long:
-        found.append(f"Cut to {most:,} characters: {_many(long, 'text')}.")
     counts = Counter(label for _, label in rows)
     few = [label for label, count in counts.items() if count < FEW_ROWS]
     if few:

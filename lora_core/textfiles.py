@@ -92,8 +92,12 @@ def _guess(data: bytes) -> str:
         1 for c in western if c in "€‚„…‘’“”•–—™ £§©«°»´" or (c.isalpha() and c not in "ÐÞþð")
     )
     # few letters with accents among many plain ones: a Western European language
-    if western and len(high) < 0.1 * len(data) and usual > 0.9 * len(western):
+    if western and len(high) < 0.2 * len(data) and usual > 0.9 * len(western):
         return "cp1252"
+    japanese = data.decode("cp932", "replace")[:_SAMPLE]
+    beyond = [c for c in japanese if c > "\x7f"]
+    if sum("\u3040" <= c <= "\u30ff" for c in beyond) > 0.2 * len(beyond):  # kana
+        return "cp932"
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:_SAMPLE], cp_isolation=_ENCODINGS, threshold=0.4).best()
