@@ -19,8 +19,11 @@
     let data = { runs: {}, order: [] };
     let baseline = null;
     let logarithmic = false;
+    let listening = false;
     let drawn = "";
     let busy = false;
+    let waiting = false;
+    let zoom = 0; // counts how often the reader asked for the whole run again
 
     const plot = node("div", { class: "plot" });
     const figure = node("figure", { role: "img", "aria-label": "Loss and accuracy along the run" }, plot);
@@ -31,12 +34,14 @@
         log.setAttribute("aria-pressed", String(logarithmic));
         render();
       } }, "log scale");
+    const whole = node("button", { type: "button", class: "toggle", hidden: true,
+      onclick: () => { zoom += 1; whole.hidden = true; render(); } }, "whole run");
     const key = node("div", { class: "line-key", "aria-hidden": "true" });
     for (const [kind, text] of [["raw", "each batch"], ["smooth", "smoothed"], ["validation", "validation"]])
       key.append(node("span", { class: `line ${kind}` }, text));
     const newest = node("p", { class: "visually-hidden", role: "status" });
     element.append(
-      node("div", { class: "chart-head" }, key, log), figure, chips, newest);
+      node("div", { class: "chart-head" }, key, whole, log), figure, chips, newest);
 
     const colourOf = (run) => colour(`run-${run.colour}`);
 
@@ -83,7 +88,8 @@
     }
 
     function render() {
-      if (!window.Plotly || busy || !element.isConnected) return;
+      if (!window.Plotly || !element.isConnected) return;
+      if (busy) { waiting = true; return; } // drawn as soon as the drawing at hand is done
       const { steps, lowest } = bounds();
       const shapes = [];
       const annotations = [];
@@ -117,9 +123,18 @@
           tickformat: ".0%", zeroline: false, nticks: 4 },
       });
       // A zoom belongs to the reader: kept while points come in, given up when the scale changes.
-      plan.uirevision = `${logarithmic}`;
+      plan.uirevision = `${logarithmic}${zoom}`;
       busy = true;
-      Plotly.react(plot, traces(), plan, plotOptions).then(() => { busy = false; });
+      Plotly.react(plot, traces(), plan, plotOptions).then(() => {
+        busy = false;
+        if (waiting) { waiting = false; render(); }
+        if (listening) return;
+        listening = true;
+        plot.on("plotly_relayout", (change) => {
+          if (Object.keys(change).some((key) => key.includes(".range"))) whole.hidden = false;
+        });
+        plot.on("plotly_doubleclick", () => { whole.hidden = true; });
+      });
     }
 
     function list() {

@@ -83,8 +83,7 @@ window.LoraLab ??= (() => {
 
   /** Options of every Plotly figure here. */
   const plotOptions = {
-    responsive: true, displaylogo: false, doubleClick: "reset+autosize",
-    modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    responsive: true, displayModeBar: false, doubleClick: "reset",
   };
 
   /** Make an element: node("p", {class: "x"}, "text", child, ...). Text is never read as HTML. */

@@ -232,7 +232,7 @@ def _drawn(shown: list[tuple[Run, Curve, str]]) -> dict[str, Any]:
     return {
         "runs": runs,
         "order": [run.id for run, _, _ in shown],
-        "words": "Loss and accuracy along the run. " + " ".join(sentences[-3:]),
+        "words": "Loss and accuracy along the run. " + (" ".join(sentences[-3:]) or "No run yet."),
         "spoken": running or (sentences[-1] if sentences else ""),
     }
 

@@ -59,6 +59,7 @@ def build_page(registry: Registry) -> gr.Blocks:
         with gr.Column(elem_classes="card", elem_id="take"):
             gr.HTML(words.heading("take"), apply_default_css=False)
             take.build(context)
+            gr.HTML(words.fold("take"), apply_default_css=False)
         _restore(context)
         reset.click(
             lambda: Settings().values(),

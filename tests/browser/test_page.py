@@ -1,0 +1,201 @@
+"""The page as a whole: nothing leaves the machine, nothing is clipped, everybody can use it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from .conftest import SIZES, Log, wait_for_state
+
+Visit = Callable[..., Page]
+QUESTIONS = {
+    "What is frozen?": "Frozen is blue",
+    "What do rank and alpha each do?": "Alpha",
+    "Why does step 0 equal the base?": "B starts at zero",
+    "What does a bigger rank cost, and what does it buy?": "Once merged",
+}
+THEMES = ("light", "dark")
+
+
+def settle(page: Page) -> None:
+    """Until what the page does by itself after loading is done."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(500)
+
+
+def test_nothing_leaves_the_machine_and_nothing_complains(
+    visit: Visit, server: str, log: Log
+) -> None:
+    page = visit("steps=10&batch_size=4")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.click("#theme")
+    page.click("#more button")
+    settle(page)
+    home = urlsplit(server).netloc
+    strangers = [
+        url
+        for url in log.requests
+        if urlsplit(url).scheme not in ("data", "blob") and urlsplit(url).netloc != home
+    ]
+    assert strangers == []
+    assert log.failures == []
+    assert log.console == []
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("theme", THEMES)
+def test_nothing_is_clipped(visit: Visit, size: str, theme: str) -> None:
+    page = visit(f"__theme={theme}")
+    width, height = SIZES[size]
+    page.set_viewport_size({"width": width, "height": height})
+    settle(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    # No element with words of its own has them cut off, unless it scrolls or says so with dots.
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll(".card *, .banner *")].filter((e) => {
+          const style = getComputedStyle(e);
+          const words = [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+          if (!words || !e.offsetParent || e.closest(".visually-hidden, svg, math")) return false;
+          const hides = ["hidden", "clip"].includes(style.overflowX);
+          return hides && style.textOverflow !== "ellipsis" && e.scrollWidth > e.clientWidth + 1;
+        }).map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert cut == []
+    outside = page.evaluate(
+        """() => [...document.querySelectorAll(".card *")].filter((e) => {
+          const box = e.getBoundingClientRect();
+          return box.width && !e.closest(".scroll, .visually-hidden, .modebar, [aria-hidden]")
+            && (box.right > innerWidth + 1 || box.left < -1);
+        }).map((e) => e.outerHTML.slice(0, 120))"""
+    )
+    assert outside == []
+
+
+def test_steps_one_and_two_are_above_the_fold(visit: Visit) -> None:
+    page = visit()
+    settle(page)
+    for card in ("#adapt", "#finetune"):
+        box = page.locator(card).bounding_box()
+        assert box is not None and box["y"] + box["height"] <= SIZES["laptop"][1], card
+
+
+def test_the_first_visit_shows_something(visit: Visit) -> None:
+    page = visit()
+    settle(page)
+    assert "%" in page.inner_text("#numbers .percent")
+    expect(page.locator("#curves .plot")).to_contain_text("pure guessing: ln 2 = 0.693")
+    expect(page.locator("#runs tbody tr")).to_have_count(5)
+    expect(page.locator("#status .status-line")).to_contain_text("frozen base")
+    expect(page.locator("#classify")).to_contain_text(re.compile(r"base", re.I))
+
+
+def test_the_five_questions_are_answered(visit: Visit) -> None:
+    page = visit()
+    for question, answer in QUESTIONS.items():
+        page.get_by_text(question, exact=True).click()
+        fold = page.locator("details.question", has_text=question)
+        expect(fold.locator(".answer")).to_be_visible()
+        expect(fold).to_contain_text(answer)
+    links = page.locator("details.question .answer a").evaluate_all(
+        "(all) => all.map((a) => a.href)"
+    )
+    assert "https://arxiv.org/abs/2106.09685" in links
+    assert page.locator("details.question math").count() >= 3
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_axe_finds_nothing(visit: Visit, theme: str) -> None:
+    page = visit(f"__theme={theme}&steps=10&batch_size=4")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    for fold in page.locator("details.fold > summary:visible").all():
+        fold.click()
+    page.click("#more button")
+    settle(page)
+    results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
+    told = [
+        (v["id"], node["target"], node.get("failureSummary", "")[:300])
+        for v in results.response["violations"]
+        for node in v["nodes"]
+    ]
+    assert told == []
+
+
+def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
+    page = visit()
+    page.click("h1")
+    seen: list[str] = []
+    for _ in range(70):
+        page.keyboard.press("Tab")
+        seen.append(
+            page.evaluate(
+                """() => { const e = document.activeElement;
+                  const style = getComputedStyle(e);
+                  const near = e.closest("[id]")?.id ?? "";
+                  return `${near}|${style.outlineStyle}`; }"""
+            )
+        )
+    names = {entry.split("|")[0] for entry in seen}
+    for name in ("reset", "copy", "theme", "notch-rank", "notch-alpha", "start", "sweep"):
+        assert name in names, (name, seen)
+
+
+def test_no_layout_shift_while_numbers_change(visit: Visit) -> None:
+    page = visit("steps=20&batch_size=4")
+    settle(page)
+    page.evaluate(
+        """() => { window.shifts = [];
+          new PerformanceObserver((list) => { for (const e of list.getEntries())
+            window.shifts.push([e.value, e.sources.map((s) => s.node?.className ?? "")]); })
+          .observe({ type: "layout-shift" }); }"""
+    )
+    page.focus("#rank input")
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "Home"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(250)
+    page.click("#start")
+    wait_for_state(page, "finished")
+    total = page.evaluate("window.shifts.reduce((sum, s) => sum + s[0], 0)")
+    assert total < 0.02, page.evaluate("window.shifts")
+
+
+def test_reduced_motion_is_respected(browser: Browser, server: str) -> None:
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(server)
+    page.wait_for_selector("#drawing rect")
+    moving = page.evaluate(
+        """() => [...document.querySelectorAll(".card *")].filter((e) =>
+          parseFloat(getComputedStyle(e).transitionDuration) > 0.01
+          || parseFloat(getComputedStyle(e).animationDuration) > 0.01)
+          .map((e) => e.outerHTML.slice(0, 100))"""
+    )
+    assert moving == []
+    context.close()
+
+
+def test_icon_name_and_social_picture(visit: Visit, server: str) -> None:
+    page = visit()
+    assert page.title() == "LoRA Lab"
+    manifest = page.request.get(f"{server}/manifest.json").json()
+    assert manifest["name"] == "LoRA Lab"
+    for icon in manifest["icons"]:
+        assert page.request.get(server + icon["src"]).headers["content-type"] == "image/png"
+    source = page.request.get(server).text()
+    found = re.search(r'property="og:image" content="([^"]+)"', source)
+    assert found and found[1].startswith(server)
+    assert page.request.get(found[1]).headers["content-type"] == "image/png"
+    assert 'content="Gradio"' not in source
+
+
+def test_figures_have_a_text_equivalent(visit: Visit) -> None:
+    page = visit()
+    for figure in page.locator('[role="img"]').all():
+        label = figure.get_attribute("aria-label") or ""
+        assert len(label) > 15, figure.evaluate("(e) => e.outerHTML.slice(0, 200)")
