@@ -27,7 +27,7 @@ class ArchiveError(ValueError):
 
 def pack_folder(folder: Path, path: Path) -> Path:
     """All files below `folder` as one zip at `path`, without machine-dependent details."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for file in sorted(p for p in folder.rglob("*") if p.is_file()):
             info = zipfile.ZipInfo(file.relative_to(folder).as_posix())  # dated 1980: reproducible
             info.compress_type = zipfile.ZIP_DEFLATED

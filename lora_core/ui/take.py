@@ -163,7 +163,7 @@ def build(context: Context) -> None:
 
     def report(name: str, write: Callable[[Sequence[Run]], str]) -> Callable[..., Path]:
         def make(visitor: str, ready: str, folder: Path) -> Path:
-            runs = [run for run in lab.registry.runs(visitor) if run.train_config is not None]
+            runs = [run for run in lab.registry.runs(visitor) if run.state != "loaded"]
             if not runs:
                 raise RunError("There are no runs yet: fine-tune in step 2 first.")
             path = folder / name
