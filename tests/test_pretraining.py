@@ -23,7 +23,13 @@ from lora_core.devices import Device
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining import trainer as trainer_module
 from lora_core.pretraining.__main__ import main
-from lora_core.pretraining.corpus import Windows, documents, line_ends, prepare_tokens
+from lora_core.pretraining.corpus import (
+    Windows,
+    _fingerprint,
+    documents,
+    line_ends,
+    prepare_tokens,
+)
 from lora_core.pretraining.export import export
 from lora_core.pretraining.measure import bits_per_byte, read_validation, summed_loss
 from lora_core.pretraining.network import (
@@ -269,6 +275,15 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_checkpoint(
     with pytest.raises(PretrainingError, match=r"No space left on device\. Make room"):
         trainer.save(tmp_path / "a")
     assert (tmp_path / "a" / CHECKPOINT).read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_disk_that_fills_while_encoding_is_a_sentence(corpus, tmp_path, encoding):
+    target = tmp_path / f"tokens-{_fingerprint([corpus], encoding)}.part"
+    target.symlink_to("/dev/full")
+    with pytest.raises(PretrainingError, match="half the size of the text"):
+        prepare_tokens([corpus], encoding, tmp_path, quiet=True)
+    assert list(tmp_path.glob("tokens-*")) == []
 
 
 def test_a_lost_run_says_so(corpus, tmp_path, encoding):

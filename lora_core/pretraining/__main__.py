@@ -10,7 +10,9 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -18,10 +20,11 @@ import torch.distributed as dist
 
 from lora_core.config import ConfigError, GPTConfig
 from lora_core.devices import Device, choose_device
+from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
 from lora_core.pretraining.export import export
-from lora_core.pretraining.measure import read_validation
+from lora_core.pretraining.measure import Validation, read_validation
 from lora_core.pretraining.network import use_compiler
 from lora_core.pretraining.trainer import CHECKPOINT, Group, Settings, Trainer
 from lora_core.tokenizer import TokenizerError, load_encoding
@@ -83,7 +86,10 @@ def with_group(options: argparse.Namespace) -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if group.world > 1:
-        dist.init_process_group("nccl" if device.device.type == "cuda" else "gloo")
+        backend = "nccl" if device.device.type == "cuda" else "gloo"
+        # The others wait while the first one encodes: a large corpus takes longer than NCCL's own
+        # patience of ten minutes.
+        dist.init_process_group(backend, timeout=timedelta(hours=6))
     try:
         pretrain(options, device, group)
     finally:
@@ -122,7 +128,7 @@ def pretrain(options: argparse.Namespace, device: Device, group: Group) -> None:
     checkpoint = options.out / CHECKPOINT
     if checkpoint.is_file():
         trainer.resume(checkpoint)
-    say = (lambda _: None) if quiet else print
+    say: Callable[[str], None] = (lambda _: None) if quiet else print
     say(f"{device.device}, {device.format}: {device.reason}")
     say(f"{'fused' if compiled else 'plain'} elementwise kernels, {group.world} process(es)")
     parameters = sum(p.numel() for p in trainer.model.parameters())
@@ -143,10 +149,16 @@ def pretrain(options: argparse.Namespace, device: Device, group: Group) -> None:
         report(trainer, model, validation, options, say)
 
 
-def report(trainer: Trainer, model, validation, options, say) -> None:  # type: ignore[no-untyped-def]
+def report(
+    trainer: Trainer,
+    model: GPT,
+    validation: Validation | None,
+    options: argparse.Namespace,
+    say: Callable[[str], None],
+) -> None:
     """Export the model, and write what can be said about the run into `run.json`."""
     files = export(model, options.tokenizer, options.out / "model")
-    facts = {
+    facts: dict[str, object] = {
         "tokens": trainer.progress.step * trainer.settings.tokens_a_step,
         "steps": trainer.progress.step,
         "training_seconds": round(trainer.progress.seconds, 1),
@@ -157,9 +169,12 @@ def report(trainer: Trainer, model, validation, options, say) -> None:  # type: 
     }
     if validation:
         stride = trainer.settings.model.context_length // 2
-        facts["bits_per_byte"] = trainer.measure(model, validation, stride)
-        say(f"{facts['bits_per_byte']:.4f} bits per byte on {options.validation}")
-    (options.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        facts["bits_per_byte"] = value = trainer.measure(model, validation, stride)
+        say(f"{value:.4f} bits per byte on {options.validation}")
+    try:
+        (options.out / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise PretrainingError(f"{options.out / 'run.json'} cannot be written: {error}.") from error
     say(f"{len(files)} files in {options.out / 'model'}")
 
 

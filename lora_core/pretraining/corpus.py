@@ -21,7 +21,7 @@ import tiktoken
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lora_core.pretraining import PretrainingError
 
@@ -104,9 +104,14 @@ def prepare_tokens(
                 np.asarray(ids, dtype=np.uint16).tofile(file)
                 count += len(ids)
                 bar.update(len(ids))
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise PretrainingError(
+                f"The encoded corpus cannot be written to {folder}: {error}. It needs about half "
+                "the size of the text."
+            ) from error
         raise
     if count == 0:
         partial.unlink(missing_ok=True)

@@ -16,10 +16,12 @@ from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import encode_documents
 from lora_core.pretraining.network import Weights, hidden_states
 
+Validation = tuple[NDArray[np.int64], int]  # token ids of a text, and its size in bytes
+
 _TOKENS_AT_ONCE = 2048
 
 
-def read_validation(path: Path, encoding: tiktoken.Encoding) -> tuple[NDArray[np.int64], int]:
+def read_validation(path: Path, encoding: tiktoken.Encoding) -> Validation:
     """Token ids of a file and its size in bytes.
 
     The ids are `<|endoftext|> document <|endoftext|> document ... <|endoftext|>`: the first is

@@ -19,21 +19,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lora_core.config import GPTConfig
 from lora_core.devices import Device
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows
-from lora_core.pretraining.measure import bits_per_byte, summed_loss
+from lora_core.pretraining.measure import Validation, bits_per_byte, summed_loss
 from lora_core.pretraining.network import (
     add_gradients,
     language_loss,
@@ -178,7 +176,7 @@ class Trainer:
     def run(
         self,
         out: Path,
-        validation: tuple[NDArray[np.int64], int] | None = None,
+        validation: Validation | None = None,
         *,
         save_seconds: float = 180.0,
         evaluate_every: int = 500,
@@ -213,7 +211,7 @@ class Trainer:
                     self.save(out)
                     saved = time.monotonic()
 
-    def _evaluate(self, validation: tuple[NDArray[np.int64], int], bar: Any) -> None:
+    def _evaluate(self, validation: Validation, bar: Any) -> None:
         """Bits per byte on the start of the validation file: of the weights, and of their mean."""
         entry: dict[str, float] = {
             "step": self.progress.step,
@@ -226,9 +224,7 @@ class Trainer:
         self.progress.log.append(entry)
         bar.write("  ".join(f"{key} {value:g}" for key, value in entry.items()))
 
-    def measure(
-        self, model: GPT, validation: tuple[NDArray[np.int64], int], stride: int = 0, limit: int = 0
-    ) -> float:
+    def measure(self, model: GPT, validation: Validation, stride: int = 0, limit: int = 0) -> float:
         """Bits per byte of `model`; see `measure.summed_loss`. `stride` 0: windows side by side."""
         ids, size = validation
         weights = working_weights(model, self.device.dtype)
