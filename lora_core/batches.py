@@ -50,12 +50,25 @@ def make_batch(
 
 
 def sorted_batches(
-    ids: Sequence[Sequence[int]], labels: Sequence[int], batch_size: int
+    ids: Sequence[Sequence[int]],
+    labels: Sequence[int],
+    batch_size: int,
+    max_tokens: int | None = None,
 ) -> Iterator[Batch]:
-    """Every text once, longest with longest: the least padding, for evaluation."""
+    """Every text once, shortest with shortest: the least padding, for evaluation.
+
+    With `max_tokens` a batch ends before its padded size would exceed that, which bounds memory.
+    """
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-    for start in range(0, len(order), batch_size):
-        yield make_batch(ids, labels, order[start : start + batch_size])
+    start = 0
+    while start < len(order):
+        end = min(start + batch_size, len(order))
+        while (
+            max_tokens and end > start + 1 and (end - start) * len(ids[order[end - 1]]) > max_tokens
+        ):
+            end -= 1
+        yield make_batch(ids, labels, order[start:end])
+        start = end
 
 
 def training_batches(

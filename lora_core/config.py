@@ -144,8 +144,8 @@ class TrainConfig:
     weight_decay: float = 0.01  # AdamW's decoupled decay
     warmup: float = 0.06  # share of the steps with a rising learning rate
     max_grad_norm: float = 1.0  # gradient clipping
-    evaluations: int = 10  # evaluations along the run, besides the one at step 0
-    evaluation_rows: int = 256  # at most so many rows of train and of validation at each
+    evaluations: int = 8  # evaluations along the run, besides the one at step 0
+    evaluation_rows: int = 128  # of validation, at most, at each; of train a quarter as many
 
     def __post_init__(self) -> None:
         _whole("steps", self.steps, 1, 100_000)

@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from lora_core.base import Base
-from lora_core.batches import encode_text, training_batches
-from lora_core.classifier import Classifier, Score, batched_logits, score
+from lora_core.batches import Batch, encode_text, sorted_batches, training_batches
+from lora_core.classifier import Classifier, Score, batched_logits
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.devices import Device, choose_device
+from lora_core.engines import Engine, make_engine
 from lora_core.lora import inject_lora, lora_layers
 from lora_core.model import GPT
 from lora_core.parameters import ParameterCount, count_parameters
@@ -29,6 +30,7 @@ from lora_core.tasks import Example, Task
 # Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.py).
 DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "full": 3e-4, "head": 1e-2}
 _WATCHES = 50  # how often along a run the watched texts are classified
+_ASK = 0.2  # seconds after which should_stop is asked even within a step or an evaluation
 _RUNAWAY = 4.0  # a smoothed loss so many times the first one will not come back
 
 Outcome = Literal["completed", "stopped", "diverged"]
@@ -133,18 +135,21 @@ def fine_tune(
     peak = config.learning_rate or DEFAULT_LEARNING_RATES[config.method]
     generator = torch.Generator().manual_seed(config.seed)
     model = build_model(base, len(task.labels), lora_config, config.method, generator)
-    model.to(device.device)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    initial = {n: p.detach().clone() for n, p in trained.items() if not _is_lora(n)}
+    initial = {
+        n: p.detach().clone()
+        for n, p in model.named_parameters()
+        if p.requires_grad and not _is_lora(n)
+    }
     train_ids, train_labels = _encode(base, task.train)
     valid_ids, valid_labels = _encode(base, task.validation[: config.evaluation_rows])
     probe = _probe_rows(len(train_ids), config)
-    probe_ids, probe_labels = [train_ids[i] for i in probe], [train_labels[i] for i in probe]
+    on_probe = _evaluation_batches([train_ids[i] for i in probe], [train_labels[i] for i in probe])
+    on_validation = _evaluation_batches(valid_ids, valid_labels)
     watched_ids = [encode_text(base.tokenizer, t, base.config.context_length) for t in watch_texts]
-    optimizer = torch.optim.AdamW(
-        trained.values(), lr=peak, weight_decay=config.weight_decay, fused=True
-    )
     batches = training_batches(train_ids, train_labels, config.batch_size, generator)
+    patience = _Patience(should_stop)
+    parameters = count_parameters(model)
+    engine = make_engine(model, config, device, patience.check)
     evaluate_at = {
         round(config.steps * i / config.evaluations) for i in range(config.evaluations + 1)
     }
@@ -155,8 +160,8 @@ def fine_tune(
         config.batch_size,
         peak,
         config.method,
-        count_parameters(model),
-        device,
+        parameters,
+        engine.device,
         len(task.train),
         len(task.validation),
         config.steps * config.batch_size / len(task.train),
@@ -164,71 +169,59 @@ def fine_tune(
     begin = time.perf_counter()
     best: Score | None = None
     best_step, step, tokens, training_seconds = 0, 0, 0, 0.0
-    kept: dict[str, Tensor] = {}
+    kept: list[Tensor] = []
     smoothed, ceiling = 0.0, _RUNAWAY * max(1.0, math.log(len(task.labels)))
     outcome: Outcome = "completed"
-    while True:
-        last = step == config.steps
-        if step in evaluate_at:
-            on_train = score(model, probe_ids, probe_labels)
-            on_valid = score(model, valid_ids, valid_labels)
-            improved = best is None or on_valid.loss < best.loss
-            if improved:
-                best, best_step = on_valid, step
-                kept = {name: p.detach().clone() for name, p in trained.items()}
-            yield Evaluated(
-                step,
-                on_train.loss,
-                on_train.accuracy,
-                on_valid.loss,
-                on_valid.accuracy,
-                improved,
-                time.perf_counter() - begin,
-            )
-        if watched_ids and step in watch_at:
-            rows = _probabilities(model, watched_ids)
-            yield Watched(step, tuple(tuple(row) for row in rows.tolist()))
-        if last:
-            break
-        if should_stop():
-            outcome = "stopped"
-            break
-        started = time.perf_counter()
-        batch = next(batches)
-        rate = peak * schedule(step, config.steps, config.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        model.train()
-        logits = model(batch.tokens.to(device.device), batch.lengths.to(device.device))
-        loss = F.cross_entropy(logits.float(), batch.labels.to(device.device))
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(list(trained.values()), config.max_grad_norm)
-        value = loss.item()
-        if not math.isfinite(value) or not math.isfinite(norm.item()):
-            outcome = "diverged"
-        else:
-            optimizer.step()
-            smoothed = value if step == 0 else 0.8 * smoothed + 0.2 * value
-            outcome = "diverged" if smoothed > ceiling else "completed"
-        model.eval()
-        step += 1
-        tokens += batch.real_tokens
-        training_seconds += time.perf_counter() - started
-        yield Step(step, value, rate, tokens / training_seconds, time.perf_counter() - begin)
-        if outcome == "diverged":
-            yield Diverged(step, value, _advice(value, peak))
-            break
+    try:
+        while True:
+            if step in evaluate_at:
+                validation = evaluate(engine, on_validation)
+                improved = best is None or validation.loss < best.loss
+                if improved:
+                    best, best_step, kept = validation, step, engine.snapshot()
+                train = evaluate(engine, on_probe)
+                yield Evaluated(
+                    step,
+                    train.loss,
+                    train.accuracy,
+                    validation.loss,
+                    validation.accuracy,
+                    improved,
+                    time.perf_counter() - begin,
+                )
+            if watched_ids and step in watch_at:
+                rows = _probabilities(model, watched_ids)
+                yield Watched(step, tuple(tuple(row) for row in rows.tolist()))
+            if step == config.steps:
+                break
+            patience.ask()
+            started = time.perf_counter()
+            batch = next(batches)
+            rate = peak * schedule(step, config.steps, config.warmup)
+            value, taken = engine.step(batch, rate)
+            step += 1
+            tokens += batch.real_tokens
+            training_seconds += time.perf_counter() - started
+            yield Step(step, value, rate, tokens / training_seconds, time.perf_counter() - begin)
+            smoothed = value if step == 1 else 0.8 * smoothed + 0.2 * value
+            if not taken or smoothed > ceiling:
+                outcome = "diverged"
+                yield Diverged(step, value, _advice(value, peak))
+                break
+    except _StopAskedError:
+        outcome = "stopped"
 
-    with torch.no_grad():
-        for name, tensor in kept.items():
-            trained[name].copy_(tensor)
-    assert best is not None
+    if best is None:  # stopped within the first evaluation: a small one, of the untouched weights
+        patience.resting = True
+        best = evaluate(engine, on_validation[:1])
+    else:
+        engine.restore(kept)
+    engine.release()
     classifier = Classifier(
-        model.cpu() if device.device.type != "cpu" else model,
+        model,
         base.tokenizer,
         task.labels,
-        initial={name: tensor.cpu() for name, tensor in initial.items()},
+        initial=initial,
         lora_config=lora_config if config.method == "lora" else None,
         train_config=config,
         base_name=base.name,
@@ -238,6 +231,38 @@ def fine_tune(
     )
     seconds = time.perf_counter() - begin
     yield Finished(step, outcome, best_step, best.accuracy, seconds, classifier)
+
+
+def evaluate(engine: Engine, batches: Sequence[Batch]) -> Score:
+    """Loss and accuracy over a labelled set in batches."""
+    logits = torch.cat([engine.logits(batch) for batch in batches])
+    labels = torch.cat([batch.labels for batch in batches])
+    accuracy = (logits.argmax(-1) == labels).float().mean().item()
+    return Score(F.cross_entropy(logits, labels).item(), accuracy, F.softmax(logits, -1))
+
+
+class _StopAskedError(Exception):
+    """Someone asked the run to stop; caught within this file."""
+
+
+class _Patience:
+    """Asks whether to stop: at every step, and within one that takes long."""
+
+    def __init__(self, should_stop: Callable[[], bool]) -> None:
+        self._should_stop = should_stop
+        self._asked = time.perf_counter()
+        self.resting = False  # do not interrupt what ends a stopped run
+
+    def ask(self) -> None:
+        """Raise if the run is to stop."""
+        self._asked = time.perf_counter()
+        if self._should_stop():
+            raise _StopAskedError
+
+    def check(self) -> None:
+        """Ask, if the last time is long ago."""
+        if not self.resting and time.perf_counter() - self._asked > _ASK:
+            self.ask()
 
 
 def build_model(
@@ -269,9 +294,14 @@ def _encode(base: Base, examples: Sequence[Example]) -> tuple[list[list[int]], l
     return ids, [example.label for example in examples]
 
 
+def _evaluation_batches(ids: Sequence[Sequence[int]], labels: Sequence[int]) -> list[Batch]:
+    return list(sorted_batches(ids, labels, 64, max_tokens=1024))
+
+
 def _probe_rows(rows: int, config: TrainConfig) -> list[int]:
-    """Which training rows are evaluated: a fixed sample, half as many as for validation."""
-    size = min(rows, max(1, config.evaluation_rows // 2))
+    """Which training rows are evaluated: a fixed sample, a quarter as many as for
+    validation."""
+    size = min(rows, max(1, config.evaluation_rows // 4))
     sampler = torch.Generator().manual_seed(config.seed)
     return torch.randperm(rows, generator=sampler)[:size].tolist()
 

@@ -73,11 +73,21 @@ def test_runs_in_threads_give_what_they_give_alone(base, task) -> None:
 
 
 def test_stopping_ends_at_the_next_step_with_a_usable_classifier(base, task) -> None:
-    calls = itertools.count()
-    events = run(base, task, steps=1000, should_stop=lambda: next(calls) >= 5)
-    assert [e.step for e in events if isinstance(e, lc.Step)] == [1, 2, 3, 4, 5]
-    assert events[-1].outcome == "stopped"
-    assert events[-1].classifier.classify("hello there").label in task.labels
+    seen: list[lc.Event] = []
+    config = lc.TrainConfig(steps=1000, evaluations=3)
+    for event in lc.fine_tune(base, task, None, config, should_stop=lambda: seen[-1:] == [5]):
+        seen.append(event.step if isinstance(event, lc.Step) else event)
+    assert [e for e in seen if isinstance(e, int)] == [1, 2, 3, 4, 5]
+    assert seen[-1].outcome == "stopped"
+    assert seen[-1].classifier.classify("hello there").label in task.labels
+
+
+def test_a_run_stopped_in_its_first_evaluation_still_finishes(base, task, monkeypatch) -> None:
+    monkeypatch.setattr("lora_core.training._ASK", 0.0)  # as if everything took long
+    events = run(base, task, steps=50, should_stop=lambda: True)
+    assert [type(e) for e in events] == [lc.Started, lc.Finished]
+    assert events[-1].outcome == "stopped" and events[-1].step == 0
+    assert 0 <= events[-1].validation_accuracy <= 1
 
 
 def test_a_cancelled_generator_leaves_gradients_on(base, task) -> None:

@@ -1,0 +1,202 @@
+"""Linear layers that share an input, frozen or adapted or trained, as one product each way.
+
+Part of the fast path (`fast.py`): what autograd would do for `LinearWithLoRA`, written out.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lora_core.lora import LoRALayer
+
+# Above so many columns of several A's side by side, a product with the zeros between their B's
+# costs more than a product for each.
+_BLOCK_DIAGONAL = 48
+
+
+class _Cast(NamedTuple):
+    sources: tuple[tuple[int, int], ...]  # id and version of each tensor when it was cast
+    tensor: Tensor
+
+
+_casts: WeakIdKeyDictionary = WeakIdKeyDictionary()  # first source -> {(dtype, how many): _Cast}
+_casts_lock = threading.Lock()
+
+
+def frozen_cast(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
+    """Tensors stacked along their first dimension, in `dtype`; the same object for every caller.
+
+    Made once and kept as long as the first of them lives; made anew if one was written to.
+    """
+    if len(tensors) == 1 and tensors[0].dtype == dtype:
+        return tensors[0].detach()
+    sources = tuple((id(t), t._version) for t in tensors)
+    with _casts_lock:
+        kept = _casts.setdefault(tensors[0], {})
+        found = kept.get((dtype, len(tensors)))
+        if found is None or found.sources != sources:
+            joined = torch.cat([t.detach() for t in tensors]).to(dtype)
+            found = kept[(dtype, len(tensors))] = _Cast(sources, joined)
+    return found.tensor
+
+
+def frozen_bytes() -> int:
+    """Bytes that the shared casts of all living bases take."""
+    with _casts_lock:
+        return sum(cast.tensor.nbytes for kept in _casts.values() for cast in kept.values())
+
+
+class Workspace:
+    """Large intermediate results by name, written again at each step.
+
+    A fresh tensor of a megabyte costs more in page faults than the product that fills it.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+
+    def __call__(self, name: str, *shape: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor; it overwrites the one that had this name before."""
+        size = math.prod(shape)
+        buffer = self._buffers.get((name, dtype))
+        if buffer is None or buffer.numel() < size:
+            buffer = self._buffers[name, dtype] = torch.empty(size + size // 4, dtype=dtype)
+        return buffer[:size].view(shape)
+
+
+class Adapter(NamedTuple):
+    """One LoRA layer within a group: where it writes, and its parts in the flat tensors."""
+
+    layer: LoRALayer
+    columns: slice  # of the group's output
+    A: Tensor  # (in, r) in the format of the products
+    B: Tensor  # (r, out) the same, with the scale folded in
+    grad_a: Tensor  # (in, r) float32
+    grad_b: Tensor  # (r, out) float32, still without the scale
+
+
+class Tape(NamedTuple):
+    """What a group's backward pass needs of its forward pass."""
+
+    x: Tensor  # (m, in)
+    # (x A)^T, (r, m), of all adapters together or of each. Thin products are computed transposed
+    # throughout: that way round they take half the time.
+    inner: list[Tensor]
+    masks: list[Tensor]  # dropout's, one an adapter, divided by what is kept; or empty
+
+
+class Group:
+    """y = x W^T + b + (x A)(s B), with one W for all layers that read x."""
+
+    def __init__(
+        self,
+        space: Workspace,
+        weight: Tensor,
+        bias: Tensor | None,
+        adapters: list[Adapter],
+    ) -> None:
+        self.space, self.adapters = space, adapters
+        self.weight, self.bias = weight, bias  # (out, in), (out,)
+        self.grad_weight: Tensor | None = None  # float32; full fine-tuning only
+        self.grad_bias: Tensor | None = None
+        ranks = [adapter.A.shape[1] for adapter in adapters]
+        dropout = bool(adapters) and adapters[0].layer.dropout > 0
+        self.apart = dropout or (len(adapters) > 1 and sum(ranks) > _BLOCK_DIAGONAL)
+        ends = torch.tensor(ranks).cumsum(0).tolist()
+        self.rows = [slice(end - rank, end) for end, rank in zip(ends, ranks, strict=True)]
+        self.joined = False
+        if adapters and not self.apart:
+            self.A, self.B = adapters[0].A, adapters[0].B
+            self.joined = len(adapters) > 1 or self.B.shape[1] != weight.shape[0]
+            if self.joined:
+                self.A = self.A.new_empty(weight.shape[1], sum(ranks))
+                self.B = self.B.new_zeros(sum(ranks), weight.shape[0])
+
+    def refresh(self) -> None:
+        """Take over new values of A and B where they are kept side by side."""
+        if self.joined:
+            for adapter, rows in zip(self.adapters, self.rows, strict=True):
+                self.A[:, rows] = adapter.A
+                self.B[rows, adapter.columns] = adapter.B
+
+    def forward(self, x: Tensor, training: bool) -> tuple[Tensor, Tape]:
+        """(m, in) -> (m, out), valid until the next product."""
+        y = self.space("product", x.shape[0], self.weight.shape[0], dtype=x.dtype)
+        if self.bias is None:
+            torch.mm(x, self.weight.T, out=y)
+        else:
+            torch.addmm(self.bias, x, self.weight.T, out=y)
+        if not self.adapters:
+            return y, Tape(x, [], [])
+        if not self.apart:
+            inner = self.A.T @ x.T
+            return y.addmm_(inner.T, self.B), Tape(x, [inner], [])
+        masks = self._masks(x) if training else []
+        inners = []
+        for i, adapter in enumerate(self.adapters):
+            inner = adapter.A.T @ (x * masks[i] if masks else x).T
+            y[:, adapter.columns].addmm_(inner.T, adapter.B)
+            inners.append(inner)
+        return y, Tape(x, inners, masks)
+
+    def _masks(self, x: Tensor) -> list[Tensor]:
+        """Dropout's masks, from the layers' own generator."""
+        if self.adapters[0].layer.dropout == 0:
+            return []
+        masks = []
+        for layer in (adapter.layer for adapter in self.adapters):
+            keep = torch.empty(x.shape).bernoulli_(1.0 - layer.dropout, generator=layer.generator)
+            masks.append(keep.div_(1.0 - layer.dropout).to(x.dtype))
+        return masks
+
+    def backward(
+        self, dy: Tensor, tape: Tape, below: bool, *, spare_row: bool = False
+    ) -> Tensor | None:
+        """Write the gradients of what is trained, (m, out) -> the input's, (m, in), if `below`.
+
+        With `spare_row` the result has one row more, of zeros: what padding is given.
+        """
+        x = tape.x
+        if self.grad_weight is not None:
+            self.grad_weight.copy_(dy.T @ x)
+        if self.grad_bias is not None:
+            torch.sum(dy, 0, dtype=torch.float32, out=self.grad_bias)
+        whole = out = None
+        if below:
+            whole = self.space("gradient", x.shape[0] + spare_row, x.shape[1], dtype=dy.dtype)
+            out = whole[: x.shape[0]]
+            torch.mm(dy, self.weight, out=out)
+            if spare_row:
+                whole[-1].zero_()
+        if self.adapters:
+            self._adapters_backward(dy, tape, out)
+        return whole
+
+    def _adapters_backward(self, dy: Tensor, tape: Tape, out: Tensor | None) -> None:
+        """Gradients of every A and B; what reaches their input is added to `out`."""
+        x = tape.x
+        if not self.apart:
+            upper = self.B @ dy.T  # (r, m)
+            dA, dB = (upper @ x).T, tape.inner[0] @ dy
+            for adapter, rows in zip(self.adapters, self.rows, strict=True):
+                adapter.grad_a.copy_(dA[:, rows])
+                adapter.grad_b.copy_(dB[rows, adapter.columns])
+            if out is not None:
+                out.addmm_(upper.T, self.A.T)
+            return
+        for i, adapter in enumerate(self.adapters):
+            part = dy[:, adapter.columns]
+            upper = adapter.B @ part.T
+            mask = tape.masks[i] if tape.masks else None
+            adapter.grad_a.copy_((upper @ (x if mask is None else x * mask)).T)
+            adapter.grad_b.copy_(tape.inner[i] @ part)
+            if out is not None and mask is None:
+                out.addmm_(upper.T, adapter.A.T)
+            elif out is not None and mask is not None:
+                out.addcmul_(upper.T @ adapter.A.T, mask)
