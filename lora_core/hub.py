@@ -84,7 +84,11 @@ def check_hub_base(name: str) -> None:
     sizes = _sizes(name, "model")
     if "config.json" not in sizes or not any(file.endswith(".safetensors") for file in sizes):
         raise HubError(f"'{name}' holds no model with safetensors weights.")
-    needed = sum(size for file, size in sizes.items() if file.endswith(_BASE_FILES))
+    needed = sum(
+        size
+        for file, size in sizes.items()
+        if file.endswith(_BASE_FILES) and not file.startswith("adapter_")
+    )
     _check_size(name, needed, MAX_BASE_BYTES)
 
 
@@ -167,7 +171,7 @@ def _table_among(files: list[str]) -> str | None:
 @contextlib.contextmanager
 def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
     """What the Hub's library raises, as a `HubError`; its own messages may quote requests."""
-    import httpx
+
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -176,6 +180,8 @@ def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
         RepositoryNotFoundError,
     )
 
+    # Which library speaks HTTP is theirs to choose, and has changed: its errors are found by name.
+    transport = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
     try:
         yield
     except GatedRepoError:
@@ -185,7 +191,7 @@ def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
         raise HubError(_status(name, status, writing, error, RepositoryNotFoundError)) from None
     except HFValidationError:
         raise HubError(f"'{name}' is not a name of the Hub.") from None
-    except (LocalEntryNotFoundError, httpx.HTTPError, OSError):
+    except (LocalEntryNotFoundError, transport, OSError):
         raise HubError(OFFLINE) from None
     except (ValueError, RuntimeError):
         raise HubError("The Hub's answer could not be understood. Try again later.") from None
