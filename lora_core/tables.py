@@ -240,8 +240,8 @@ def _check_rows(
     classes = Counter(label for _, label in rows)
     if len(classes) == 1:
         raise TaskError(
-            f"All usable rows ({len(rows):,}) have the label '{next(iter(classes))}'. Two different ones at "
-            "least are needed."
+            f"All usable rows ({len(rows):,}) have the label '{next(iter(classes))}'. Two "
+            "different ones at least are needed."
         )
     if len(classes) > MAX_CLASSES:
         raise TaskError(
