@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+import zipfile
 
 import openpyxl
 import pyarrow as pa
@@ -61,9 +62,25 @@ def seeds() -> dict[str, bytes]:
 
 
 def mutated(data: bytes, shuffler: random.Random) -> bytes:
+    """Damage anywhere; of two workbooks one is packed anew around a damaged part."""
+    if not data.startswith(b"PK") or shuffler.random() < 0.5:
+        return _damaged(data, shuffler)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    tables = [name for name in members if "sheet" in name or "Strings" in name]
+    chosen = shuffler.choice(shuffler.choice([tables, sorted(members)]))
+    members[chosen] = _damaged(members[chosen], shuffler)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return made.getvalue()
+
+
+def _damaged(data: bytes, shuffler: random.Random) -> bytes:
     """One to eight random damages: bytes changed, cut, doubled, moved, blown up."""
     made = bytearray(data)
-    for _ in range(shuffler.choice((1, 1, 2, 4, 8))):
+    for _ in range(shuffler.choice((1, 1, 1, 2, 4, 8))):
         size = len(made)
         if not size:
             break
