@@ -2,9 +2,8 @@
 
 A run is not a web request. A visitor submits one, gets an unguessable id, and watches it from any
 event on: after a reload, a closed tab or a broken connection it is still there. The workers are as
-many as cores and train with one torch thread each: two threads a run on two cores gain a lone
-visitor little and cost two visitors much (figures in `tests/benchmarks/threads.py`), and one
-thread always keeps a run's result the same to the last bit, whoever else is training.
+many as cores and train with one torch thread each, also for a visitor who is alone: two threads on
+a pair of busy cores wait for each other at every product (`tests/benchmarks/threads.py`).
 
 Knows nothing about the page. All public methods may be called from any thread.
 """

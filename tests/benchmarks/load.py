@@ -46,6 +46,7 @@ from lora_core.tasks import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("good", "bad", "the", "very", "film", "phone", "late", "price", "free", "call", "thanks")
+_PATIENT = {"timeout": 600.0}
 
 
 @dataclass
@@ -179,11 +180,18 @@ def timed(call: Callable[[], Any]) -> Callable[[], float]:
     return measure
 
 
+def connect(url: str, folder: Path | None = None) -> Client:
+    """A client of its own, patient enough for a machine that does other things, too."""
+    return Client(
+        url, verbose=False, download_files=str(folder) if folder else False, httpx_kwargs=_PATIENT
+    )
+
+
 def visit(url: str, one: Visit, delay: float, folder: Path) -> None:
     """The whole path of one visitor."""
     try:
         time.sleep(delay)
-        client = Client(url, verbose=False, download_files=str(folder / str(one.number)))
+        client = connect(url, folder / str(one.number))
         clicked = time.monotonic()
         run = client.predict(**one.settings, api_name="/fine_tune")
         steps, seen, started, leave = [], 0, 0.0, random.Random(one.number).randint(2, 12)
@@ -198,7 +206,7 @@ def visit(url: str, one: Visit, delay: float, folder: Path) -> None:
                 if one.state == "running" and not started:
                     started = time.monotonic()
                 if count == leave and one.state == "running":  # the connection breaks
-                    client = Client(url, verbose=False, download_files=client.output_dir)
+                    client = connect(url, folder / str(one.number))
                     break
             leave = -1
         ended = time.monotonic()
@@ -247,7 +255,7 @@ def visitors(number: int, steps: int, spread: float, verify: int) -> int:
     chance = random.Random(0)
     with tempfile.TemporaryDirectory() as name, server(free_port()) as (url, pid):
         folder = Path(name)
-        probe = Client(url, verbose=False)
+        probe = connect(url)
         first = probe.predict(**settings_of(999, 5), api_name="/fine_tune")
         list(probe.submit(first, api_name="/watch"))
         memory = [resident_mb(pid)]
@@ -314,7 +322,7 @@ def stops(number: int, at_once: int = 8) -> int:
 
     def worker(url: str, share: int, seed: int) -> None:
         chance = random.Random(seed)
-        client = Client(url, verbose=False)
+        client = connect(url)
         for i in range(share):
             settings = settings_of(seed * 1000 + i, 1500)
             run = client.predict(**settings, api_name="/fine_tune")
@@ -339,7 +347,7 @@ def stops(number: int, at_once: int = 8) -> int:
             thread.start()
         for thread in threads:
             thread.join()
-        client = Client(url, verbose=False)
+        client = connect(url)
         run = client.predict(**settings_of(0, 5), api_name="/fine_tune")
         after = list(client.submit(run, api_name="/watch"))[-1]["state"]
     print(f"\n{sum(map(len, waits.values()))} stops of {number}\n")
@@ -358,7 +366,7 @@ def many(number: int, at_once: int = 4, warm: int = 60) -> int:
     unfinished = [0]
 
     def worker(url: str, share: int, seed: int) -> None:
-        client = Client(url, verbose=False)
+        client = connect(url)
         for i in range(share):
             settings = settings_of(seed * 10_000 + i, 3) | {
                 "visitor": f"visitor number {seed} {pid}"
