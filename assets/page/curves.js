@@ -48,7 +48,8 @@
     function traces() {
       const made = [{ x: [], y: [], yaxis: "y2", hoverinfo: "skip" }]; // both axes, even when empty
       const shown = data.order.filter((id) => data.runs[id] && !hidden.has(id));
-      const current = shown.at(-1);
+      const current = shown.find((id) => data.runs[id].state === "running")
+        ?? shown.findLast((id) => data.runs[id].at.length); // drawn boldest
       for (const id of shown) {
         const run = data.runs[id];
         const line = colourOf(run);

@@ -270,11 +270,13 @@ def status(shown: list[tuple[Run, Curve, str]]) -> dict[str, Any]:
     if run.state == "running":
         parts = [f"{name}: step {step} of {total}"]
         left = curve.seconds_left()
-        if left is not None and curve.step:
+        if left is not None and curve.step and step < total:
             parts += [
                 f"{words.duration(left)} left",
                 f"{curve.step.tokens_per_second:,.0f} tokens/s",
             ]
+        elif step == total:
+            parts = [f"{name}: all {total} steps done, now answering the test texts"]
         elif not started:
             parts = [f"{name}: preparing the texts"]
         else:

@@ -21,6 +21,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+import lora_core as lc
+
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -141,6 +143,43 @@ def visit(context: BrowserContext, server: str, log: Log) -> Callable[..., Page]
         return page
 
     return open_page
+
+
+PINNED = "you have won a prize"
+
+
+@pytest.fixture(scope="session")
+def trained(browser: Browser, server: str) -> Iterator[tuple[Page, Log]]:
+    """A page on which one short run has ended, with a pinned text; for the tests of what it shows.
+
+    Its settings are those of `twin`. The tests share it, so each starts by typing what it needs.
+    """
+    context = browser.new_context(
+        viewport={"width": SIZES["laptop"][0], "height": SIZES["laptop"][1]}
+    )
+    context.set_default_timeout(PATIENCE)
+    page, log = context.new_page(), Log()
+    log.watch(page)
+    page.goto(f"{server}/?steps=4&batch_size=8&rank=4&seed=3")
+    page.wait_for_selector("#answer tbody tr")
+    page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
+    page.fill("#text textarea", PINNED)
+    page.click("#pin")
+    page.wait_for_selector("#pinned-chart h3:visible")
+    page.click("#start")
+    page.wait_for_selector('#status .lab-status[data-state="finished"]', timeout=5 * PATIENCE)
+    page.wait_for_selector("#judged h3:visible", timeout=PATIENCE)
+    yield page, log
+    context.close()
+
+
+@pytest.fixture(scope="session")
+def twin(base: lc.Base) -> lc.Classifier:
+    """The classifier that the page's run makes, trained here with the same settings and seed."""
+    settings = lc.LoRAConfig(rank=4), lc.TrainConfig(steps=4, batch_size=8, seed=3)
+    *_, last = lc.fine_tune(base, lc.load_task("sms-spam"), *settings)
+    assert isinstance(last, lc.Finished)
+    return last.classifier
 
 
 def wait_for_state(page: Page, state: str) -> None:

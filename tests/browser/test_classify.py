@@ -12,27 +12,12 @@ import lora_core as lc
 from lora_core.attribution import attribute
 from lora_core.mistakes import report_on_test
 
-from .conftest import PATIENCE, SIZES, Log, wait_for_state
+from .conftest import PINNED, SIZES, Log
 
 Visit = Callable[..., Page]
-SHORT = "steps=40&batch_size=8&rank=4&seed=3"
+Trained = tuple[Page, Log]
 CLOSE = 0.02  # two processes, and perhaps two number formats, trained the same adapter
 BOX = "#text textarea"
-
-
-@pytest.fixture(scope="module")
-def twin(base: lc.Base) -> lc.Classifier:
-    """The classifier that the page's run makes, trained here with the same settings and seed."""
-    settings = lc.LoRAConfig(rank=4), lc.TrainConfig(steps=40, batch_size=8, seed=3)
-    *_, last = lc.fine_tune(base, lc.load_task("sms-spam"), *settings)
-    assert isinstance(last, lc.Finished)
-    return last.classifier
-
-
-def train(page: Page) -> None:
-    page.click("#start")
-    wait_for_state(page, "finished")
-    page.wait_for_selector("#judged h3:visible", timeout=PATIENCE)
 
 
 def answers(page: Page) -> dict[str, tuple[float, float | None]]:
@@ -72,13 +57,8 @@ def test_first_visit_shows_the_untrained_base(visit: Visit, base: lc.Base) -> No
     assert page.locator("#examples button").count() == 2, "one test text a label"
 
 
-def test_trained_answers_words_and_mistakes(
-    visit: Visit, base: lc.Base, twin: lc.Classifier, log: Log
-) -> None:
-    page = visit(SHORT)
-    train(page)
-
-    # Both answers are the model's.
+def test_both_answers_are_the_models(trained: Trained, twin: lc.Classifier) -> None:
+    page, log = trained
     text = "WINNER! You have won a £1000 prize, call 09061 now"
     type_text(page, text, len(twin.encode(text)))
     shown = answers(page)
@@ -87,8 +67,13 @@ def test_trained_answers_words_and_mistakes(
         assert shown[label][0] == pytest.approx(before.probabilities[label], abs=0.001)
         assert shown[label][1] == pytest.approx(after.probabilities[label], abs=CLOSE)
     expect(page.locator("#answer .verdict")).to_contain_text(f"Adapted: {after.label}")
+    assert not log.console
 
-    # The words that mattered, on the text itself.
+
+def test_words_that_mattered_stand_on_the_text(trained: Trained, twin: lc.Classifier) -> None:
+    page, log = trained
+    text = "Congratulations, your prize, £1000 cash, waits: txt CLAIM to 80082"
+    page.fill(BOX, text)
     expect(page.locator("#evidence .weighed")).to_have_text(text)
     found = attribute(twin, text)
     names = [text[w.span.start : w.span.end] for w in found.words]
@@ -103,13 +88,19 @@ def test_trained_answers_words_and_mistakes(
     )
     for name, word in zip(names, found.words, strict=True):
         weight = float(table[f"“{name}”"].replace("−", "-"))
-        assert weight == pytest.approx(word.weight, abs=0.3)
-    strongest = names[max(range(len(names)), key=lambda i: found.words[i].weight)]
-    expect(page.locator("#evidence .spoken")).to_contain_text(strongest)
+        assert weight == pytest.approx(word.weight, abs=0.03)
+    strongest, word = max(zip(names, found.words, strict=True), key=lambda pair: pair[1].weight)
+    said = strongest if word.weight > 0.05 else "No word alone speaks"
+    expect(page.locator("#evidence .spoken")).to_contain_text(said)
     page.hover(f"#evidence .weighed .word >> nth={names.index('prize,')}")
     expect(page.locator("#evidence .word-about")).to_contain_text("Without “prize,”")
 
-    # Strength 0 is the base, whatever was trained.
+    assert not log.console
+
+
+def test_strength_zero_is_the_base(trained: Trained) -> None:
+    page, _ = trained
+    page.fill(BOX, "any text at all")
     page.fill("#strength input[type=number]", "0")
     page.press("#strength input[type=number]", "Tab")
     expect(page.locator("#answer thead .adapted")).to_have_text("Adapted, strength 0.0")
@@ -118,7 +109,9 @@ def test_trained_answers_words_and_mistakes(
     page.press("#strength input[type=number]", "Tab")
     expect(page.locator("#answer thead .adapted")).to_have_text("Adapted, strength 1.0")
 
-    # The test texts: confusion matrix and mistakes, each a click away from the box.
+
+def test_mistakes_and_hard_texts_are_a_click_away(trained: Trained, twin: lc.Classifier) -> None:
+    page, log = trained
     report = report_on_test(twin, lc.load_task("sms-spam"))
     assert report is not None
     cells = [
@@ -132,7 +125,6 @@ def test_trained_answers_words_and_mistakes(
     expect(page.locator(BOX)).to_have_value(wanted)
     expect(page.locator("#evidence .weighed")).to_have_text(wanted)
 
-    # Hard texts are offered, and a click shows one.
     marks = page.locator("#examples .mark").all_inner_texts()
     assert any(m.startswith("hard: ") for m in marks) and any(
         m.startswith("missed: ") for m in marks
@@ -143,15 +135,12 @@ def test_trained_answers_words_and_mistakes(
     assert not log.console
 
 
-def test_what_is_typed_is_never_html_and_nothing_is_said_in_words(visit: Visit, log: Log) -> None:
-    page = visit(SHORT)
-    train(page)
+def test_what_is_typed_is_never_html_and_problems_are_sentences(trained: Trained) -> None:
+    page, log = trained
     nasty = "<img src=x onerror=\"document.title='owned'\"><b>free</b> &amp; <script>1</script>"
     page.fill(BOX, nasty)
     expect(page.locator("#evidence .weighed")).to_have_text(nasty)
     assert page.locator("#classify img, #classify .lab-part script").count() == 0
-    page.click("#pin")
-    expect(page.locator("#pinned-chart h3")).to_contain_text("<img src=x")
     assert "owned" not in page.title()
     page.fill(BOX, "   ")
     expect(page.locator("#answer .answer-problem")).to_have_text(
@@ -164,19 +153,20 @@ def test_what_is_typed_is_never_html_and_nothing_is_said_in_words(visit: Visit, 
     assert not log.console
 
 
-def test_a_pinned_text_is_drawn_along_the_next_run(visit: Visit) -> None:
-    page = visit(SHORT)
-    page.fill(BOX, "you have won a prize")
-    page.click("#pin")
-    expect(page.locator("#pinned-chart .hint")).to_contain_text("The next run will draw")
-    train(page)
+def test_a_pinned_text_is_drawn_along_the_run(trained: Trained) -> None:
+    page, _ = trained
+    expect(page.locator("#pinned-chart h3")).to_contain_text("Pinned: ")
     line = page.locator("#pinned-chart .hint")
     expect(line).to_contain_text("at step 0 to")
-    expect(line).to_contain_text("at step 40")
+    expect(line).to_contain_text("at step 4")
     points = page.locator("#pinned-chart .path").first.get_attribute("points")
-    assert points is not None and len(points.split()) > 20, "a line, not two points"
+    assert points is not None and len(points.split()) == 5, "every step of the four, and step 0"
+    page.fill(BOX, "another text")
+    page.click("#pin")
+    expect(line).to_contain_text("“another text” is pinned now. The next run will draw")
     page.click("#unpin")
-    assert page.input_value("#pinned textarea, #pinned input") == ""
+    expect(page.locator("#pinned-chart h3")).to_contain_text(PINNED)
+    expect(line).not_to_contain_text("is pinned now")
 
 
 def test_nothing_moves_while_numbers_change(visit: Visit) -> None:
