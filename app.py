@@ -25,6 +25,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from lora_core.config import ConfigError
+from lora_core.hosting import prepare_zero_gpu
 from lora_core.limits import Limits, add_arguments
 from lora_core.runs import Registry
 from lora_core.ui.page import build_page, launch_options
@@ -53,6 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     ended = threading.Event()
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), lambda *_: ended.set())
+    prepare_zero_gpu()
     with Registry(limits) as registry:
         page = build_page(registry)
         # No queue of Gradio's own: runs wait in the registry, everything else answers at once.
