@@ -17,6 +17,7 @@ from lora_core.batches import Batch
 from lora_core.config import TrainConfig
 from lora_core.devices import Device
 from lora_core.fast import FastGPT, why_not
+from lora_core.lora import lora_layers
 from lora_core.model import GPT
 
 _FEATURES = 50_000  # at most so many texts' features are kept when the head alone is trained
@@ -64,6 +65,10 @@ class PlainEngine:
     ) -> None:
         self.model, self.config, self.device, self.between = model, config, device, between
         model.to(device.device)
+        if device.device.type != "cpu":  # dropout's masks are drawn where the model is
+            generator = torch.Generator(device.device).manual_seed(config.seed)
+            for _, layer in lora_layers(model):
+                layer.lora.generator = generator
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=0.0, weight_decay=config.weight_decay, fused=True
@@ -106,6 +111,10 @@ class PlainEngine:
         """See `Engine`."""
         self.optimizer.zero_grad(set_to_none=True)
         self.model.cpu()
+        if self.device.device.type != "cpu":
+            generator = torch.Generator().manual_seed(self.config.seed)
+            for _, layer in lora_layers(self.model):
+                layer.lora.generator = generator
 
 
 class FastEngine:
