@@ -152,13 +152,13 @@
     }
 
     on("refused", (refused) => {
-      element.classList.toggle("empty", refused || !(value?.trained && value.text));
-      full.hidden = refused || !(value?.trained && value.text);
+      element.classList.toggle("empty", refused || !value?.shown);
+      full.hidden = refused || !value?.shown;
       if (refused) say(title, "Words that mattered");
     });
     draw((given) => {
       value = given;
-      const shown = Boolean(value.trained && value.text);
+      const { shown } = value;
       element.classList.toggle("empty", !shown);
       title.replaceChildren(...(shown ? ["Words that mattered for ", node("b", { class: "adapted" }, value.label)]
         : ["Words that mattered"]));

@@ -41,8 +41,9 @@
       say(before.name, value.trained ? "SHA-256 before training" : "SHA-256 of the frozen weights");
       say(after.name, "SHA-256 now");
       after.box.hidden = sign.hidden = !value.trained;
+      before.box.hidden = more.hidden = !value.before;
       say(sentence, value.sentence);
-      write();
+      if (value.before) write();
     });
   });
 

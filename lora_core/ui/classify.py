@@ -6,6 +6,7 @@ of it (`assets/page/classify.js`), as text nodes only, so that nothing typed is 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import gradio as gr
@@ -116,7 +117,7 @@ def build(context: Context) -> None:
         ours = isinstance(old, dict) and typed in [e["text"] for e in old.get("examples", [])]
         texts = [e["text"] for e in examples["examples"]]
         known = {e.text for e in shown.task.test} if shown.task else {typed}
-        stale = texts and typed not in known and (ours or not typed.strip())
+        stale = texts and typed not in known and (ours or not (typed or "").strip())
         return [texts[0] if stale else gr.skip(), examples, judged_value(report)]
 
     gr.on(
@@ -128,7 +129,7 @@ def build(context: Context) -> None:
     )
 
     def on_pin(typed: str) -> tuple[Any, Any]:
-        return (typed, gr.update(interactive=True)) if typed.strip() else (gr.skip(), gr.skip())
+        return (typed, gr.update(interactive=True)) if (typed or "").strip() else (gr.skip(),) * 2
 
     # `context.pinned` goes to the next runs as `watch_texts`.
     pin.click(on_pin, text, [context.pinned, unpin], queue=False, **private)
@@ -182,9 +183,18 @@ def _first(viewer: Viewer) -> dict[str, Any]:
         }
 
 
+def strength_of(given: Any) -> float:
+    """What the slider holds, as a number from 0 to 2; an emptied box is 1."""
+    try:
+        value = float(given)
+    except (TypeError, ValueError):
+        return 1.0
+    return min(2.0, max(0.0, value)) if math.isfinite(value) else 1.0
+
+
 def answer_value(shown: Shown, text: str, strength: float) -> dict[str, Any]:
     """Both answers as rows of (label, base, adapted). Raises `ClassifyError`."""
-    strength = min(2.0, max(0.0, float(strength)))
+    strength = strength_of(strength)
     base = shown.classifier.classify(text, 0.0)
     adapted = shown.classifier.classify(text, strength) if shown.trained else None
     return {
@@ -217,11 +227,11 @@ def _rows(base: Prediction, adapted: Prediction | None) -> list[list[Any]]:
 
 def evidence_value(shown: Shown | None, text: str, strength: float) -> dict[str, Any]:
     """The text in pieces, each with its weight or None for what lies between words."""
-    if shown is None or not shown.trained or not text.strip():
-        return {"text": "", "trained": bool(shown and shown.trained), "pieces": []}
-    found = attribute(shown.classifier, text, min(2.0, max(0.0, float(strength))))
+    if shown is None or not shown.trained or not (text or "").strip():
+        return {"shown": False, "trained": bool(shown and shown.trained), "pieces": []}
+    found = attribute(shown.classifier, text, strength_of(strength))
     return {
-        "text": text,
+        "shown": True,
         "trained": True,
         "label": found.label,
         "probability": found.probability,
@@ -253,7 +263,8 @@ def examples_value(shown: Shown, report: TestReport | None) -> dict[str, Any]:
             ],
             "line": "From the test texts, which training never reads:",
         }
-    clear = [report.judged[-1], *_of_another_label(report)]
+    surest = {one.said: one for one in report.barely_right}  # the last of each label stays
+    clear = sorted(surest.values(), key=lambda one: -one.probability)[:2]
     chosen = [
         *(_example(one, "clear", one.said) for one in clear),
         *(_example(one, "hard", f"hard: {one.truth}") for one in report.barely_right[:2]),
@@ -274,12 +285,6 @@ def _one_each(task: Task) -> list[tuple[str, str]]:
         if texts:
             out.append((min(texts, key=lambda t: abs(len(t) - 90)), label))
     return list(reversed(out))
-
-
-def _of_another_label(report: TestReport) -> list[Judged]:
-    surest = report.judged[-1]
-    others = (one for one in reversed(report.judged) if one.right and one.said != surest.said)
-    return [one for _, one in zip(range(1), others, strict=False)]
 
 
 def _example(one: Judged, kind: str, mark: str) -> dict[str, Any]:
