@@ -4,13 +4,17 @@ from __future__ import annotations
 
 
 def _paper(authors: str, title: str, where: str) -> str:
+    if where.startswith("arXiv:"):
+        address = f"https://arxiv.org/abs/{where.removeprefix('arXiv:')}"
+        where = f'<a href="{address}" target="_blank" rel="noopener">{where}</a>'
     return f"{authors}, <cite>{title}</cite>, {where}"
 
 
 _STRENGTH = (
-    '<math display="block"><mi>y</mi><mo>=</mo><mi>W</mi><mi>x</mi><mo>+</mo><mi>s</mi>'
-    "<mo>·</mo><mfrac><mi>α</mi><mi>r</mi></mfrac><mo>·</mo><msup><mrow><mo>(</mo><mi>A</mi>"
-    "<mi>B</mi><mo>)</mo></mrow><mo>⊤</mo></msup><mi>x</mi></math>"
+    '<math display="block"><mrow><mi>y</mi><mo>=</mo><mrow class="frozen-ink"><mi>x</mi>'
+    "<msup><mi>W</mi><mi>T</mi></msup></mrow><mo>+</mo><mi>s</mi><mo>·</mo>"
+    '<mfrac><mi>α</mi><mi>r</mi></mfrac><mrow class="trainable-ink"><mi>x</mi><mi>A</mi>'
+    "<mi>B</mi></mrow></mrow></math>"
 )
 _LOGIT = (
     "<mi>log</mi><mfrac><mrow><mi>p</mi></mrow><mrow><mn>1</mn><mo>−</mo><mi>p</mi></mrow></mfrac>"
@@ -37,15 +41,18 @@ _RANK = (
 
 def _fold(name: str, summary: str, *paragraphs: str) -> str:
     body = "".join(p if p.startswith("<math") else f"<p>{p}</p>" for p in paragraphs)
-    return f'<details class="fold curious" id="{name}"><summary>{summary}</summary>{body}</details>'
+    return (
+        f'<details class="fold question curious" id="{name}"><summary>{summary}</summary>'
+        f'<div class="answer">{body}</div></details>'
+    )
 
 
 CLASSIFY = _fold(
     "about-strength",
     "What the strength does, and how a word is weighed",
     "The adapter is a term that is added, so it can be turned down and up after training. With "
-    "<i>s</i> = 0 only the frozen W is left, with <i>s</i> = 1 the model is as it was trained (α / r is the "
-    "scaling of step 1):",
+    "<i>s</i> = 0 only the frozen W is left, with <i>s</i> = 1 the model is as it was trained "
+    "(α / r is the scale of step 1):",
     _STRENGTH,
     "The classification head, trained in full, moves on the straight line between its random "
     "start and its last value. That such a line leads through useful models is shown by "
