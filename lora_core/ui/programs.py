@@ -9,7 +9,7 @@ from __future__ import annotations
 from lora_core.base import HUB_NAMES
 from lora_core.config import TARGETS, LoRAConfig, TrainConfig
 from lora_core.tasks import task_names
-from lora_core.training import DEFAULT_LEARNING_RATES
+from lora_core.training import default_learning_rate
 from lora_core.ui.settings import Settings
 
 _FUSED = ("query", "key", "value")
@@ -54,7 +54,7 @@ def peft_program(settings: Settings) -> str:
     own = settings.task not in task_names()
     table = f"{settings.task}.csv" if own else f"assets/tasks/{settings.task}.csv"
     base = "assets/base" if settings.base == "bundled" else HUB_NAMES.get(settings.base)
-    rate = train.learning_rate or DEFAULT_LEARNING_RATES[train.method]
+    rate = train.learning_rate or default_learning_rate(train.method, lora)
     adapted = settings.method == "lora"
     imports = "from peft import LoraConfig, get_peft_model\n" if adapted else ""
     return f"""import csv
