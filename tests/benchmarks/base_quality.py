@@ -123,13 +123,15 @@ def read_rows(path: Path) -> Rows:
         return [(row["text"], row["label"]) for row in csv.DictReader(file)]
 
 
-def sample_task(name: str, train: Rows, test: Rows, size: int, seed: int) -> lc.Task:
-    """`size` random training rows, 256 others for validation, and the given test rows."""
+def sample_task(name: str, train: Rows, test: Rows, size: int, seed: int, end: str = "") -> lc.Task:
+    """`size` random training rows, 256 others for validation, and the given test rows; `end` is
+    put behind every text.
+    """
     labels = tuple(sorted({label for _, label in train}))
     index = {label: i for i, label in enumerate(labels)}
     rows = random.Random(seed).sample(train, size + VALIDATION_ROWS)
-    examples = [lc.tasks.Example(text, index[label]) for text, label in rows]
-    held = tuple(lc.tasks.Example(text, index[label]) for text, label in test)
+    examples = [lc.tasks.Example(text + end, index[label]) for text, label in rows]
+    held = tuple(lc.tasks.Example(text + end, index[label]) for text, label in test)
     return lc.Task(name, labels, tuple(examples[:size]), tuple(examples[size:]), held)
 
 
@@ -181,24 +183,26 @@ def random_base(base: lc.Base, seed: int) -> lc.Base:
     return dataclasses.replace(base, name="random", model=model)
 
 
-def columns(base: lc.Base, steps: int) -> Iterator[tuple[str, Callable[[lc.Task, int], float]]]:
-    """What is compared: a heading, and (task, seed) -> test accuracy."""
-    yield "LoRA", lambda task, seed: tuned(base, task, "lora", steps, seed)
-    yield "full fine-tuning", lambda task, seed: tuned(base, task, "full", steps, seed)
-    yield "head only", lambda task, seed: tuned(base, task, "head", steps, seed)
+def columns(base: lc.Base) -> Iterator[tuple[str, Callable[[lc.Task, int, int], float]]]:
+    """What is compared: a heading, and (task, steps, seed) -> test accuracy."""
+    yield "LoRA", lambda task, steps, seed: tuned(base, task, "lora", steps, seed)
+    yield "full fine-tuning", lambda task, steps, seed: tuned(base, task, "full", steps, seed)
+    yield "head only", lambda task, steps, seed: tuned(base, task, "head", steps, seed)
     yield (
         "LoRA, random weights",
-        lambda task, seed: tuned(random_base(base, seed), task, "lora", steps, seed),
+        lambda task, steps, seed: tuned(random_base(base, seed), task, "lora", steps, seed),
     )
-    yield "TF-IDF, logistic regression", lambda task, seed: tfidf(task)
+    yield "TF-IDF, logistic regression", lambda task, steps, seed: tfidf(task)
 
 
-def adaptation(shared: Path, names: list[str], seeds: int, steps: int, test_rows: int) -> None:
+def adaptation(
+    shared: Path, names: list[str], seeds: int, steps: int, test_rows: int, end: str
+) -> None:
     """Test accuracy, over the seeds (of rows, head, adapter and batches)."""
     base = lc.load_base("bundled")
-    compared = list(columns(base, steps))
+    compared = list(columns(base))
     print(f"\nTest accuracy in % on {test_rows:,} rows, mean ± deviation of {seeds} seeds;")
-    print(f"{steps} steps a run. {choose_device().reason}\n")
+    print(f"{steps} steps a run (half with 200 rows). {choose_device().reason}\n")
     print("| task | rows |", " | ".join(name for name, _ in compared), "|")
     print("|---|---|" + "---|" * len(compared))
     for title in names:
@@ -206,10 +210,11 @@ def adaptation(shared: Path, names: list[str], seeds: int, steps: int, test_rows
         test = read_rows(shared / "eval" / f"{TASKS[title]}_test.csv")
         test = random.Random(0).sample(test, min(test_rows, len(test)))
         for size in SIZES:
-            tasks = [sample_task(title, train, test, size, seed) for seed in range(seeds)]
+            tasks = [sample_task(title, train, test, size, seed, end) for seed in range(seeds)]
             cells = []
             for _, measure in compared:
-                values = [100 * measure(task, seed) for seed, task in enumerate(tasks)]
+                share = steps if size == max(SIZES) else steps // 2
+                values = [100 * measure(task, share, seed) for seed, task in enumerate(tasks)]
                 spread = f" ± {statistics.stdev(values):.1f}" if seeds > 1 else ""
                 cells.append(f"{statistics.mean(values):.1f}{spread}")
             print(f"| {title} | {size:,} |", " | ".join(cells), "|", flush=True)
@@ -222,6 +227,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=500, help="of each run")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--test-rows", type=int, default=1000, help="drawn from the test file")
+    parser.add_argument("--line-break", action="store_true", help="put one behind every text")
     parser.add_argument("--shared", type=Path, default=SHARED, help="has corpus/ and eval/")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -229,7 +235,14 @@ def main() -> None:
     if options.part in ("all", "language"):
         language(options.shared)
     if options.part in ("all", "adaptation"):
-        adaptation(options.shared, options.tasks, options.seeds, options.steps, options.test_rows)
+        adaptation(
+            options.shared,
+            options.tasks,
+            options.seeds,
+            options.steps,
+            options.test_rows,
+            "\n" if options.line_break else "",
+        )
     print(f"\n{math.ceil((time.perf_counter() - start) / 60)} minutes")
 
 
