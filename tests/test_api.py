@@ -21,6 +21,7 @@ from lora_core.limits import Limits
 from lora_core.runs import NOT_HERE, Registry, new_visitor
 from lora_core.ui import api
 from lora_core.ui.context import Context, Lab
+from lora_core.ui.page import build_page
 from tests.test_runs import tiny  # noqa: F401 (a fixture)
 
 ROWS = [
@@ -74,14 +75,7 @@ def refused(client: Client, name: str, *args: Any, **kwargs: Any) -> str:
 
 def test_the_six_names_are_listed_with_their_parameters_and_texts(server) -> None:
     info = httpx.get(f"{server[0]}/gradio_api/info").json()["named_endpoints"]
-    assert set(info) == {
-        "/count_parameters",
-        "/fine_tune",
-        "/watch",
-        "/stop",
-        "/classify",
-        "/export_adapter",
-    }
+    assert set(info) == {f"/{name}" for name in api.ENDPOINTS}
     parameters = {p["parameter_name"]: p for p in info["/fine_tune"]["parameters"]}
     assert parameters["rank"]["type"] == {"type": "integer"}
     assert parameters["rank"]["parameter_default"] == 8
@@ -89,6 +83,13 @@ def test_the_six_names_are_listed_with_their_parameters_and_texts(server) -> Non
     assert "key to the run" in info["/fine_tune"]["description"]
     for endpoint in info.values():
         assert endpoint["description"] and endpoint["returns"]
+
+
+def test_the_whole_page_keeps_the_names_and_shows_no_others() -> None:
+    with Registry(workers=1) as registry:
+        page = build_page(registry)
+    public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
+    assert public == set(api.ENDPOINTS)
 
 
 def test_count_parameters_agrees_with_the_model(client, tiny) -> None:  # noqa: F811

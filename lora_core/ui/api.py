@@ -48,28 +48,24 @@ from lora_core.ui.wire import (
     whole,
 )
 
+ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
 BASES = ("bundled", "gpt2")  # besides those that the server holds already: no paths, no downloads
 POLL_SECONDS = 0.2  # between two looks of `/watch`
 EXPORT_SECONDS = 600.0  # how long a file of `/export_adapter` can be fetched
 
 
 def build(context: Context) -> None:
-    """Register the endpoints with the page that is being built."""
+    """Register the endpoints with the page that is being built, before its panels: of two
+    functions of a name, the first keeps it."""
     endpoints = Endpoints(context.lab)
-    for function in (
-        endpoints.count_parameters,
-        endpoints.fine_tune,
-        endpoints.watch,
-        endpoints.stop,
-        endpoints.classify,
-    ):
-        endpoint(in_words(function), api_name=function.__name__, concurrency_limit=None)
+    for name in ENDPOINTS[:-1]:
+        endpoint(in_words(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
     gr.on(
         [],
         in_words(endpoints.export_adapter),
         gr.Textbox(visible=False, label="run_id"),
         gr.File(visible=False, label="adapter"),
-        api_name="export_adapter",
+        api_name=ENDPOINTS[-1],
         api_description=inspect.getdoc(endpoints.export_adapter),
         concurrency_limit=None,
         show_progress="hidden",

@@ -61,6 +61,7 @@ class Visit:
     whole: float = 0.0  # seconds from the click to the downloaded adapter
     lost: int = 0  # events that did not arrive, or arrived twice
     mixed: int = 0  # answers with labels that are not this visitor's
+    returns: int = 0  # broken connections after which it watched on
     places: list[int] = field(default_factory=list)
     adapter: Path | None = None
     error: str = ""
@@ -205,7 +206,8 @@ def visit(url: str, one: Visit, delay: float, folder: Path) -> None:
                 steps += [e["step"] for e in update["events"] if e["kind"] == "step"]
                 if one.state == "running" and not started:
                     started = time.monotonic()
-                if count == leave and one.state == "running":  # the connection breaks
+                if count >= leave > 0 and one.state == "running":  # the connection breaks
+                    one.returns += 1
                     client = connect(url, folder / str(one.number))
                     break
             leave = -1
@@ -301,7 +303,8 @@ def visitors(number: int, steps: int, spread: float, verify: int) -> int:
     overtaken = sum(a < b for v in visits for a, b in zip(v.places, v.places[1:], strict=False))
     unanswered = answers.errors + loads.errors
     print(
-        f"finished: {len(done)} of {number}; lost events: {lost}; mixed results: {mixed}; "
+        f"finished: {len(done)} of {number}; connections broken and taken up again: "
+        f"{sum(v.returns for v in visits)}; lost events: {lost}; mixed results: {mixed}; "
         f"unanswered requests: {unanswered}"
     )
     print(
