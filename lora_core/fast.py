@@ -115,6 +115,11 @@ class FastGPT:
             for place, group in enumerate(block.groups)
             if group.adapters or (place == 0 and block.query and block.query.adapters)
         ]
+        self._groups = [
+            g for b in self.blocks for g in (*b.groups, *([b.query] if b.query else []))
+        ]
+        copies = [pair for group in self._groups for pair in group.copies()]
+        self._joined_to, self._joined_from = [p[0] for p in copies], [p[1] for p in copies]
         # The lowest product whose weights get a gradient, counted from below, four a block.
         self.lowest = -1 if self.full else min(adapted, default=4 * len(self.blocks))
 
@@ -170,9 +175,8 @@ class FastGPT:
         flat, scaled = self.flat.detach(), self._scaled
         self._low.copy_(flat)
         self._low[scaled].copy_(flat[scaled] * self._scale)
-        for block in self.blocks:
-            for group in block.groups if block.query is None else [*block.groups, block.query]:
-                group.refresh()
+        if self._joined_to:
+            torch._foreach_copy_(self._joined_to, self._joined_from)
 
     def _block(self, prefix: str, is_last: bool) -> _Block:
         groups = [_KVQ[:2] if is_last else _KVQ, *_OTHERS]
@@ -286,6 +290,8 @@ class FastGPT:
         hidden, norm = self._forward(batch, tapes if needed else None)
         loss, gradient = self._head_backward(hidden, labels)
         if needed:
+            for group in self._groups:
+                group.gradients = []
             dx: Tensor | None = self._norm_backward(
                 self.model.final_norm, "final_norm", gradient, norm
             )
@@ -296,6 +302,9 @@ class FastGPT:
             if self.full and dx is not None:
                 self._grads["token_embedding.weight"].zero_().index_add_(0, batch.tokens, dx)
                 self._grads["position_embedding.weight"].zero_().index_add_(0, batch.positions, dx)
+        copies = [pair for group in self._groups for pair in group.gradients]
+        if copies:
+            torch._foreach_copy_([p[0] for p in copies], [p[1] for p in copies])
         if self._scale != 1.0:
             self.gradient[self._scaled] *= self._scale
         return loss

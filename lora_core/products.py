@@ -60,14 +60,19 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
+        self._views: dict[tuple[str, torch.dtype, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, *shape: int, dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor; it overwrites the one that had this name before."""
-        size = math.prod(shape)
-        buffer = self._buffers.get((name, dtype))
-        if buffer is None or buffer.numel() < size:
-            buffer = self._buffers[name, dtype] = torch.empty(size + size // 4, dtype=dtype)
-        return buffer[:size].view(shape)
+        view = self._views.get((name, dtype, shape))
+        if view is None:
+            size = math.prod(shape)
+            buffer = self._buffers.get((name, dtype))
+            if buffer is None or buffer.numel() < size:
+                buffer = self._buffers[name, dtype] = torch.empty(size + size // 4, dtype=dtype)
+                self._views = {k: v for k, v in self._views.items() if k[:2] != (name, dtype)}
+            view = self._views[name, dtype, shape] = buffer[:size].view(shape)
+        return view
 
 
 class Adapter(NamedTuple):
@@ -103,6 +108,8 @@ class Group:
     ) -> None:
         self.space, self.adapters = space, adapters
         self.weight, self.bias = weight, bias  # (out, in), (out,)
+        self.turned = weight.T
+        self.gradients: list[tuple[Tensor, Tensor]] = []  # (to, from), copied all at once
         self.grad_weight: Tensor | None = None  # float32; full fine-tuning only
         self.grad_bias: Tensor | None = None
         ranks = [adapter.A.shape[1] for adapter in adapters]
@@ -117,25 +124,29 @@ class Group:
             if self.joined:
                 self.A = self.A.new_empty(weight.shape[1], sum(ranks))
                 self.B = self.B.new_zeros(sum(ranks), weight.shape[0])
+            self.A_turned = self.A.T
 
-    def refresh(self) -> None:
-        """Take over new values of A and B where they are kept side by side."""
-        if self.joined:
-            for adapter, rows in zip(self.adapters, self.rows, strict=True):
-                self.A[:, rows] = adapter.A
-                self.B[rows, adapter.columns] = adapter.B
+    def copies(self) -> list[tuple[Tensor, Tensor]]:
+        """(to, from): what keeps A's and B's side by side up to date."""
+        if not self.joined:
+            return []
+        pairs = list(zip(self.adapters, self.rows, strict=True))
+        return [
+            *((self.A[:, rows], adapter.A) for adapter, rows in pairs),
+            *((self.B[rows, adapter.columns], adapter.B) for adapter, rows in pairs),
+        ]
 
     def forward(self, x: Tensor, training: bool) -> tuple[Tensor, Tape]:
         """(m, in) -> (m, out), valid until the next product."""
         y = self.space("product", x.shape[0], self.weight.shape[0], dtype=x.dtype)
         if self.bias is None:
-            torch.mm(x, self.weight.T, out=y)
+            torch.mm(x, self.turned, out=y)
         else:
-            torch.addmm(self.bias, x, self.weight.T, out=y)
+            torch.addmm(self.bias, x, self.turned, out=y)
         if not self.adapters:
             return y, Tape(x, [], [])
         if not self.apart:
-            inner = self.A.T @ x.T
+            inner = self.A_turned @ x.T
             return y.addmm_(inner.T, self.B), Tape(x, [inner], [])
         masks = self._masks(x) if training else []
         inners = []
@@ -158,7 +169,9 @@ class Group:
     def backward(
         self, dy: Tensor, tape: Tape, below: bool, *, spare_row: bool = False
     ) -> Tensor | None:
-        """Write the gradients of what is trained, (m, out) -> the input's, (m, in), if `below`.
+        """The gradient at the output, (m, out) -> at the input, (m, in), if `below`.
+
+        Those of A and B are left in `gradients`.
 
         With `spare_row` the result has one row more, of zeros: what padding is given.
         """
@@ -185,17 +198,18 @@ class Group:
             upper = self.B @ dy.T  # (r, m)
             dA, dB = (upper @ x).T, tape.inner[0] @ dy
             for adapter, rows in zip(self.adapters, self.rows, strict=True):
-                adapter.grad_a.copy_(dA[:, rows])
-                adapter.grad_b.copy_(dB[rows, adapter.columns])
+                whole = dB.shape == adapter.grad_b.shape
+                self.gradients.append((adapter.grad_a, dA if whole else dA[:, rows]))
+                self.gradients.append((adapter.grad_b, dB if whole else dB[rows, adapter.columns]))
             if out is not None:
-                out.addmm_(upper.T, self.A.T)
+                out.addmm_(upper.T, self.A_turned)
             return
         for i, adapter in enumerate(self.adapters):
             part = dy[:, adapter.columns]
             upper = adapter.B @ part.T
             mask = tape.masks[i] if tape.masks else None
-            adapter.grad_a.copy_((upper @ (x if mask is None else x * mask)).T)
-            adapter.grad_b.copy_(tape.inner[i] @ part)
+            dA = (upper @ (x if mask is None else x * mask)).T
+            self.gradients += [(adapter.grad_a, dA), (adapter.grad_b, tape.inner[i] @ part)]
             if out is not None and mask is None:
                 out.addmm_(upper.T, adapter.A.T)
             elif out is not None and mask is not None:
