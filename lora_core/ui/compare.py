@@ -90,11 +90,12 @@ def compare(
     rows, points = [], []
     done: set[tuple[str, int]] = set()
     latest = Settings()
+    task, config = None, None  # of the latest run: the lab may have forgotten its table since
     for index, (run, curve, name) in enumerate(shown):
         if run.lora_config is None or run.train_config is None:
             continue
         settings = settings_of(run)
-        latest = settings
+        latest, task, config = settings, run.task, run.base and run.base.config
         counted = counted_of(lab, run)
         rows.append(_row(run, curve, name, settings, counted, index % len(RUN_COLOURS)))
         best = curve.best if run.is_over else None
@@ -108,14 +109,15 @@ def compare(
                     "colour": index % len(RUN_COLOURS),
                 }
             )
-    task = lab.task(latest.task, visitor)
+    task = task or lab.task(latest.task, visitor)
+    config = config or gpt_config(lab, latest.base)
     planned = []
     for settings in sweep_of(latest):
         if (settings.method, settings.rank if settings.method == "lora" else 0) in done:
             continue
         name = f"r {settings.rank}" if settings.method == "lora" else words.METHOD_NAMES["full"]
         counted = predict_parameters(
-            gpt_config(lab, settings.base),
+            config,
             settings.lora_config(),
             len(task.labels),
             settings.train_config().method,

@@ -1,0 +1,86 @@
+"""The command line: ports, limits, when a browser is opened, and a clean end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import app
+from lora_core.limits import Limits
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_next_port_is_taken_when_one_is_in_use() -> None:
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        found = app.free_port("127.0.0.1", port)
+        assert port < found < port + 100
+    assert app.free_port("127.0.0.1", found) == found
+
+
+def test_limits_are_options() -> None:
+    arguments = app.parse(["--max-steps", "77", "--host", "0.0.0.0", "--port", "8000"])
+    assert Limits.from_arguments(arguments).max_steps == 77
+    assert (arguments.host, arguments.port, arguments.share) == ("0.0.0.0", 8000, False)
+
+
+def test_a_limit_that_makes_no_sense_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--max-steps", "0"]) == 2
+    assert "max_steps" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SSH_CONNECTION", "SPACE_ID", "KUBERNETES_SERVICE_HOST", "CI"])
+def test_no_browser_where_nobody_would_see_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv(name, "1")
+    assert not app.has_desktop()
+
+
+def test_a_browser_on_a_desktop_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SSH_CONNECTION", "SSH_TTY", "SPACE_ID", "KUBERNETES_SERVICE_HOST", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(app.Path, "exists", lambda self: False)
+    monkeypatch.setattr(app.sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert app.has_desktop()
+    monkeypatch.delenv("DISPLAY")
+    assert not app.has_desktop()
+    monkeypatch.setattr(app.sys, "platform", "darwin")
+    assert app.has_desktop()
+    monkeypatch.setattr(app.Path, "exists", lambda self: str(self) == "/.dockerenv")
+    assert not app.has_desktop()
+
+
+def test_the_address_of_this_machine_is_one() -> None:
+    socket.inet_aton(app.own_address())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "app.py", "--port", str(port), "--no-browser", "--host", "0.0.0.0"]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "Others find it at" in line:
+            break
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said + rest
+    assert f"http://127.0.0.1:{port}/" in said and "Traceback" not in said + rest
+    assert "▄" in rest or "█" in rest, "a code to scan"
