@@ -136,7 +136,7 @@ def lora_scale(rank: int, alpha: float, scaling: Scaling = "alpha/rank") -> floa
 class TrainConfig:
     """One fine-tuning run."""
 
-    steps: int = 150  # optimiser steps
+    steps: int = 200  # optimiser steps
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
     method: Method = "lora"
