@@ -32,6 +32,9 @@ from lora_core.lora import LinearWithLoRA, lora_layers
 from lora_core.model import GPT
 
 MAX_LOADED_RANK = 1024
+# Of scale * |A| * |B| of a layer, and of a number of the head: trained ones stay below a thousand,
+# and beyond this the squares inside a LayerNorm leave the range of float32.
+_LARGEST = 1e6
 
 _PREFIX = "base_model.model."
 _FUSED = ("attention.query", "attention.key", "attention.value")
@@ -239,6 +242,8 @@ def _set_head(model: GPT, left: dict[str, Tensor], facts: Mapping[str, Any], bas
     if norm_bias is not None:
         shift = _shaped("ln_f.bias", norm_bias, (width,)) - norm.bias
         bias = bias + weight @ shift
+    if not max(float(weight.abs().max()), float(bias.abs().max())) <= _LARGEST:
+        raise AdapterError("The head's numbers are so large that answers would overflow.")
     told = facts.get("head")
     told = told if isinstance(told, dict) else {}
     exact = unpack(told.get("bias"), (classes,))
@@ -303,6 +308,8 @@ def _place(
             f"(rank, {n_in}) and ({n_out}, rank) are needed, rank at most {MAX_LOADED_RANK}."
         )
     scale = _scale(short, rank, config, told)
+    if not scale * float(a.double().norm() * b.double().norm()) <= _LARGEST:
+        raise AdapterError(f"{short}: its numbers are so large that answers would overflow.")
     blocks = b.chunk(len(names))
     for name, linear, block, columns in zip(
         names, linears, blocks, _columns(blocks, told), strict=True

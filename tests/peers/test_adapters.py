@@ -310,6 +310,11 @@ def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
             ["h.0.mlp.c_fc", "infinite"],
         ),
         (
+            lambda t: t["base_model.model.transformer.h.0.mlp.c_fc.lora_A.weight"].fill_(1e30),
+            ["h.0.mlp.c_fc", "overflow"],
+        ),
+        (lambda t: t["base_model.model.score.weight"].fill_(1e30), ["head", "overflow"]),
+        (
             lambda t: t.update({"base_model.model.score.weight": torch.ones(3, 24).int()}),
             ["score.weight", "I32"],
         ),
