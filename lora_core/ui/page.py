@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from lora_core.config import ConfigError
 from lora_core.runs import Registry, new_visitor
 from lora_core.ui import adapt, api, classify, compare, finetune, inside, take, words
+from lora_core.ui import table as own_table
 from lora_core.ui.chart import ASSETS, address, routes
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.head import Head
@@ -80,12 +81,13 @@ def _restore(context: Context) -> None:
 
     def restore(query: dict[str, Any] | None, visitor: str | None) -> list[Any]:
         known = {key: value for key, value in (query or {}).items() if key in Settings.names()}
-        values: list[Any] = [gr.skip()] * len(context.controls)
+        values: list[Any] = [None, *[gr.skip()] * (len(context.controls) - 1)]
         if known:
             try:
                 values = Settings.from_query(known).values()
             except ConfigError as error:
                 gr.Warning(f"{error} The defaults are used instead.")
+        values[0] = own_table.offered(context.lab, visitor or "", values[0])  # the task
         return [visitor or new_visitor(), *values]
 
     context.page.load(

@@ -94,25 +94,19 @@ def build(context: Context) -> None:
         api_visibility="private",
     )
 
-    def remember(visitor: str, task: str) -> Any:
-        """At a load: offer the visitor's own tables again, and give up one that is gone."""
-        if task == COLLECTION:  # an address that names it asks for it
-            with contextlib.suppress(TaskError):
-                lab.task(COLLECTION)
-        choices = task_choices(lab, visitor)
-        if task in [name for _, name in choices]:
-            return gr.Dropdown(choices=choices)
-        gr.Warning(f"The table “{html.escape(str(task)[:60])}” is no longer here. Bring it again.")
-        return gr.Dropdown(choices=choices, value=Settings().task)
 
-    context.visitor.change(
-        remember,
-        [context.visitor, context.task],
-        context.task,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+def offered(lab: Lab, visitor: str, wanted: str | None) -> gr.Dropdown:
+    """At a load: the tasks of this visitor, and the one that the address names, if it is here."""
+    if wanted == COLLECTION:  # an address that names it asks for it
+        with contextlib.suppress(TaskError):
+            lab.task(COLLECTION)
+    choices = task_choices(lab, visitor)
+    if wanted is None:
+        return gr.Dropdown(choices=choices)
+    if wanted in [name for _, name in choices]:
+        return gr.Dropdown(choices=choices, value=wanted)
+    gr.Warning(f"The table “{html.escape(wanted[:60])}” is not here any more. Bring it again.")
+    return gr.Dropdown(choices=choices, value=Settings().task)
 
 
 def own_task(lab: Lab, visitor: str, path: str | None, text: str | None, label: str | None) -> Task:

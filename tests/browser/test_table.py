@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import PATIENCE
+from tests.browser.conftest import wait_for_state
 
 Visit = Callable[..., Page]
 
@@ -40,7 +40,7 @@ def chosen_task(page: Page) -> str:
 
 
 def test_a_table_is_looked_at_taken_and_trained_on(visit: Visit, tmp_path: Path) -> None:
-    page = visit()
+    page = visit("steps=10&batch_size=4&rank=2")
     before = page.inner_text("#numbers .counts b")
     drop(page, csv_file(tmp_path, "mine.csv", labels=5))
     report = page.locator("#own-report")
@@ -53,13 +53,9 @@ def test_a_table_is_looked_at_taken_and_trained_on(visit: Visit, tmp_path: Path)
     assert chosen_task(page) == "mine (yours)"
     expect(page.locator("#numbers .counts b")).not_to_have_text(before)
     page.click("#start")
-    expect(page.locator(".status-line")).to_contain_text(re.compile("step|done"), timeout=PATIENCE)
-    page.click("#stop")
-    expect(page.locator(".status-line")).to_contain_text(
-        re.compile("stopped|done"), timeout=PATIENCE
-    )
+    wait_for_state(page, "finished")
     page.reload()
-    expect(page.locator(".status-line")).to_contain_text(re.compile("stopped|done"))
+    wait_for_state(page, "finished")
     expect(page.get_by_label("Task", exact=True)).to_have_value("mine (yours)")
 
 
@@ -122,7 +118,7 @@ def test_another_visitor_does_not_see_it(visit: Visit, tmp_path: Path) -> None:
     mine.click("#own-use")
     expect(mine.locator("#own-report .own-done")).to_be_visible()
     theirs.goto(mine.url)  # the link to the settings names the table
-    expect(theirs.get_by_text("is no longer here. Bring it again.")).to_be_visible()
+    expect(theirs.get_by_text("is not here any more. Bring it again.")).to_be_visible()
     expect(theirs.get_by_label("Task", exact=True)).not_to_have_value("private (yours)")
     theirs.get_by_label("Task", exact=True).click()
     expect(theirs.get_by_role("option").first).to_be_visible()
