@@ -27,9 +27,9 @@ from lora_core.model import GPT
 from lora_core.parameters import ParameterCount, count_parameters
 from lora_core.tasks import Example, Task
 
-# Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.py); LoRA's at most.
+# Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.md); LoRA's at most.
 DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 5e-3, "full": 2e-3, "head": 3e-2}
-_STEADY = 24.0  # scale x rank up to which LoRA's rate holds; beyond, losses were higher
+_STEADY = 24.0  # scale x rank up to which LoRA's rate holds; a guess, a little above 16
 _WATCHES = 50  # how often along a run the watched texts are classified
 _ASK = 0.2  # seconds after which should_stop is asked even within a step or an evaluation
 _RUNAWAY = 4.0  # a smoothed loss so many times the first one will not come back
@@ -240,7 +240,8 @@ def default_learning_rate(method: Method, lora_config: LoRAConfig) -> float:
     A step of Adam moves every entry of B by about the rate, whatever the gradient's size, and the
     layer's output by about rate x scale x rank. With `alpha/rank` that does not contain the rank,
     so one rate serves them all (Schulman et al. 2025, *LoRA Without Regret*, find the same); with
-    the other rules, or a large alpha, the rate falls so that the product stays within bounds.
+    the other rules, or a large alpha, the rate falls so that the product stays within bounds: that
+    part follows from the argument and was not swept.
     """
     rate = DEFAULT_LEARNING_RATES[method]
     if method != "lora":
