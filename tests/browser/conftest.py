@@ -160,7 +160,7 @@ def trained(browser: Browser, server: str) -> Iterator[tuple[Page, Log]]:
     context.set_default_timeout(PATIENCE)
     page, log = context.new_page(), Log()
     log.watch(page)
-    page.goto(f"{server}/?steps=4&batch_size=8&rank=4&seed=3")
+    page.goto(f"{server}/?steps=10&batch_size=8&rank=4&seed=3")
     page.wait_for_selector("#answer tbody tr")
     page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
     page.fill("#text textarea", PINNED)
@@ -176,7 +176,7 @@ def trained(browser: Browser, server: str) -> Iterator[tuple[Page, Log]]:
 @pytest.fixture(scope="session")
 def twin(base: lc.Base) -> lc.Classifier:
     """The classifier that the page's run makes, trained here with the same settings and seed."""
-    settings = lc.LoRAConfig(rank=4), lc.TrainConfig(steps=4, batch_size=8, seed=3)
+    settings = lc.LoRAConfig(rank=4), lc.TrainConfig(steps=10, batch_size=8, seed=3)
     *_, last = lc.fine_tune(base, lc.load_task("sms-spam"), *settings)
     assert isinstance(last, lc.Finished)
     return last.classifier

@@ -158,9 +158,9 @@ def test_a_pinned_text_is_drawn_along_the_run(trained: Trained) -> None:
     expect(page.locator("#pinned-chart h3")).to_contain_text("Pinned: ")
     line = page.locator("#pinned-chart .hint")
     expect(line).to_contain_text("at step 0 to")
-    expect(line).to_contain_text("at step 4")
+    expect(line).to_contain_text("at step 10")
     points = page.locator("#pinned-chart .path").first.get_attribute("points")
-    assert points is not None and len(points.split()) == 5, "every step of the four, and step 0"
+    assert points is not None and len(points.split()) == 11, "every step of the ten, and step 0"
     page.fill(BOX, "another text")
     page.click("#pin")
     expect(line).to_contain_text("“another text” is pinned now. The next run will draw")

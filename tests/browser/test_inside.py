@@ -81,7 +81,7 @@ def test_after_lora(trained: Trained, base: lc.Base, twin: lc.Classifier) -> Non
     ],
 )
 def test_other_methods(visit: Visit, base: lc.Base, method: str, proof: str, layers: str) -> None:
-    page = visit(f"steps=3&batch_size=8&method={method}")
+    page = visit(f"steps=10&batch_size=8&method={method}")
     page.click("#start")
     page.wait_for_selector("#judged h3:visible", timeout=5 * PATIENCE)
     expect(page.locator("#proof .proof-line")).to_contain_text(proof)
