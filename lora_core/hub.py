@@ -181,7 +181,11 @@ def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
     )
 
     # Which library speaks HTTP is theirs to choose, and has changed: its errors are found by name.
-    transport = next(kind for kind in HfHubHTTPError.__mro__ if kind.__name__ == "HTTPError")
+    transport: type[Exception] = next(
+        kind
+        for kind in HfHubHTTPError.__mro__
+        if kind.__name__ == "HTTPError" and issubclass(kind, Exception)
+    )
     try:
         yield
     except GatedRepoError:
