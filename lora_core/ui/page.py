@@ -95,7 +95,7 @@ def _restore(context: Context) -> None:
         [search, context.visitor],
         [context.visitor, *context.controls],
         js="(_, visitor) => [Object.fromEntries(new URLSearchParams(location.search)), visitor]",
-        queue=False,
+        queue=True,  # warnings reach the page over the queue only
         show_progress="hidden",
         api_visibility="private",
     )
