@@ -251,8 +251,8 @@ def test_a_killed_run_goes_on_bit_for_bit(corpus, tmp_path, encoding):
 
 def test_a_checkpoint_of_another_run_is_refused(corpus, tmp_path, encoding):
     tiny_run(corpus, tmp_path / "a", encoding).save(tmp_path / "a")
-    other = tiny_run(corpus, tmp_path / "b", encoding, other_lr=1e-2)
-    with pytest.raises(PretrainingError, match=r"other_lr was 0\.003 and is now 0\.01"):
+    other = tiny_run(corpus, tmp_path / "b", encoding, other_lr=2e-2)
+    with pytest.raises(PretrainingError, match=r"other_lr was 0\.01 and is now 0\.02"):
         other.resume(tmp_path / "a" / CHECKPOINT)
     longer = tiny_run(corpus, tmp_path / "c", encoding, tokens=99 * 256)
     longer.resume(tmp_path / "a" / CHECKPOINT)  # how long a run lasts may change

@@ -53,11 +53,11 @@ class Settings:
     batch_tokens: int = 4096  # a step, over all processes
     micro_rows: int = 8  # windows at once in memory
     matrix_lr: float = 0.02
-    other_lr: float = 3e-3
+    other_lr: float = 1e-2
     weight_decay: float = 0.0
     matrix_rule: str = "muon"  # or "adamw"
     warmup_tokens: int = 100_000
-    decay: float = 0.5  # the last share of the run, in which the learning rate falls to zero
+    decay: float = 0.6  # the last share of the run, in which the learning rate falls to zero
     average: float = 0.995  # of the running mean of the weights, a step
     clip: float = 1.0  # largest norm of the gradient
     seed: int = 0

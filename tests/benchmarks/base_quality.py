@@ -66,12 +66,10 @@ def language(shared: Path) -> None:
             nats = kneser_ney(train, ids, order, base.tokenizer.n_vocab)
             value = bits_per_byte(nats, len(ids) - 1, len(ids) - 1, size)
             print(f"| {order}-gram (Kneser-Ney) of the same tokens, whole corpus | {value:.3f} |")
-    for stride in (context, context // 2):
+    for stride, how in ((context, "side by side"), (context // 2, "overlapping by half")):
         nats, tokens = summed_loss(weights, base.config, ids, stride)
         value = bits_per_byte(nats, tokens, len(ids) - 1, size)
-        print(
-            f"| **bundled base**, at least {context - stride} tokens of context | **{value:.4f}** |"
-        )
+        print(f"| **bundled base**, windows {how} | **{value:.4f}** |", flush=True)
 
 
 def kneser_ney(train: NDArray[np.int64], text: NDArray[np.int64], order: int, vocab: int) -> float:
