@@ -216,7 +216,12 @@
             node("td", { class: trained === "0" ? "none" : "trainable-ink" }, trained))));
     }
 
-    draw((value) => { data = value; update(); });
+    draw((value) => {
+      // Settings that cannot be used: say why, and leave the numbers of the last ones that can.
+      if (value.problem) { say(warning, value.problem); warning.hidden = false; return; }
+      data = value;
+      update();
+    });
     on("rank", update);
   });
 })();
