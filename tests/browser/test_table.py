@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import wait_for_state
 
@@ -112,14 +112,19 @@ def test_nothing_in_a_table_is_run_or_read_as_html(visit: Visit, tmp_path: Path)
     assert page.locator("#own img").count() == 0
 
 
-def test_another_visitor_does_not_see_it(visit: Visit, tmp_path: Path) -> None:
-    mine, theirs = visit(), visit()
+def test_another_visitor_does_not_see_it(visit: Visit, browser: Browser, tmp_path: Path) -> None:
+    mine = visit()
     drop(mine, csv_file(tmp_path, "private.csv"))
     mine.click("#own-use")
     expect(mine.locator("#own-report .own-done")).to_be_visible()
-    theirs.goto(mine.url)  # the link to the settings names the table
+    expect(mine).to_have_url(re.compile("task=private"))
+    context = browser.new_context()
+    theirs = context.new_page()
+    theirs.goto(mine.url, wait_until="commit")  # the link to the settings names the table
     expect(theirs.get_by_text("is not here any more. Bring it again.")).to_be_visible()
-    expect(theirs.get_by_label("Task", exact=True)).not_to_have_value("private (yours)")
-    theirs.get_by_label("Task", exact=True).click()
+    task = theirs.get_by_label("Task", exact=True)
+    expect(task).not_to_have_value("private (yours)")
+    task.click()
     expect(theirs.get_by_role("option").first).to_be_visible()
     assert "private" not in " ".join(theirs.get_by_role("option").all_inner_texts())
+    context.close()
