@@ -85,8 +85,10 @@ def _restore(context: Context) -> None:
         if known:
             try:
                 values = Settings.from_query(known).values()
+                _check_sliders(context.controls, values)
             except ConfigError as error:
                 gr.Warning(f"{error} The defaults are used instead.")
+                values = [None, *[gr.skip()] * (len(context.controls) - 1)]
         values[0] = own_table.offered(context.lab, visitor or "", values[0])  # the task
         return [visitor or new_visitor(), *values]
 
@@ -99,6 +101,16 @@ def _restore(context: Context) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def _check_sliders(controls: list[gr.Component], values: list[Any]) -> None:
+    """Raise `ConfigError` for a value that a slider cannot hold: Gradio refuses its events."""
+    for control, value in zip(controls, values, strict=True):
+        if isinstance(control, gr.Slider) and not control.minimum <= value <= control.maximum:
+            raise ConfigError(
+                f"The address asks for {value:g} where '{control.label}' goes from "
+                f"{control.minimum:g} to {control.maximum:g}."
+            )
 
 
 def launch_options() -> dict[str, Any]:
