@@ -88,7 +88,7 @@
     const tabs = node("div", { class: "chips", role: "group", "aria-label": "Which program" });
     const note = node("p", { class: "hint" });
     const code = node("code");
-    const block = node("pre", { tabindex: "0", role: "region", "aria-label": "Program" }, code);
+    const block = node("pre", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Program" }, code);
     const copy = node("button", { type: "button", class: "chip-plain", onclick: async () => {
       const done = await clip(code.textContent);
       copy.textContent = done ? "Copied" : "Select it and copy";
