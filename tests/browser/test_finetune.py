@@ -74,7 +74,7 @@ def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
 
 
 def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> None:
-    page = visit("steps=400&batch_size=2&rank=2")
+    page = visit("steps=1000&batch_size=16&rank=2")
     page.click("#start")
     wait_for_state(page, "running")
     page.wait_for_function(
@@ -94,7 +94,7 @@ def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> Non
 
 
 def test_stop_acts_at_once(visit: Visit) -> None:
-    page = visit("steps=1000&batch_size=2&rank=2")
+    page = visit("steps=1000&batch_size=16&rank=2")
     page.click("#start")
     page.wait_for_function(
         "document.querySelector('#status .status-line').textContent.includes('tokens/s')",
@@ -166,9 +166,12 @@ def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
 
 
 def test_a_run_that_cannot_start_says_why(visit: Visit) -> None:
-    page = visit("steps=5000")
+    page = visit()
+    page.get_by_role("button", name="More settings").click()
+    page.get_by_label("Seed").fill("-5")
+    page.get_by_label("Seed").blur()
     page.click("#start")
-    expect(page.get_by_text("more than this server's")).to_be_visible()
+    expect(page.get_by_test_id("toast-body").first).to_contain_text("seed must be")
 
 
 def test_a_run_away_is_told_in_words(visit: Visit) -> None:
