@@ -117,7 +117,7 @@
     const line = node("p", { class: "hint spoken", role: "status" });
     const bars = node("div", { class: "bars", "aria-hidden": "true" });
     const ends = node("div", { class: "bar-ends", "aria-hidden": "true" });
-    const spectrum = node("figure", { role: "img", class: "spectrum" }, bars, ends);
+    const spectrum = node("figure", { role: "img", class: "spectrum", "aria-label": "Singular values of a change: none before training." }, bars, ends);
     const canvas = node("canvas", { "aria-hidden": "true" });
     const rows = node("span", { class: "axis rows" });
     const columns = node("span", { class: "axis columns" });

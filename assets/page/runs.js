@@ -2,7 +2,7 @@
 (() => {
   const { define, node, colour, layout, plotOptions, tint } = LoraLab;
 
-  define("runs", ({ element, props, draw }) => {
+  define("runs", ({ element, draw, trigger }) => {
     let rows = [];
     let columns = [];
     let order = { key: null, down: true };
@@ -43,7 +43,7 @@
           const content = row.pick
             ? node("button", { type: "button", class: "pick", "data-row": row.id,
                 "aria-pressed": String(row.picked), title: "Show this run in steps 3 to 5",
-                onclick: () => { props.value = { ...props.value, pick: row.id }; } }, text)
+                onclick: () => trigger("select", { id: row.id }) }, text)
             : node("span", { "data-row": row.id }, text);
           const cell = node("th", { scope: "row" }, node("i", { class: "dot", "aria-hidden": "true" }), content);
           if (row.colour !== null) cell.style.setProperty("--line", `var(--run-${row.colour})`);

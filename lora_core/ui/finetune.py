@@ -107,9 +107,12 @@ def build(context: Context, table: gr.HTML, scatter: gr.HTML) -> None:
     context.visitor.change(watch, context.visitor, outputs, trigger_mode="multiple", **private)
 
     def pick(visitor: str, event: gr.EventData) -> str:
-        return lab.registry.get(visitor, str(event._data["id"])).id
+        try:
+            return lab.registry.get(visitor, str(event._data["id"])).id
+        except RunError as error:
+            raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
-    table.select(in_words(pick), context.visitor, context.ready, queue=False, **private)
+    table.select(pick, context.visitor, context.ready, queue=False, **private)
     context.ready.change(None, context.ready, None, js="(id) => { LoraLab.emit('ready', id); }")
 
 

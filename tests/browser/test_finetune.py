@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -90,7 +91,10 @@ def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> Non
     wait_for_state(other, "stopped")
     assert other.input_value("#ready textarea, #ready input"), "a stopped run is usable"
     steps = drawn(other)["raw"][0]
-    assert steps == list(range(1, len(steps) + 1)), "no point was lost"
+    # A long curve is thinned evenly: every second, fourth ... step, and none of those is lost.
+    gap = steps[1] - steps[0]
+    assert steps[0] <= gap and gap in (1, 2, 4, 8)
+    assert all(after - before <= gap for before, after in pairwise(steps))
 
 
 def test_stop_acts_at_once(visit: Visit) -> None:
