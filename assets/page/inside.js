@@ -124,7 +124,7 @@
     const low = node("span", {});
     const high = node("span", {});
     const ramp = node("i", {});
-    const map = node("figure", { role: "img", class: "map" },
+    const map = node("figure", { role: "img", class: "map", "aria-label": "Heat map of a change: none before training." },
       node("div", { class: "canvas-frame" }, rows, canvas, columns),
       node("figcaption", { class: "ramp" }, low, ramp, high));
     const mapLine = node("p", { class: "hint" });

@@ -2,8 +2,9 @@
 (() => {
   const { define, node, colour, layout, plotOptions, tint } = LoraLab;
 
-  define("runs", ({ element, draw, trigger }) => {
+  define("runs", ({ element, draw, trigger, on }) => {
     let rows = [];
+    let shown = ""; // the run of steps 3 to 5
     let columns = [];
     let order = { key: null, down: true };
     const head = node("tr");
@@ -42,17 +43,19 @@
           if (i > 0) return node("td", { class: number ? "number" : null }, text);
           const content = row.pick
             ? node("button", { type: "button", class: "pick", "data-row": row.id,
-                "aria-pressed": String(row.picked), title: "Show this run in steps 3 to 5",
+                "aria-pressed": String(row.id === shown), title: "Show this run in steps 3 to 5",
                 onclick: () => trigger("select", { id: row.id }) }, text)
             : node("span", { "data-row": row.id }, text);
           const cell = node("th", { scope: "row" }, node("i", { class: "dot", "aria-hidden": "true" }), content);
           if (row.colour !== null) cell.style.setProperty("--line", `var(--run-${row.colour})`);
           return cell;
         });
-        return node("tr", { class: [row.picked && "picked", row.planned && "planned"].filter(Boolean).join(" ") || null }, ...cells);
+        return node("tr", { class: [row.id === shown && "picked", row.planned && "planned"].filter(Boolean).join(" ") || null }, ...cells);
       }));
       if (focused) body.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
     }
+
+    on("ready", (id) => { shown = id; render(); });
 
     draw((value) => {
       const key = JSON.stringify(value.rows);

@@ -199,7 +199,6 @@ def _more(default: Settings) -> dict[str, gr.Component]:
         seed = gr.Number(
             value=default.seed,
             precision=0,
-            minimum=0,
             label="Seed",
             info="The same seed gives the same run.",
             min_width=220,
