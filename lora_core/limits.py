@@ -43,7 +43,7 @@ class Limits:
     max_rows: int = _cap(50_000, "rows of a visitor's table")
     max_columns: int = _cap(200, "columns of a visitor's table")
     unpacked_mb: int = _cap(20, "megabytes that a visitor's XLSX or Parquet table may unpack to")
-    upload_mb: int = _cap(5, "megabytes of one uploaded file")
+    upload_mb: int = _cap(20, "megabytes of one uploaded file")
     run_mb: int = _cap(1500, "megabytes that one run may need while it trains")
     waiting_a_visitor: int = _cap(10, "runs of one visitor that wait")
     waiting_in_all: int = _cap(120, "runs of all visitors that wait")

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 import lora_core as lc
 from lora_core.config import HEAD, TARGETS
-from lora_core.runs import Registry, new_visitor
+from lora_core.limits import Limits
+from lora_core.runs import Registry, RunError, new_visitor
 from lora_core.ui import words
 from lora_core.ui.adapt import RANKS, describe
 from lora_core.ui.compare import SWEEP_RANKS, compare, majority, settings_of, sweep_of
 from lora_core.ui.context import Lab
 from lora_core.ui.curves import MAX_POINTS, Curve, names
 from lora_core.ui.drawing import HAIR, HEIGHT, SIDE, WIDTH, draw
-from lora_core.ui.finetune import View, baseline
+from lora_core.ui.finetune import View, baseline, queue_runs
 from lora_core.ui.head import Head
 from lora_core.ui.settings import Settings
 from lora_core.ui.theme import COLOURS, RUN_COLOURS
@@ -252,3 +253,11 @@ def test_head_replaces_gradios_social_tags() -> None:
     assert "Gradio" not in made and "a &amp; b" in made
     assert 'content="http://example.org/lab/s.png"' in made and "<style>p{}</style></head>" in made
     assert head.rewrite(b"", "http://example.org/") == b""
+
+
+def test_a_sweep_is_queued_whole_or_not_at_all() -> None:
+    with Registry(Limits(waiting_a_visitor=2), workers=1) as registry:
+        visitor = new_visitor()
+        with pytest.raises(RunError, match="runs waiting"):
+            queue_runs(Lab(registry), visitor, "", sweep_of(Settings(steps=10)))
+        assert registry.runs(visitor) == []

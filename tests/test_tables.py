@@ -155,7 +155,7 @@ BAD: list[tuple[str, bytes | str, str]] = [
     ("long.csv", delimited([(f"text {i}", "ab"[i % 2]) for i in range(50_001)]), "50,000 rows"),
     ("long.parquet", parquet({"text": ["x"] * 50_001, "label": ["y"] * 50_001}), "50,000 rows"),
     ("long.jsonl", "{}\n" * 50_001, "50,000 rows"),
-    ("large.csv", "text,label\n" + "x,y\n" * 1_500_000, "at most 5 MB"),
+    ("large.csv", "text,label\n" + "x,y\n" * 5_500_000, "at most 20 MB"),
     ("broken.jsonl", json_lines(objects()) + '{"text": "half', "Line 29"),
     ("numbers.jsonl", "1\n2\n3\n", "Line 1 is not an object"),
     ("lists.jsonl", '["a", "b"]\n["c", "d"]\n', "not valid JSON"),

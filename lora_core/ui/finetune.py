@@ -53,10 +53,10 @@ def build(context: Context, table: gr.HTML, scatter: gr.HTML) -> None:
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
     def submit(visitor: str, pinned: str, *values: Any) -> str:
-        return _submit(lab, visitor, pinned, [Settings.from_values(*values)])
+        return queue_runs(lab, visitor, pinned, [Settings.from_values(*values)])
 
     def submit_sweep(visitor: str, pinned: str, *values: Any) -> str:
-        return _submit(lab, visitor, pinned, sweep_of(Settings.from_values(*values)))
+        return queue_runs(lab, visitor, pinned, sweep_of(Settings.from_values(*values)))
 
     for button, function in ((start, submit), (sweep, submit_sweep)):
         button.click(
@@ -129,14 +129,21 @@ def in_words(function: Callable[P, R]) -> Callable[P, R]:
     return wrapped
 
 
-def _submit(lab: Lab, visitor: str, pinned: str, wanted: list[Settings]) -> str:
+def queue_runs(lab: Lab, visitor: str, pinned: str, wanted: list[Settings]) -> str:
     """Queue the runs, all or none; the id of the last one."""
     prepared = [
         (lab.base(s.base), lab.task(s.task, visitor), s.lora_config(), s.train_config())
         for s in wanted
     ]
     texts = (pinned,) if pinned and pinned.strip() else ()
-    runs = [lab.registry.submit(visitor, *what, watch_texts=texts) for what in prepared]
+    runs: list[Run] = []
+    try:
+        for what in prepared:
+            runs.append(lab.registry.submit(visitor, *what, watch_texts=texts))
+    except RunError:
+        for run in reversed(runs):  # half a sweep would be something nobody asked for
+            lab.registry.remove(visitor, run.id)
+        raise
     return runs[-1].id
 
 
