@@ -40,6 +40,7 @@ from lora_core.pretraining.network import (
     working_weights,
 )
 from lora_core.pretraining.optimizer import MuonAdamW, orthogonalise
+from lora_core.pretraining.summary import AHEAD, BACK, Summary
 from lora_core.pretraining.trainer import CHECKPOINT, Settings, Trainer
 from lora_core.tokenizer import load_encoding
 
@@ -145,6 +146,41 @@ def test_adamw_part_equals_torch():
         theirs.step()
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
+
+
+def test_a_summary_is_the_bag_of_the_document_around():
+    corpus = np.repeat(np.arange(50, dtype=np.uint16), np.arange(1, 51))
+    summary = Summary(corpus, vocabulary=50, width=4)
+    assert (summary.weights[:-1].diff() < 0).all()  # the rarer, the more
+    tokens = torch.randint(0, 50, (3, 120), generator=torch.Generator().manual_seed(0))
+    positions = summary.positions(120, seed=5)
+    bags = summary.targets(tokens, positions)
+    assert bags.shape == (3, 15, 50)
+    for row, (ids, place) in enumerate(itertools.product(tokens.tolist(), positions.tolist())):
+        wanted = torch.zeros(50)
+        near = range(max(0, place - BACK + 1), min(120, place + AHEAD + 1))
+        document = [ids[: i + 1].count(49) for i in range(120)]
+        for i in near:
+            if document[i] == document[place]:
+                wanted[ids[i]] += summary.weights[ids[i]]
+        bag = bags.flatten(0, 1)[row]
+        torch.testing.assert_close(bag, wanted / wanted.sum().clamp_min(1e-6))
+
+
+def test_the_second_aim_is_learned_and_can_be_taken_up_on_the_way(corpus, tmp_path, encoding):
+    first = tiny_run(corpus, tmp_path, encoding, summary=0.0, tokens=60 * 256)
+    first.run(tmp_path, stop_at=4, quiet=True)
+    later = tiny_run(corpus, tmp_path, encoding, summary=2.0, tokens=60 * 256)
+    later.resume(tmp_path / CHECKPOINT)
+    later.train_step()
+    begin = later.progress.summary_loss
+    assert begin == pytest.approx(np.log(TINY.vocab_size), rel=0.01)  # its matrix is zero
+    later.run(tmp_path, quiet=True)
+    assert later.progress.summary_loss < 0.9 * begin
+    again = tiny_run(corpus, tmp_path, encoding, summary=2.0, tokens=60 * 256)
+    again.resume(tmp_path / CHECKPOINT)
+    assert torch.equal(again.summary.matrix, later.summary.matrix)
+    assert again.progress == later.progress
 
 
 def test_learning_rate_rises_holds_and_falls_to_zero():

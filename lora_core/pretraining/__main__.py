@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--matrix-rule", choices=("muon", "adamw"), default="muon", help="for the matrices")
     add("--weight-decay", type=float, default=recipe["weight_decay"], help="of the matrices")
     add("--decay", type=float, default=recipe["decay"], help="share of the run with falling rate")
+    add("--summary", type=float, default=recipe["summary"], help="its weight (%(default)s)")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
     add("--no-compile", action="store_true", help="do not fuse elementwise steps with a compiler")
@@ -163,6 +164,7 @@ def report(
         "steps": trainer.progress.step,
         "training_seconds": round(trainer.progress.seconds, 1),
         "train_loss": trainer.progress.loss,
+        "summary_loss": trainer.progress.summary_loss,
         "device": str(trainer.device.device),
         "format": trainer.device.format,
         "log": trainer.progress.log,
@@ -194,6 +196,7 @@ def make_settings(options: argparse.Namespace, vocabulary: int) -> Settings:
         matrix_rule=options.matrix_rule,
         weight_decay=options.weight_decay,
         decay=options.decay,
+        summary=options.summary,
         seed=options.seed,
     )
 

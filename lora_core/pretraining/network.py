@@ -73,8 +73,13 @@ def language_loss(
     weights: Weights, config: GPTConfig, tokens: Tensor, targets: Tensor, scale: float
 ) -> Tensor:
     """`scale` times the summed cross-entropy, in nats, of `targets` (batch, length)."""
-    states = hidden_states(weights, config, tokens).flatten(0, 1)
-    return TiedLoss.apply(states, weights["token_embedding.weight"], targets.flatten(), scale)  # type: ignore[no-untyped-call]
+    return next_token_loss(weights, hidden_states(weights, config, tokens), targets, scale)
+
+
+def next_token_loss(weights: Weights, states: Tensor, targets: Tensor, scale: float) -> Tensor:
+    """The same from the states (batch, length, emb) that `hidden_states` gave."""
+    embedding = weights["token_embedding.weight"]
+    return TiedLoss.apply(states.flatten(0, 1), embedding, targets.flatten(), scale)  # type: ignore[no-untyped-call]
 
 
 def hidden_states(weights: Weights, config: GPTConfig, tokens: Tensor) -> Tensor:

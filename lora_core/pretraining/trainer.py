@@ -33,20 +33,24 @@ from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows
 from lora_core.pretraining.measure import Validation, bits_per_byte, summed_loss
 from lora_core.pretraining.network import (
+    Weights,
     add_gradients,
-    language_loss,
+    hidden_states,
     language_model,
+    next_token_loss,
     working_weights,
 )
 from lora_core.pretraining.optimizer import MuonAdamW
+from lora_core.pretraining.summary import Summary
 
 CHECKPOINT = "checkpoint.safetensors"
+CHANGEABLE = ("tokens", "decay", "summary", "micro_rows")
 _QUICK_TOKENS = 65_536  # of the validation file, looked at along the run
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a run is made of. A resumed run may change `tokens` and `decay`, nothing else."""
+    """What a run is made of. A resumed run may change the ones in `CHANGEABLE`, nothing else."""
 
     model: GPTConfig
     tokens: int  # to train on, counted with repetitions
@@ -60,6 +64,7 @@ class Settings:
     decay: float = 0.6  # the last share of the run, in which the learning rate falls to zero
     average: float = 0.995  # of the running mean of the weights, a step
     clip: float = 1.0  # largest norm of the gradient
+    summary: float = 2.0  # weight of the second aim (`summary.py`); 0: the next token alone
     seed: int = 0
 
     @property
@@ -90,7 +95,8 @@ class Progress:
 
     step: int = 0
     seconds: float = 0.0  # of training, without preparation and evaluation
-    loss: float = 0.0  # smoothed, nats a token
+    loss: float = 0.0  # of the next token; smoothed, nats a token
+    summary_loss: float = 0.0  # smoothed, nats
     log: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -130,8 +136,15 @@ class Trainer:
                 "processes: choose another --batch-tokens."
             )
         self.model: GPT = language_model(settings.model, settings.seed).to(device.device)
+        self.summary: Summary | None = None
+        named = list(self.model.named_parameters())
+        if settings.summary:
+            vocabulary, width = settings.model.vocab_size, settings.model.emb_dim
+            self.summary = Summary(windows.tokens, vocabulary, width).to(device.device)
+            named.append(("summary", self.summary.matrix))
+        self.parameters = [parameter for _, parameter in named]
         self.optimizer = MuonAdamW(
-            self.model.named_parameters(),
+            named,
             matrix_lr=settings.matrix_lr,
             other_lr=settings.other_lr,
             weight_decay=settings.weight_decay,
@@ -145,33 +158,54 @@ class Trainer:
         settings, step = self.settings, self.progress.step
         inputs, targets = self.windows.batch(step, settings.rows, self.group.rank, self.group.world)
         weights = working_weights(self.model, self.device.dtype)
-        for parameter in self.model.parameters():
+        for parameter in self.parameters:
             parameter.grad = None
-        loss = torch.zeros((), device=self.device.device)
+        losses = torch.zeros(2, device=self.device.device)  # of the next token, of the summary
         for start in range(0, inputs.shape[0], settings.micro_rows):
             part = slice(start, start + settings.micro_rows)
             x, y = inputs[part].to(self.device.device), targets[part].to(self.device.device)
-            piece = language_loss(weights, settings.model, x, y, 1.0 / settings.tokens_a_step)
-            add_gradients(self.model, weights, torch.autograd.grad(piece, list(weights.values())))
-            loss += piece.detach()
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        self.group.add_up([*gradients, loss])
-        value = loss.item()
+            losses += self._add_gradients(weights, x, y)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.group.add_up([*gradients, losses])
+        value, about = losses.tolist()
         if not math.isfinite(value):
             raise PretrainingError(
                 f"The loss became {value} at step {step + 1}: the learning rate is too high. "
                 "Start again with a lower one; the last checkpoint is from before."
             )
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip)
+        torch.nn.utils.clip_grad_norm_(self.parameters, settings.clip)
         self.optimizer.step(settings.lr_share(step))
         with torch.no_grad():
             # A young run's mean would still hold the random start: let it forget faster.
             keep = min(settings.average, (step + 1) / (step + 10))
             own = [p.detach() for p in self.model.parameters()]
             torch._foreach_lerp_(list(self.mean.values()), own, 1.0 - keep)
-        self.progress.step += 1
-        self.progress.loss = value if step == 0 else 0.97 * self.progress.loss + 0.03 * value
-        return value
+        progress = self.progress
+        progress.step += 1
+        progress.loss = value if step == 0 else 0.97 * progress.loss + 0.03 * value
+        known = progress.summary_loss > 0
+        progress.summary_loss = 0.97 * progress.summary_loss + 0.03 * about if known else about
+        return float(value)
+
+    def _add_gradients(self, weights: Weights, tokens: Tensor, targets: Tensor) -> Tensor:
+        """Add the gradients of a part of the batch; (2,) its shares of the two losses."""
+        settings, size = self.settings, self.settings.tokens_a_step
+        states = hidden_states(weights, settings.model, tokens)
+        language = next_token_loss(weights, states, targets, 1.0 / size)
+        if self.summary is None:
+            gradients = list(torch.autograd.grad(language, list(weights.values())))
+            about = torch.zeros_like(language)
+        else:
+            own = self.summary.matrix
+            matrix = own.detach().to(self.device.dtype).requires_grad_()
+            positions = self.summary.positions(tokens.shape[1], self.progress.step)
+            share = 1.0 / (size // tokens.shape[1] * len(positions))
+            about = self.summary.loss(matrix, states, tokens, positions, share)
+            total = language + settings.summary * about
+            *gradients, last = torch.autograd.grad(total, [*weights.values(), matrix])
+            own.grad = last.float() if own.grad is None else own.grad + last
+        add_gradients(self.model, weights, tuple(gradients))
+        return torch.stack([language.detach(), about.detach()])
 
     def run(
         self,
@@ -202,7 +236,12 @@ class Trainer:
                 progress.seconds += time.perf_counter() - begin
                 bar.update(size)
                 share = settings.lr_share(progress.step)
-                bar.set_postfix(loss=f"{progress.loss:.3f}", lr=f"{share:.2f}", refresh=False)
+                bar.set_postfix(
+                    loss=f"{progress.loss:.3f}",
+                    summary=f"{progress.summary_loss:.3f}",
+                    lr=f"{share:.2f}",
+                    refresh=False,
+                )
                 last = progress.step == end
                 due = last or progress.step % evaluate_every == 0
                 if validation and due and self.group.first:
@@ -218,6 +257,7 @@ class Trainer:
             "tokens": self.progress.step * self.settings.tokens_a_step,
             "seconds": round(self.progress.seconds, 1),
             "train_loss": round(self.progress.loss, 4),
+            "summary_loss": round(self.progress.summary_loss, 4),
         }
         for name, model in (("bits_per_byte", self.model), ("mean_bits_per_byte", self.averaged())):
             entry[name] = round(self.measure(model, validation, limit=_QUICK_TOKENS), 4)
@@ -243,6 +283,8 @@ class Trainer:
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"model.{n}", p.detach()) for n, p in self.model.named_parameters())
+        if self.summary is not None:
+            yield "summary", self.summary.matrix.detach()
         yield from ((f"mean.{n}", t) for n, t in self.mean.items())
         yield from ((f"optimizer.{n}", t) for n, t in self.optimizer.state().items())
 
@@ -274,8 +316,11 @@ class Trainer:
                 notes = file.metadata() or {}
                 kept, progress = json.loads(notes["settings"]), json.loads(notes["progress"])
                 self._check(path, kept)
+                there = set(file.keys())
+                begins = "summary" not in there  # the second aim may be taken up on the way
                 for name, tensor in self._tensors():
-                    tensor.copy_(file.get_tensor(name))
+                    if not (begins and name.endswith("summary")):
+                        tensor.copy_(file.get_tensor(name))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise PretrainingError(
                 f"{path} is not a complete checkpoint of this program ({error}): delete it, or "
@@ -289,7 +334,7 @@ class Trainer:
         changed = [
             f"{key} was {kept.get(key)!r} and is now {now[key]!r}"
             for key in now
-            if key not in ("tokens", "decay", "micro_rows") and kept.get(key) != now[key]
+            if key not in CHANGEABLE and kept.get(key) != now[key]
         ]
         if changed:
             raise PretrainingError(
