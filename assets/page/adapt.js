@@ -2,7 +2,7 @@
 // Every number shown was computed by the server for every notch; here they are only looked up, so
 // that a moved slider is answered at once.
 (() => {
-  const { define, node, say, emit, state } = LoraLab;
+  const { define, node, say, emit, state, preset } = LoraLab;
   const SVG = "http://www.w3.org/2000/svg";
 
   function svg(tag, attributes = {}, text = null) {
@@ -63,7 +63,7 @@
       if (state[props.name] !== value) emit(props.name, value);
     });
     on("method", (method) => {
-      input.disabled = method !== "lora";
+      input.disabled = method !== "lora" || preset("lock").includes(props.name);
       element.classList.toggle("off", input.disabled);
     });
   });

@@ -104,11 +104,24 @@ window.LoraLab ??= (() => {
     if (element.textContent !== text) element.textContent = text;
   }
 
+  /** A teacher's link: `lock=rank,alpha` fixes settings, `hide=method,inside` hides them or panels. */
+  function preset(kind) {
+    const asked = new URLSearchParams(location.search).get(kind) ?? "";
+    return asked.split(",").filter((name) => /^[a-z_]+$/.test(name));
+  }
+
+  function hideAsked() {
+    const names = preset("hide");
+    if (!names.length) return;
+    const rules = names.map((name) => `.set-${name}, #${name}:is(.card, .fold, button)`);
+    document.head.append(node("style", {}, `${rules.join(", ")} { display: none !important; }`));
+  }
+
   /** Put the settings into the address; what is not ours (the theme, for instance) stays. */
   function setAddress(query) {
     const kept = new URLSearchParams();
     for (const [name, value] of new URLSearchParams(location.search))
-      if (name.startsWith("__") || name === "view") kept.append(name, value);
+      if (name.startsWith("__") || ["view", "lock", "hide"].includes(name)) kept.append(name, value);
     const ours = new URLSearchParams(query ?? "");
     for (const [name, value] of kept) ours.append(name, value);
     const text = ours.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
@@ -143,11 +156,12 @@ window.LoraLab ??= (() => {
   }
 
   restoreTheme();
+  hideAsked();
   new MutationObserver(() => emit("theme", isDark()))
     .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
   return {
     define, mount, on, emit, state, colour, tint, layout, plotOptions, node, say, setAddress,
-    copyLink, toggleTheme, isDark, isStill,
+    copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

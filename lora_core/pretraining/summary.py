@@ -1,9 +1,9 @@
-"""A second aim of pretraining: the state at a token also sums up the document around it.
+"""A second aim of pretraining: the state at a token also sums up the document so far.
 
 Predicting the next token asks the last state of a text about grammar; a classifier asks the same
 state what the text was about. So at a share of the positions the state, through a matrix of its own
-that is thrown away in the end, also predicts which tokens stand in the document up to there and a
-little beyond, the rare ones with more weight. The loss is a cross-entropy against that bag of
+that is thrown away in the end, also predicts which tokens stand in the document up to there, the rare
+ones with more weight. The loss is a cross-entropy against that bag of
 tokens, as in paragraph vectors (Le and Mikolov 2014, PV-DBOW), learned by a network that reads.
 """
 
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Generator, Tensor, nn
 
-BACK, AHEAD = 64, 24  # tokens of the document that a state sums up
+BACK = 64  # tokens of the document that a state sums up
 EVERY = 8  # one of so many positions is asked
 _HALF = 3e-4  # a token of this frequency weighs half (Arora et al. 2017, smooth inverse frequency)
 _COUNTED = 20_000_000  # tokens of the corpus from which frequencies are taken
@@ -46,18 +46,17 @@ class Summary:
     def targets(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """tokens (batch, length), positions (n,) -> (batch, n, vocab): each row adds up to 1.
 
-        A row holds the document's own tokens from `BACK` - 1 before its position to `AHEAD` after
-        it, inside the window. It is all zero where they weigh nothing.
+        A row holds the last `BACK` tokens up to its position that belong to the same document and
+        window. It is all zero where they weigh nothing.
         """
-        batch, length = tokens.shape
-        places = positions[:, None] + torch.arange(1 - BACK, AHEAD + 1, device=tokens.device)
-        inside = (places >= 0) & (places < length)  # (n, reach)
-        places = places.clamp(0, length - 1)
-        ids = tokens[:, places]  # (batch, n, reach)
+        places = positions[:, None] + torch.arange(1 - BACK, 1, device=tokens.device)
+        inside = places >= 0  # (n, BACK)
+        places = places.clamp_min(0)
+        ids = tokens[:, places]  # (batch, n, BACK)
         document = (tokens == len(self.weights) - 1).cumsum(1)  # counts the ends before
         same = document[:, places] == document[:, positions][..., None]
         share = self.weights[ids] * (same & inside)
-        bag = tokens.new_zeros(batch, len(positions), len(self.weights), dtype=torch.float32)
+        bag = tokens.new_zeros(len(tokens), len(positions), len(self.weights), dtype=torch.float32)
         bag.scatter_add_(2, ids, share)
         return bag / bag.sum(-1, keepdim=True).clamp_min(1e-6)
 

@@ -108,6 +108,9 @@ def build(context: Context) -> None:
         rest["seed"],
     ]
 
+    for name, control in zip(Settings.names(), context.controls, strict=True):
+        control.elem_classes = [*(control.elem_classes or []), f"set-{name}"]  # for presets
+
     def changed(visitor: str, *values: Any) -> list[Any]:
         """New numbers and a new address for the settings that the controls show."""
         try:

@@ -18,6 +18,7 @@ from lora_core.ui.settings import Settings
 from lora_core.ui.theme import theme
 
 TITLE = "LoRA Lab"
+_QUERY = "Object.fromEntries(new URLSearchParams(location.search))"
 # Fixed, or a restarted server could not read what the browser kept. Not a secret: the token in it
 # is one by itself.
 _STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"
@@ -63,9 +64,10 @@ def build_page(registry: Registry) -> gr.Blocks:
             gr.HTML(words.fold("take"), apply_default_css=False)
         _restore(context)
         reset.click(
-            lambda: Settings().values(),
-            None,
+            _defaults,
+            [gr.JSON(visible="hidden"), *context.controls],
             context.controls,
+            js=f"(_, ...values) => [{_QUERY}, ...values]",
             queue=False,
             show_progress="hidden",
             api_visibility="private",
@@ -73,6 +75,19 @@ def build_page(registry: Registry) -> gr.Blocks:
         copy.click(None, None, None, js="() => { LoraLab.copyLink('copy'); }")
         theme_switch.click(None, None, None, js="() => { LoraLab.toggleTheme(); }")
     return page
+
+
+def locked(query: dict[str, Any] | None) -> list[str]:
+    """The settings that an address fixes: `lock=rank,alpha`. Others in the list are ignored."""
+    asked = str((query or {}).get("lock", "")).split(",")
+    return [name for name in Settings.names() if name in asked]
+
+
+def _defaults(query: dict[str, Any] | None, *values: Any) -> list[Any]:
+    """The defaults, but for what the address fixes."""
+    kept = locked(query)
+    pairs = zip(Settings.names(), Settings().values(), values, strict=True)
+    return [gr.skip() if name in kept else default for name, default, _ in pairs]
 
 
 def _restore(context: Context) -> None:
@@ -89,14 +104,19 @@ def _restore(context: Context) -> None:
             except ConfigError as error:
                 gr.Warning(f"{error} The defaults are used instead.")
                 values = [None, *[gr.skip()] * (len(context.controls) - 1)]
-        values[0] = own_table.offered(context.lab, visitor or "", values[0])  # the task
+        fixed = locked(query)
+        for index, name in enumerate(Settings.names()):
+            if name in fixed and name not in ("task", "rank", "alpha"):  # these two fix themselves
+                value = {} if isinstance(values[index], dict) else {"value": values[index]}
+                values[index] = gr.update(interactive=False, **value)
+        values[0] = own_table.offered(context.lab, visitor or "", values[0], fixed="task" in fixed)
         return [visitor or new_visitor(), *values]
 
     context.page.load(
         restore,
         [search, context.visitor],
         [context.visitor, *context.controls],
-        js="(_, visitor) => [Object.fromEntries(new URLSearchParams(location.search)), visitor]",
+        js=f"(_, visitor) => [{_QUERY}, visitor]",
         queue=True,  # warnings reach the page over the queue only
         show_progress="hidden",
         api_visibility="private",

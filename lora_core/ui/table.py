@@ -95,18 +95,22 @@ def build(context: Context) -> None:
     )
 
 
-def offered(lab: Lab, visitor: str, wanted: str | None) -> gr.Dropdown:
-    """At a load: the tasks of this visitor, and the one that the address names, if it is here."""
+def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) -> gr.Dropdown:
+    """At a load: the tasks of this visitor, and the one that the address names, if it is here.
+
+    `fixed`: it cannot be changed.
+    """
+    more: dict[str, Any] = {"interactive": False} if fixed else {}
     if wanted == COLLECTION:  # an address that names it asks for it
         with contextlib.suppress(TaskError):
             lab.task(COLLECTION)
     choices = task_choices(lab, visitor)
     if wanted is None:
-        return gr.Dropdown(choices=choices)
+        return gr.Dropdown(choices=choices, **more)
     if wanted in [name for _, name in choices]:
-        return gr.Dropdown(choices=choices, value=wanted)
+        return gr.Dropdown(choices=choices, value=wanted, **more)
     gr.Warning(f"The table “{html.escape(wanted[:60])}” is not here any more. Bring it again.")
-    return gr.Dropdown(choices=choices, value=Settings().task)
+    return gr.Dropdown(choices=choices, value=Settings().task, **more)
 
 
 def own_task(lab: Lab, visitor: str, path: str | None, text: str | None, label: str | None) -> Task:

@@ -194,6 +194,29 @@ def test_icon_name_and_social_picture(visit: Visit, server: str) -> None:
     assert 'content="Gradio"' not in source
 
 
+def test_a_preset_fixes_and_hides_what_its_link_says(visit: Visit) -> None:
+    page = visit("rank=4&steps=30&lock=rank,steps,task&hide=method,inside,sweep,more;x")
+    slider = page.get_by_label("Rank r")
+    expect(page.locator("#rank output")).to_have_text("4")
+    expect(slider).to_be_disabled()
+    expect(page.get_by_label("Task", exact=True)).to_be_disabled()
+    expect(page.get_by_label("Alpha α")).to_be_enabled()
+    for hidden in ("#inside", "#sweep", ".set-method"):
+        expect(page.locator(hidden)).to_be_hidden()
+    page.get_by_role("button", name="More settings").click()
+    steps = page.get_by_label("number input for Steps")
+    expect(steps).to_be_disabled()
+    expect(steps).to_have_value("30")
+    # The rest stays free, and neither a change nor the defaults undo the preset.
+    page.get_by_label("Alpha α").press("ArrowRight")
+    page.wait_for_function("location.search.includes('alpha=32')")
+    assert "lock=rank,steps,task" in page.url and "hide=method" in page.url
+    page.click("#reset")
+    expect(page.locator("#alpha output")).to_have_text("16")
+    expect(page.locator("#rank output")).to_have_text("4")
+    expect(steps).to_have_value("30")
+
+
 def test_figures_have_a_text_equivalent(visit: Visit) -> None:
     page = visit()
     figures = page.locator('[role="img"]:not([aria-hidden="true"])').all()
