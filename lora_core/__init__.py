@@ -30,6 +30,7 @@ from lora_core.lora import (
 )
 from lora_core.model import GPT
 from lora_core.parameters import ParameterCount, count_parameters, predict_parameters
+from lora_core.progress import progress
 from lora_core.tasks import Task, TaskError, load_task, read_task
 from lora_core.training import (
     Diverged,
@@ -79,6 +80,7 @@ __all__ = [
     "load_task",
     "merge_lora",
     "predict_parameters",
+    "progress",
     "read_task",
     "reinject_lora",
     "remove_lora",

@@ -15,14 +15,15 @@ from lora_core.limits import Limits
 from lora_core.runs import Registry, RunError, new_visitor
 from lora_core.ui import words
 from lora_core.ui.adapt import RANKS, describe
+from lora_core.ui.colours import COLOURS, RUN_COLOURS
 from lora_core.ui.compare import SWEEP_RANKS, compare, majority, settings_of, sweep_of
 from lora_core.ui.context import Lab
-from lora_core.ui.curves import MAX_POINTS, Curve, names
+from lora_core.ui.curves import MAX_POINTS, Curve, names, smooth
 from lora_core.ui.drawing import HAIR, HEIGHT, SIDE, WIDTH, draw
+from lora_core.ui.figures import accuracy_figure, loss_figure
 from lora_core.ui.finetune import View, baseline, queue_runs
 from lora_core.ui.head import Head
 from lora_core.ui.settings import Settings
-from lora_core.ui.theme import COLOURS, RUN_COLOURS
 
 
 @given(st.integers(16, 4096), st.integers(16, 4096), st.integers(1, 256))
@@ -261,3 +262,31 @@ def test_a_sweep_is_queued_whole_or_not_at_all() -> None:
         with pytest.raises(RunError, match="runs waiting"):
             queue_runs(Lab(registry), visitor, "", sweep_of(Settings(steps=10)))
         assert registry.runs(visitor) == []
+
+
+def test_a_notebook_has_a_bar_and_the_page_s_points(capsys: pytest.CaptureFixture[str]) -> None:
+    base, task = lc.load_base(), lc.load_task("sms-spam")
+    train = lc.TrainConfig(steps=6, batch_size=2, evaluations=2)
+    plain = lc.fine_tune(base, task, lc.LoRAConfig(rank=2), train)
+    events = list(lc.progress(plain))
+    assert [type(e) for e in events][:2] == [lc.Started, lc.Evaluated]
+    assert "6/6" in capsys.readouterr().err
+    curve = Curve()
+    curve.feed(events)
+    points = curve.data()
+    figure = loss_figure({"r 2": events, "nothing yet": []})
+    named = {trace.name: trace for trace in figure.data}
+    assert list(named["r 2, smoothed"].y) == points["smooth"]
+    assert list(named["r 2, each batch"].x) == points["step"] == [1, 2, 3, 4, 5, 6]
+    assert list(named["r 2, validation accuracy"].y) == points["validation_accuracy"]
+    scatter = accuracy_figure({"r 2": events, "nothing yet": []})
+    assert [tuple(trace.x) for trace in scatter.data] == [(events[0].parameters.trainable,)]
+    assert scatter.data[0].y[0] == max(e.validation_accuracy for e in curve.evaluated if e.best)
+
+
+def test_a_smoothed_loss_is_the_weighted_mean_of_the_past() -> None:
+    losses = [3.0, None, 1.0, 2.0]
+    known = [3.0, 1.0, 2.0]
+    wanted = sum(0.9 ** (2 - i) * loss for i, loss in enumerate(known)) / (1 + 0.9 + 0.81)
+    assert smooth(losses)[:2] == [3.0, None]
+    assert smooth(losses)[3] == pytest.approx(wanted, abs=1e-5)

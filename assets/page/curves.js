@@ -1,18 +1,6 @@
 // Step 2: the live curves. Loss above, accuracy below on its own axis, one shared axis of steps.
 (() => {
   const { define, node, say, colour, tint, layout, plotOptions, on } = LoraLab;
-  const SMOOTH = 0.9; // weight of the past in the smoothed loss, corrected for its start
-
-  function smooth(losses) {
-    let mean = 0;
-    let weight = 0;
-    return losses.map((loss) => {
-      if (loss === null) return null;
-      mean = SMOOTH * mean + (1 - SMOOTH) * loss;
-      weight = SMOOTH * weight + (1 - SMOOTH);
-      return mean / weight;
-    });
-  }
 
   define("curves", ({ element, draw, on, props }) => {
     const hidden = new Set();
@@ -59,7 +47,7 @@
           made.push({ x: run.step, y: run.loss, mode: "lines", line: { color: tint(line, 0.32), width: 1 },
             name: `${name}, batch`, hovertemplate: "batch loss %{y:.3f}<extra></extra>", uid: `${id}-raw` });
         if (run.step.length)
-          made.push({ x: run.step, y: smooth(run.loss), mode: "lines", line: { color: line, width: strong ? 2.5 : 1.5 },
+          made.push({ x: run.step, y: run.smooth, mode: "lines", line: { color: line, width: strong ? 2.5 : 1.5 },
             name, hovertemplate: `loss %{y:.3f}<extra>${escape(name)}</extra>`, uid: `${id}-smooth` });
         if (run.at.length) {
           made.push({ x: run.at, y: run.validation_loss, mode: "lines+markers", uid: `${id}-validation`,

@@ -2,9 +2,9 @@
 
 Predicting the next token asks the last state of a text about grammar; a classifier asks the same
 state what the text was about. So at a share of the positions the state, through a matrix of its own
-that is thrown away in the end, also predicts which tokens stand in the document up to there, the rare
-ones with more weight. The loss is a cross-entropy against that bag of
-tokens, as in paragraph vectors (Le and Mikolov 2014, PV-DBOW), learned by a network that reads.
+that is thrown away in the end, also predicts which tokens stand in the document up to there, the
+rare ones with more weight. The loss is a cross-entropy against that bag of tokens, as in paragraph
+vectors (Le and Mikolov 2014, PV-DBOW), learned by a network that reads.
 """
 
 from __future__ import annotations

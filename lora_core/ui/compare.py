@@ -18,10 +18,10 @@ from lora_core.tasks import Task
 from lora_core.ui import words
 from lora_core.ui.adapt import gpt_config
 from lora_core.ui.chart import part
+from lora_core.ui.colours import RUN_COLOURS
 from lora_core.ui.context import Lab
 from lora_core.ui.curves import Curve
 from lora_core.ui.settings import Settings
-from lora_core.ui.theme import RUN_COLOURS
 
 SWEEP_RANKS = (1, 4, 16, 64)
 COLUMNS = [

@@ -19,6 +19,21 @@ _SHOWN = (  # in a run's name, where runs differ in it
 MAX_POINTS = 600  # of a raw loss curve: beyond, neighbouring steps are averaged
 
 
+_PAST = 0.9  # weight of the past in a smoothed loss
+
+
+def smooth(losses: Sequence[float | None]) -> list[float | None]:
+    """The running mean of the losses, corrected for its start; None where a loss is None."""
+    smoothed: list[float | None] = []
+    mean = weight = 0.0
+    for loss in losses:
+        if loss is not None:
+            mean = _PAST * mean + (1 - _PAST) * loss
+            weight = _PAST * weight + (1 - _PAST)
+        smoothed.append(None if loss is None else round(mean / weight, 5))
+    return smoothed
+
+
 class Curve:
     """The points of one run. Feed it events as they come; `data()` is what the browser gets."""
 
@@ -58,9 +73,11 @@ class Curve:
 
     def data(self) -> dict[str, Any]:
         """Lists of numbers by the chart's names; new lists at each call."""
+        losses = [loss if math.isfinite(loss) else None for loss in self._losses]
         return {
             "step": list(self._steps),
-            "loss": [loss if math.isfinite(loss) else None for loss in self._losses],
+            "loss": losses,
+            "smooth": smooth(losses),
             "at": [e.step for e in self.evaluated],
             "train_loss": [_round(e.train_loss) for e in self.evaluated],
             "validation_loss": [_round(e.validation_loss) for e in self.evaluated],

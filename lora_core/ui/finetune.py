@@ -23,11 +23,11 @@ from lora_core.runs import Run, RunError
 from lora_core.tasks import TaskError
 from lora_core.ui import words
 from lora_core.ui.chart import part
+from lora_core.ui.colours import RUN_COLOURS
 from lora_core.ui.compare import compare, majority, settings_of, sweep_of
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.curves import Curve, names
 from lora_core.ui.settings import Settings
-from lora_core.ui.theme import RUN_COLOURS
 
 P = ParamSpec("P")
 R = TypeVar("R")
