@@ -15,6 +15,8 @@ import sys
 import threading
 import time
 import webbrowser
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing calls out
@@ -44,11 +46,23 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
+    if arguments.mcp and find_spec("mcp") is None:
+        print(
+            f'app.py: --mcp needs: pip install "gradio[mcp]=={version("gradio")}"', file=sys.stderr
+        )
+        return 2
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("lora_core").setLevel(logging.INFO)  # one line a run, without texts
     host = arguments.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    wanted = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
-    port = free_port(host, wanted)
+    try:
+        wanted = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
+        port = free_port(host, wanted)
+    except (ValueError, OverflowError) as error:
+        print(f"app.py: the port must be a number from 1 to 65535 ({error}).", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"app.py: {host} cannot be listened on: {error}", file=sys.stderr)
+        return 2
     if port != wanted:
         print(f"Port {wanted} is in use; LoRA Lab takes {port} instead.")
     ended = threading.Event()

@@ -37,6 +37,23 @@ def test_a_limit_that_makes_no_sense_is_said(capsys: pytest.CaptureFixture[str])
     assert "max_steps" in capsys.readouterr().err
 
 
+def test_agents_need_an_extra_and_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "find_spec", lambda name: None)
+    assert app.main(["--mcp"]) == 2
+    assert 'pip install "gradio[mcp]==' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["http", "99999"])
+def test_a_port_that_makes_no_sense_is_said(
+    port: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRADIO_SERVER_PORT", port)
+    assert app.main([]) == 2
+    assert "1 to 65535" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["SSH_CONNECTION", "SPACE_ID", "KUBERNETES_SERVICE_HOST", "CI"])
 def test_no_browser_where_nobody_would_see_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
