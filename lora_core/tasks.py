@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 BUNDLED_TASKS = Path(__file__).resolve().parent.parent / "assets" / "tasks"
 TITLES = {
-    "sms-spam": "SMS spam",
-    "sentiment": "Sentiment of reviews",
-    "support-topic": "Support topic",
-    "prompt-injection": "Prompt injection",
+    "sms-spam": "SMS: spam or ham",
+    "sentiment": "Reviews: good or bad",
+    "support-topic": "Support mail: topic",
+    "prompt-injection": "Prompts: injection or not",
 }
 COLLECTION = "sms-spam-collection"  # downloaded when asked for, see `downloads`
 SPLIT = (0.7, 0.1, 0.2)  # train, validation, test: the book's

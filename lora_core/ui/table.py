@@ -20,7 +20,7 @@ from lora_core.limits import Limits
 from lora_core.runs import RunError
 from lora_core.table_files import FORMAT_NAMES
 from lora_core.tables import TableReport, inspect_table, own_name
-from lora_core.tasks import COLLECTION, Task, TaskError, read_task, task_names
+from lora_core.tasks import COLLECTION, TITLES, Task, TaskError, read_task, task_names
 from lora_core.ui import words
 from lora_core.ui.chart import part
 from lora_core.ui.context import Context, Lab
@@ -30,7 +30,7 @@ from lora_core.ui.settings import Settings
 def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
     """(title, name) of the bundled tasks, the downloaded one, and this visitor's own tables."""
     names = [*task_names(), *([COLLECTION] if COLLECTION in lab.tasks else [])]
-    shown = [(words.TASKS.get(name) or lab.task(name).title, name) for name in names]
+    shown = [(TITLES.get(name) or lab.task(name).title, name) for name in names]
     own = lab.registry.tasks(visitor) if visitor else []
     return [*shown, *((f"{task.title} (yours)", task.name) for task in own)]
 

@@ -10,12 +10,6 @@ SCALINGS: dict[Scaling, str] = {
     "alpha/sqrt(rank)": "α / √r",
     "alpha": "α",
 }
-TASKS = {
-    "sms-spam": "SMS: spam or ham",
-    "sentiment": "Reviews: good or bad",
-    "support-topic": "Support mail: topic",
-    "prompt-injection": "Prompts: injection or not",
-}
 
 
 def number(value: float, digits: int = 3) -> str:
