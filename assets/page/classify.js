@@ -279,7 +279,7 @@
     function matrix({ labels, confusion }) {
       const totals = confusion.map((row) => row.reduce((a, b) => a + b, 0));
       return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
-        node("table", { class: "matrix" },
+        node("table", { class: "matrix", style: `--classes: ${labels.length}` },
           node("caption", {}, "Rows: what it was. Columns: what the model said."),
           node("thead", {},
             node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, label)))),
