@@ -136,7 +136,7 @@ def lora_scale(rank: int, alpha: float, scaling: Scaling = "alpha/rank") -> floa
 class TrainConfig:
     """One fine-tuning run."""
 
-    steps: int = 200  # optimiser steps
+    steps: int = 300  # optimiser steps
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
     method: Method = "lora"
@@ -145,7 +145,7 @@ class TrainConfig:
     warmup: float = 0.06  # share of the steps with a rising learning rate
     max_grad_norm: float = 1.0  # gradient clipping
     evaluations: int = 8  # evaluations along the run, besides the one at step 0
-    evaluation_rows: int = 128  # of validation, at most, at each; of train a quarter as many
+    evaluation_rows: int = 256  # of validation, at most, at each; of train an eighth as many
 
     def __post_init__(self) -> None:
         _whole("steps", self.steps, 1, 100_000)

@@ -26,6 +26,10 @@ def adapter(finished: lc.Finished) -> dict[str, torch.Tensor]:
     return {n: p for n, p in finished.classifier.model.named_parameters() if p.requires_grad}
 
 
+def rank_of(event: lc.Evaluated) -> tuple[float, float]:
+    return event.validation_accuracy, -event.validation_loss
+
+
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
 def test_events_come_in_order_and_the_loss_falls(base, task, method) -> None:
     digest = base.digest()
@@ -40,7 +44,7 @@ def test_events_come_in_order_and_the_loss_falls(base, task, method) -> None:
     assert all(math.isclose(sum(e.probabilities[0]), 1, rel_tol=1e-5) for e in watched)
     assert finished.outcome == "completed"
     assert min(e.validation_loss for e in evaluated) < evaluated[0].validation_loss
-    assert finished.best_step == min(evaluated, key=lambda e: e.validation_loss).step
+    assert finished.best_step == max(evaluated, key=rank_of).step
     assert base.digest() == digest
 
 
@@ -112,7 +116,7 @@ def test_a_run_that_explodes_says_so_and_keeps_what_it_had(base, task) -> None:
 
 def test_best_weights_are_the_ones_that_classify(base, task) -> None:
     events = run(base, task, steps=30, evaluations=6)
-    best = min((e for e in events if isinstance(e, lc.Evaluated)), key=lambda e: e.validation_loss)
+    best = max((e for e in events if isinstance(e, lc.Evaluated)), key=rank_of)
     found = events[-1].classifier.classify_many([e.text for e in task.validation])
     right = sum(
         p.label == task.labels[e.label] for p, e in zip(found, task.validation, strict=True)

@@ -71,7 +71,7 @@
 
     function bounds() {
       const shown = data.order.filter((id) => data.runs[id] && !hidden.has(id)).map((id) => data.runs[id]);
-      const steps = Math.max(1, ...shown.map((run) => run.total || 0), shown.length ? 0 : baseline?.steps ?? 200);
+      const steps = Math.max(1, ...shown.map((run) => run.total || 0), shown.length ? 0 : baseline?.steps ?? 300);
       const lowest = Math.min(baseline?.majority ?? 0.5, ...shown.flatMap((run) => run.validation_accuracy).filter((v) => v !== null));
       return { steps, lowest: Math.max(0, Math.floor(lowest * 10 - 0.5) / 10) };
     }

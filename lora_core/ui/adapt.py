@@ -137,7 +137,7 @@ def build(context: Context) -> None:
 
 def _more(default: Settings) -> dict[str, gr.Component]:
     """The folded settings, each with a sentence."""
-    rates = [1e-4, 3e-4, 1e-3, 2e-3, 5e-3, 1e-2, 3e-2, 1e-1]
+    rates = [1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2, 1e-1]
     measured = ", ".join(f"{words.METHODS[m]} {r:g}" for m, r in DEFAULT_LEARNING_RATES.items())
     with gr.Row():
         targets = gr.CheckboxGroup(

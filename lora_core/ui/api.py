@@ -149,7 +149,7 @@ class Endpoints:
         head: str = "train",
         dropout: float = 0.0,
         learning_rate: float = 0.0,
-        steps: int = 200,
+        steps: int = 300,
         batch_size: int = 16,
         seed: int = 0,
         watch_texts: list[str] = [],  # noqa: B006

@@ -26,7 +26,7 @@ class Settings:
     head: str = "train"
     dropout: float = 0.0
     learning_rate: float = 0.0  # 0: the measured default of the method
-    steps: int = 200
+    steps: int = 300
     batch_size: int = 16
     seed: int = 0
 
