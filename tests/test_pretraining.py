@@ -361,6 +361,8 @@ def test_the_program_trains_measures_exports_and_goes_on(corpus, tmp_path, capsy
     facts = json.loads((out / "run.json").read_text())
     assert facts["steps"] == 4 and 0 < facts["bits_per_byte"] < 8
     assert load_model(out / "model").config.emb_dim == 32
+    assert main([*program(corpus, out), "--tokens", "2048", "--stop-at", "6"]) == 0
+    assert json.loads((out / "run.json").read_text())["steps"] == 6
     assert main([*program(corpus, out), "--tokens", "2048"]) == 0  # goes on, longer
     assert json.loads((out / "run.json").read_text())["steps"] == 8
     assert main([*program(corpus, out), "--tokens", "2048", "--export-mean"]) == 0

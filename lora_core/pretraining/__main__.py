@@ -33,7 +33,7 @@ BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All flags; the defaults are the recipe of the bundled base."""
+    """All flags; the stages that made the bundled base stand in its card."""
     parser = argparse.ArgumentParser(
         prog="python -m lora_core.pretraining", description=__doc__.split("\n", 1)[0]
     )
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log, exported model")
     add("--validation", type=Path, metavar="FILE", help="text to measure bits per byte on")
     add("--tokenizer", type=Path, default=BUNDLED, metavar="DIR", help="has tokenizer.tiktoken")
-    add("--tokens", type=float, default=18.6e6, help="to train on, repetitions counted (18.6e6)")
+    add("--tokens", type=float, default=33.6e6, help="to train on, repetitions counted (33.6e6)")
     add("--context", type=int, default=256, help="tokens the model sees at once (256)")
     add("--width", type=int, default=256, help="of the residual stream (256)")
     add("--layers", type=int, default=4)
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-compile", action="store_true", help="do not fuse elementwise steps with a compiler")
     add("--save-seconds", type=float, default=180.0, help="between checkpoints (180)")
     add("--evaluate-every", type=int, default=500, help="steps (500)")
+    add("--stop-at", type=int, metavar="STEP", help="pause there; started again, it goes on")
     add("--export-mean", action="store_true", help="only export the checkpoint's mean weights")
     add("--quiet", action="store_true", help="no progress bar")
     return parser
@@ -144,6 +145,7 @@ def pretrain(options: argparse.Namespace, device: Device, group: Group) -> None:
             validation,
             save_seconds=options.save_seconds,
             evaluate_every=options.evaluate_every,
+            stop_at=options.stop_at,
             quiet=quiet,
         )
     if group.first:

@@ -64,7 +64,7 @@ class Settings:
     decay: float = 0.6  # the last share of the run, in which the learning rate falls to zero
     average: float = 0.995  # of the running mean of the weights, a step
     clip: float = 1.0  # largest norm of the gradient
-    summary: float = 4.0  # weight of the second aim (`summary.py`); 0: the next token alone
+    summary: float = 1.0  # weight of the second aim (`summary.py`); 0: the next token alone
     seed: int = 0
 
     @property
