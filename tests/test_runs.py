@@ -578,7 +578,7 @@ def test_many_short_runs_do_not_grow(tiny, words) -> None:
         finally:
             tracemalloc.stop()
         assert more == tensors
-        assert after - before < 100_000  # far less than 24 runs with their models
+        assert after - before < 250_000  # far less than 24 runs with their models
         assert len(registry.runs(visitor)) == 3
 
 

@@ -191,11 +191,13 @@ class View:
         """Values of status, curves, table, scatter, ready and Stop; None when nothing is new."""
         runs = [r for r in self.lab.registry.runs(self.visitor) if r.train_config and r.task]
         runs = [r for r in runs if r.state != "loaded"]
-        states = [(run.id, run.state, run.place) for run in runs]  # before the events: never ahead
+        # Read before the events: a run that ends meanwhile counts as over at the next look, so that
+        # the last look sees all of it.
+        overs = [run.is_over for run in runs]
+        states = [(r.id, r.state, r.place, over) for r, over in zip(runs, overs, strict=True)]
         ended = ""
-        for run in runs:
+        for run, over in zip(runs, overs, strict=True):
             curve = self._curves.setdefault(run.id, Curve())
-            over = run.is_over
             events = run.events_since(self._seen.get(run.id, 0))
             self._seen[run.id] = self._seen.get(run.id, 0) + len(events)
             curve.feed(events)
