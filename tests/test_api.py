@@ -27,7 +27,8 @@ from tests.test_runs import tiny  # noqa: F401 (a fixture)
 ROWS = [
     [f"{'win cash' if i % 2 else 'see you'} {i}", "spam" if i % 2 else "ham"] for i in range(60)
 ]
-SHORT: dict[str, Any] = {"task": "mine", "rows": ROWS, "rank": 2, "steps": 4, "batch_size": 4}
+SHORT: dict[str, Any] = {"task": "mine", "rows": ROWS, "rank": 2, "steps": 24, "batch_size": 4}
+SHORT |= {"learning_rate": 0.02}  # enough to be better than the untrained head
 
 
 @contextlib.contextmanager
@@ -110,7 +111,7 @@ def test_a_run_from_start_to_adapter(client, server, tiny, tmp_path) -> None:  #
     assert updates[-1]["state"] == "finished" and updates[-1]["next"] == len(events)
     kinds = [event["kind"] for event in events]
     assert kinds[0] == "started" and kinds[-1] == "finished" and "watched" in kinds
-    assert [e["step"] for e in events if e["kind"] == "step"] == [1, 2, 3, 4]
+    assert [e["step"] for e in events if e["kind"] == "step"] == list(range(1, 25))
     assert events[0]["parameters"]["trainable"] > 0 and events[0]["device"]["reason"]
     assert updates[-1]["test"]["rows"] == 12
     json.dumps(updates)
