@@ -79,10 +79,13 @@
       const planned = value.points.filter((point) => point.accuracy === null);
       const floor = Math.min(value.floor, ...done.map((point) => point.accuracy));
       const low = Math.max(0, Math.floor(floor * 20 - 2) / 20); // room for what has not run yet
+      // Names of neighbours go above and below in turn, or they would cover each other.
+      const inOrder = [...done].sort((a, b) => a.trainable - b.trainable);
+      const side = (point) => (inOrder.indexOf(point) % 2 ? "bottom center" : "top center");
       const text = (point) => point.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
       const made = [{
         x: done.map((point) => point.trainable), y: done.map((point) => point.accuracy),
-        text: done.map(text), mode: "markers+text", textposition: "top center",
+        text: done.map(text), mode: "markers+text", textposition: done.map(side),
         textfont: { size: 11, color: colour("ink") }, cliponaxis: false,
         marker: { size: 12, color: done.map((point) => colour(`run-${point.colour}`)), line: { color: colour("card"), width: 1.5 } },
         hovertemplate: "%{text}<br>%{x:,} trainable<br>%{y:.1%} validation accuracy<extra></extra>",
