@@ -5,8 +5,8 @@
     python -m tests.benchmarks.defaults --json sweep.jsonl      a line a run, added to the file
 
 A row is a whole run with the app's own `fine_tune`. `loss` (nats) and `accuracy` are those of the
-weights that were kept, on validation; `steps to 95 %` is when validation accuracy first was within a
-twentieth of the best that any run of the sweep reached on the task.
+weights that were kept, on validation; `steps to 95 %` is when validation accuracy first was within
+a twentieth of the best that any run of the sweep reached on the task.
 """
 
 from __future__ import annotations
