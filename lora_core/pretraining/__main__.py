@@ -55,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--matrix-rule", choices=("muon", "adamw"), default="muon", help="for the matrices")
     add("--weight-decay", type=float, default=recipe["weight_decay"], help="of the matrices")
     add("--decay", type=float, default=recipe["decay"], help="share of the run with falling rate")
-    add("--summary", type=float, default=recipe["summary"], help="its weight (%(default)s)")
+    add("--summary", type=float, default=recipe["summary"], help="second aim's share (%(default)s)")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
     add("--no-compile", action="store_true", help="do not fuse elementwise steps with a compiler")

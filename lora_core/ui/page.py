@@ -65,9 +65,9 @@ def build_page(registry: Registry) -> gr.Blocks:
         _restore(context)
         reset.click(
             _defaults,
-            [gr.JSON(visible="hidden"), *context.controls],
+            gr.JSON(visible="hidden"),
             context.controls,
-            js=f"(_, ...values) => [{_QUERY}, ...values]",
+            js=f"() => [{_QUERY}]",
             queue=False,
             show_progress="hidden",
             api_visibility="private",
@@ -83,11 +83,11 @@ def locked(query: dict[str, Any] | None) -> list[str]:
     return [name for name in Settings.names() if name in asked]
 
 
-def _defaults(query: dict[str, Any] | None, *values: Any) -> list[Any]:
+def _defaults(query: dict[str, Any] | None) -> list[Any]:
     """The defaults, but for what the address fixes."""
     kept = locked(query)
-    pairs = zip(Settings.names(), Settings().values(), values, strict=True)
-    return [gr.skip() if name in kept else default for name, default, _ in pairs]
+    pairs = zip(Settings.names(), Settings().values(), strict=True)
+    return [gr.skip() if name in kept else default for name, default in pairs]
 
 
 def _restore(context: Context) -> None:
@@ -106,7 +106,7 @@ def _restore(context: Context) -> None:
                 values = [None, *[gr.skip()] * (len(context.controls) - 1)]
         fixed = locked(query)
         for index, name in enumerate(Settings.names()):
-            if name in fixed and name not in ("task", "rank", "alpha"):  # these two fix themselves
+            if name in fixed and name not in ("task", "rank", "alpha"):  # below, and in adapt.js
                 value = {} if isinstance(values[index], dict) else {"value": values[index]}
                 values[index] = gr.update(interactive=False, **value)
         values[0] = own_table.offered(context.lab, visitor or "", values[0], fixed="task" in fixed)
