@@ -40,7 +40,7 @@ from lora_core.pretraining.network import (
     working_weights,
 )
 from lora_core.pretraining.optimizer import MuonAdamW, orthogonalise
-from lora_core.pretraining.summary import BACK, Summary
+from lora_core.pretraining.summary import REACH, Summary
 from lora_core.pretraining.trainer import CHECKPOINT, Settings, Trainer
 from lora_core.tokenizer import load_encoding
 
@@ -148,39 +148,75 @@ def test_adamw_part_equals_torch():
         torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-5)
 
 
-def test_a_summary_is_the_bag_of_the_document_so_far():
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_summary_is_the_bag_of_the_document_around_a_position(ahead):
     corpus = np.repeat(np.arange(50, dtype=np.uint16), np.arange(1, 51))
     summary = Summary(corpus, vocabulary=50, width=4)
     assert (summary.weights[:-1].diff() < 0).all()  # the rarer, the more
     tokens = torch.randint(0, 50, (3, 120), generator=torch.Generator().manual_seed(0))
-    positions = summary.positions(120, seed=5)
-    bags = summary.targets(tokens, positions)
+    positions = summary.positions(tokens, seed=5)
+    bags = summary.targets(tokens, positions, ahead=ahead)
     assert bags.shape == (3, 15, 50)
-    for row, (ids, place) in enumerate(itertools.product(tokens.tolist(), positions.tolist())):
-        wanted = torch.zeros(50)
-        near = range(max(0, place - BACK + 1), place + 1)
+    for row, ids in enumerate(tokens.tolist()):
         document = [ids[: i + 1].count(49) for i in range(120)]
-        for i in near:
-            if document[i] == document[place]:
-                wanted[ids[i]] += summary.weights[ids[i]]
-        bag = bags.flatten(0, 1)[row]
-        torch.testing.assert_close(bag, wanted / wanted.sum().clamp_min(1e-6))
+        for column, place in enumerate(positions[row].tolist()):
+            near = (
+                range(place + 1, place + REACH + 1)
+                if ahead
+                else range(place - REACH + 1, place + 1)
+            )
+            wanted = torch.zeros(50)
+            for i in near:
+                if 0 <= i < 120 and document[i] == document[place]:
+                    wanted[ids[i]] += summary.weights[ids[i]]
+            wanted /= wanted.sum().clamp_min(1e-6)
+            torch.testing.assert_close(bags[row, column], wanted)
 
 
-def test_the_second_aim_is_learned_and_can_be_taken_up_on_the_way(corpus, tmp_path, encoding):
+def test_the_summary_asks_at_the_ends_of_lines_first():
+    ends = np.zeros(50, dtype=bool)
+    ends[[7, 49]] = True
+    corpus = np.arange(50, dtype=np.uint16)
+    tokens = torch.randint(0, 50, (4, 240), generator=torch.Generator().manual_seed(0))
+    summary = Summary(corpus, vocabulary=50, width=4, line_ends=ends)
+    for row, chosen in zip(tokens, summary.positions(tokens, seed=3), strict=True):
+        last = {i for i in range(239) if ends[row[i + 1]]}  # a line ends behind them
+        assert len(set(chosen.tolist())) == 30
+        assert last < set(chosen.tolist())
+
+
+@pytest.mark.parametrize("other", [{}, {"ahead": 2.0, "at_line_ends": True}])
+def test_the_second_aim_is_learned_and_can_be_taken_up_on_the_way(
+    corpus, tmp_path, encoding, other
+):
     first = tiny_run(corpus, tmp_path, encoding, summary=0.0, tokens=60 * 256)
     first.run(tmp_path, stop_at=4, quiet=True)
-    later = tiny_run(corpus, tmp_path, encoding, summary=2.0, tokens=60 * 256)
+    later = tiny_run(corpus, tmp_path, encoding, summary=2.0, tokens=60 * 256, **other)
     later.resume(tmp_path / CHECKPOINT)
     later.train_step()
     begin = later.progress.summary_loss
     assert begin == pytest.approx(np.log(TINY.vocab_size), rel=0.01)  # its matrix is zero
     later.run(tmp_path, quiet=True)
     assert later.progress.summary_loss < 0.9 * begin
-    again = tiny_run(corpus, tmp_path, encoding, summary=2.0, tokens=60 * 256)
+    assert (later.progress.ahead_loss > 0) == ("ahead" in other)
+    assert later.progress.ahead_loss < 0.9 * begin
+    again = tiny_run(corpus, tmp_path, encoding, summary=2.0, tokens=60 * 256, **other)
     again.resume(tmp_path / CHECKPOINT)
-    assert torch.equal(again.summary.matrix, later.summary.matrix)
+    for name, matrix in later.summary.matrices.items():
+        assert torch.equal(again.summary.matrices[name], matrix)
     assert again.progress == later.progress
+
+
+def test_the_half_that_looks_ahead_can_be_taken_up_later(corpus, tmp_path, encoding):
+    first = tiny_run(corpus, tmp_path, encoding, summary=1.0, tokens=20 * 256)
+    first.run(tmp_path, stop_at=4, quiet=True)
+    later = tiny_run(corpus, tmp_path, encoding, summary=1.0, ahead=1.0, tokens=20 * 256)
+    later.resume(tmp_path / CHECKPOINT)
+    matrices = later.summary.matrices
+    assert torch.equal(matrices["summary"], first.summary.matrices["summary"])
+    assert not matrices["ahead"].any()
+    later.train_step()
+    assert matrices["ahead"].any()
 
 
 def test_learning_rate_rises_holds_and_falls_to_zero():

@@ -56,6 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--weight-decay", type=float, default=recipe["weight_decay"], help="of the matrices")
     add("--decay", type=float, default=recipe["decay"], help="share of the run with falling rate")
     add("--summary", type=float, default=recipe["summary"], help="second aim's share (%(default)s)")
+    add("--ahead", type=float, default=recipe["ahead"], help="the same for what follows (0)")
+    add("--at-line-ends", action="store_true", help="where the second aim asks first")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
     add("--no-compile", action="store_true", help="do not fuse elementwise steps with a compiler")
@@ -167,6 +169,7 @@ def report(
         "training_seconds": round(trainer.progress.seconds, 1),
         "train_loss": trainer.progress.loss,
         "summary_loss": trainer.progress.summary_loss,
+        "ahead_loss": trainer.progress.ahead_loss,
         "device": str(trainer.device.device),
         "format": trainer.device.format,
         "log": trainer.progress.log,
@@ -199,6 +202,8 @@ def make_settings(options: argparse.Namespace, vocabulary: int) -> Settings:
         weight_decay=options.weight_decay,
         decay=options.decay,
         summary=options.summary,
+        ahead=options.ahead,
+        at_line_ends=options.at_line_ends,
         seed=options.seed,
     )
 

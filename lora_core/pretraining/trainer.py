@@ -44,7 +44,8 @@ from lora_core.pretraining.optimizer import MuonAdamW
 from lora_core.pretraining.summary import Summary
 
 CHECKPOINT = "checkpoint.safetensors"
-CHANGEABLE = ("tokens", "decay", "summary", "micro_rows")
+CHANGEABLE = ("tokens", "decay", "summary", "ahead", "at_line_ends", "micro_rows")
+_SECOND_AIM = ("summary", "ahead")  # names of its matrices
 _QUICK_TOKENS = 65_536  # of the validation file, looked at along the run
 
 
@@ -65,6 +66,8 @@ class Settings:
     average: float = 0.995  # of the running mean of the weights, a step
     clip: float = 1.0  # largest norm of the gradient
     summary: float = 1.0  # weight of the second aim (`summary.py`); 0: the next token alone
+    ahead: float = 0.0  # weight of its other half, what comes after
+    at_line_ends: bool = False  # the second aim asks at the ends of lines first
     seed: int = 0
 
     @property
@@ -97,6 +100,7 @@ class Progress:
     seconds: float = 0.0  # of training, without preparation and evaluation
     loss: float = 0.0  # of the next token; smoothed, nats a token
     summary_loss: float = 0.0  # smoothed, nats
+    ahead_loss: float = 0.0  # smoothed, nats
     log: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -138,10 +142,16 @@ class Trainer:
         self.model: GPT = language_model(settings.model, settings.seed).to(device.device)
         self.summary: Summary | None = None
         named = list(self.model.named_parameters())
-        if settings.summary:
-            vocabulary, width = settings.model.vocab_size, settings.model.emb_dim
-            self.summary = Summary(windows.tokens, vocabulary, width).to(device.device)
-            named.append(("summary", self.summary.matrix))
+        if settings.summary or settings.ahead:
+            ends = windows.line_ends if settings.at_line_ends else None
+            self.summary = Summary(
+                windows.tokens,
+                settings.model.vocab_size,
+                settings.model.emb_dim,
+                ahead=settings.ahead > 0,
+                line_ends=ends,
+            ).to(device.device)
+            named.extend(self.summary.matrices.items())
         self.parameters = [parameter for _, parameter in named]
         self.optimizer = MuonAdamW(
             named,
@@ -160,14 +170,14 @@ class Trainer:
         weights = working_weights(self.model, self.device.dtype)
         for parameter in self.parameters:
             parameter.grad = None
-        losses = torch.zeros(2, device=self.device.device)  # of the next token, of the summary
+        losses = torch.zeros(3, device=self.device.device)  # next token, summary, ahead
         for start in range(0, inputs.shape[0], settings.micro_rows):
             part = slice(start, start + settings.micro_rows)
             x, y = inputs[part].to(self.device.device), targets[part].to(self.device.device)
             losses += self._add_gradients(weights, x, y)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         self.group.add_up([*gradients, losses])
-        value, about = losses.tolist()
+        value, *about = losses.tolist()
         if not math.isfinite(value):
             raise PretrainingError(
                 f"The loss became {value} at step {step + 1}: the learning rate is too high. "
@@ -183,29 +193,33 @@ class Trainer:
         progress = self.progress
         progress.step += 1
         progress.loss = value if step == 0 else 0.97 * progress.loss + 0.03 * value
-        known = progress.summary_loss > 0
-        progress.summary_loss = 0.97 * progress.summary_loss + 0.03 * about if known else about
+        progress.summary_loss = _smoothed(progress.summary_loss, about[0])
+        progress.ahead_loss = _smoothed(progress.ahead_loss, about[1])
         return float(value)
 
     def _add_gradients(self, weights: Weights, tokens: Tensor, targets: Tensor) -> Tensor:
-        """Add the gradients of a part of the batch; (2,) its shares of the two losses."""
+        """Add the gradients of a part of the batch; (3,) its shares of the losses."""
         settings, size = self.settings, self.settings.tokens_a_step
         states = hidden_states(weights, settings.model, tokens)
-        language = next_token_loss(weights, states, targets, 1.0 / size)
-        if self.summary is None:
-            gradients = list(torch.autograd.grad(language, list(weights.values())))
-            about = torch.zeros_like(language)
-        else:
-            own = self.summary.matrix
-            matrix = own.detach().to(self.device.dtype).requires_grad_()
-            positions = self.summary.positions(tokens.shape[1], self.progress.step)
-            share = 1.0 / (size // tokens.shape[1] * len(positions))
-            about = self.summary.loss(matrix, states, tokens, positions, share)
-            total = language + settings.summary * about
-            *gradients, last = torch.autograd.grad(total, [*weights.values(), matrix])
-            own.grad = last.float() if own.grad is None else own.grad + last
-        add_gradients(self.model, weights, tuple(gradients))
-        return torch.stack([language.detach(), about.detach()])
+        total = language = next_token_loss(weights, states, targets, 1.0 / size)
+        about: dict[str, Tensor] = {}
+        matrices: dict[str, Tensor] = {}
+        if self.summary is not None:
+            for name, own in self.summary.matrices.items():
+                matrices[name] = own.detach().to(self.device.dtype).requires_grad_()
+            share = tokens.numel() / size
+            about = self.summary.losses(matrices, states, tokens, self.progress.step, share)
+            total = language + sum(getattr(settings, name) * about[name] for name in about)
+        inputs = [*weights.values(), *matrices.values()]
+        gradients = torch.autograd.grad(total, inputs)
+        add_gradients(self.model, weights, gradients[: len(weights)])
+        if self.summary is not None:
+            for own, new in zip(
+                self.summary.matrices.values(), gradients[len(weights) :], strict=True
+            ):
+                own.grad = new.float() if own.grad is None else own.grad + new
+        zero = torch.zeros_like(language)
+        return torch.stack([language, *(about.get(n, zero) for n in _SECOND_AIM)]).detach()
 
     def run(
         self,
@@ -239,6 +253,7 @@ class Trainer:
                 bar.set_postfix(
                     loss=f"{progress.loss:.3f}",
                     summary=f"{progress.summary_loss:.3f}",
+                    ahead=f"{progress.ahead_loss:.3f}",
                     lr=f"{share:.2f}",
                     refresh=False,
                 )
@@ -258,6 +273,7 @@ class Trainer:
             "seconds": round(self.progress.seconds, 1),
             "train_loss": round(self.progress.loss, 4),
             "summary_loss": round(self.progress.summary_loss, 4),
+            "ahead_loss": round(self.progress.ahead_loss, 4),
         }
         for name, model in (("bits_per_byte", self.model), ("mean_bits_per_byte", self.averaged())):
             entry[name] = round(self.measure(model, validation, limit=_QUICK_TOKENS), 4)
@@ -284,7 +300,7 @@ class Trainer:
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         yield from ((f"model.{n}", p.detach()) for n, p in self.model.named_parameters())
         if self.summary is not None:
-            yield "summary", self.summary.matrix.detach()
+            yield from ((name, matrix.detach()) for name, matrix in self.summary.matrices.items())
         yield from ((f"mean.{n}", t) for n, t in self.mean.items())
         yield from ((f"optimizer.{n}", t) for n, t in self.optimizer.state().items())
 
@@ -317,9 +333,9 @@ class Trainer:
                 kept, progress = json.loads(notes["settings"]), json.loads(notes["progress"])
                 self._check(path, kept)
                 there = set(file.keys())
-                begins = "summary" not in there  # the second aim may be taken up on the way
                 for name, tensor in self._tensors():
-                    if not (begins and name.endswith("summary")):
+                    # The second aim may be taken up on the way.
+                    if name in there or name.rpartition(".")[2] not in _SECOND_AIM:
                         tensor.copy_(file.get_tensor(name))
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise PretrainingError(
@@ -341,3 +357,8 @@ class Trainer:
                 f"{path} belongs to another run: {'; '.join(changed)}. Choose another --out, or "
                 "give the settings that it was started with."
             )
+
+
+def _smoothed(before: float, value: float) -> float:
+    """A running mean that starts with the first value."""
+    return 0.97 * before + 0.03 * value if before else value
