@@ -26,8 +26,12 @@ def prepare_zero_gpu() -> bool:
         return False
     os.environ.setdefault("LORA_LAB_DEVICE", "cpu")
     import spaces
+    import torch
 
     spaces.GPU(duration=1)(device_name)
+    # `spaces` makes CUDA look present in this process, where any use of it raises; torch's own
+    # optimisers ask a GPU that is present whether it records a graph. So here it is absent again.
+    torch.cuda.is_available = lambda: False
     return True
 
 

@@ -47,8 +47,25 @@ runpy.run_path("app.py", run_name="__main__")
 """
 
 FAKE_SPACES = '''
-"""Stands in for the package that ZeroGPU installs: notes what is decorated."""
+"""Stands in for the package that ZeroGPU installs: notes what is decorated, and makes CUDA seem to
+be present until it is used, as `spaces` 0.51 does."""
 from pathlib import Path
+
+import torch
+
+
+def use_cuda(*args):
+    raise RuntimeError("Low-level CUDA init reached.")
+
+
+def accelerator(check_available=False):
+    return torch.device("cuda") if torch.cuda.is_available() or not check_available else None
+
+
+torch.cuda.is_available = lambda: True
+torch.accelerator.current_accelerator = accelerator
+torch.accelerator.current_stream = use_cuda
+torch.cuda._lazy_init = use_cuda
 
 
 def GPU(task=None, *, duration=60):
