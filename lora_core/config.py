@@ -144,7 +144,7 @@ class TrainConfig:
     weight_decay: float = 0.01  # AdamW's decoupled decay
     warmup: float = 0.06  # share of the steps with a rising learning rate
     max_grad_norm: float = 1.0  # gradient clipping
-    evaluations: int = 8  # evaluations along the run, besides the one at step 0
+    evaluations: int | None = None  # besides the one at step 0; None: every 40 steps, at least 8
     evaluation_rows: int = 256  # of validation, at most, at each; of train an eighth as many
 
     def __post_init__(self) -> None:
@@ -158,5 +158,12 @@ class TrainConfig:
         _number("weight_decay", self.weight_decay, 0.0, 1.0)
         _number("warmup", self.warmup, 0.0, 1.0)
         _number("max_grad_norm", self.max_grad_norm, 0.0, 1e6, above=True)
-        _whole("evaluations", self.evaluations, 1, 1000)
+        if self.evaluations is not None:
+            _whole("evaluations", self.evaluations, 1, 1000)
         _whole("evaluation_rows", self.evaluation_rows, 1, 1_000_000)
+
+    @property
+    def evaluation_steps(self) -> frozenset[int]:
+        """The steps after which is evaluated, evenly spread, with 0 and the last one."""
+        number = self.evaluations or max(8, round(self.steps / 40))
+        return frozenset(round(self.steps * i / number) for i in range(number + 1))

@@ -100,7 +100,7 @@ class Limits:
             ("steps", train_config.steps, self.max_steps),
             ("texts a step", train_config.batch_size, self.max_batch),
             ("rank", rank, self.max_rank),
-            ("evaluations", train_config.evaluations, self.max_steps),
+            ("evaluations", train_config.evaluations or 0, self.max_steps),
             ("watched texts", len(watch_texts), self.max_watched),
             ("rows of the table", rows, self.max_rows),
         ):

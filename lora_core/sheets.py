@@ -23,6 +23,7 @@ from typing import Any
 
 SECONDS = 40.0  # for one file; ordinary ones take about one
 _MEMORY = 2_000_000_000  # bytes of address space, of which libraries reserve most and use little
+_EXCEL_ROWS = 1_048_576  # the last row of a sheet, by the format
 _ENTRIES = 2_000  # files in the archive that an XLSX is; ordinary ones have a dozen
 _AT_ONCE = threading.BoundedSemaphore(2)  # such programs, whoever asks
 DAMAGED = "This file is damaged, or is not really {kind}: it could not be read."
@@ -74,7 +75,10 @@ def rows_of(
         rows: list[list[str]] = []
         characters = 0
         for row in found:
-            cells = [cell_text(value) for value in row]
+            values = list(row)
+            if values.count(None) == len(values):
+                continue
+            cells = [cell_text(value) for value in values]
             if not any(cells):
                 continue
             rows.append(cells)
@@ -153,8 +157,8 @@ def _xlsx(path: Path, max_rows: int, max_columns: int, max_characters: int) -> F
     # One column and row more than are taken, so that too many are noticed; a sheet's own word
     # about its size is not trusted.
     sheets[0].reset_dimensions()
-    # rows that only have a format are passed over, but not for ever
-    grid = sheets[0].iter_rows(max_row=4 * max_rows, max_col=max_columns + 1, values_only=True)
+    # Rows that only have a format are passed over, up to the last one that Excel itself can have.
+    grid = sheets[0].iter_rows(max_row=_EXCEL_ROWS, max_col=max_columns + 1, values_only=True)
     rows = iter(grid)
     header: list[str] = []
     for row in rows:

@@ -151,9 +151,7 @@ def fine_tune(
     patience = _Patience(should_stop)
     parameters = count_parameters(model)
     engine = make_engine(model, config, device, patience.check)
-    evaluate_at = {
-        round(config.steps * i / config.evaluations) for i in range(config.evaluations + 1)
-    }
+    evaluate_at = config.evaluation_steps
     watch_at = {round(config.steps * i / _WATCHES) for i in range(_WATCHES + 1)}
 
     yield Started(

@@ -85,6 +85,17 @@ def archive(members: dict[str, bytes]) -> bytes:
     return file.getvalue()
 
 
+def late_rows() -> bytes:
+    """The second row stands in a sheet's last line, after a million empty ones."""
+    book = openpyxl.Workbook()
+    for line, row in ((1, ("text", "label")), (2, ROWS[0]), (1_048_576, ROWS[1])):
+        for column, value in enumerate(row, 1):
+            book.active.cell(line, column, value)
+    file = io.BytesIO()
+    book.save(file)
+    return file.getvalue()
+
+
 def zip_bomb() -> bytes:
     with zipfile.ZipFile(io.BytesIO(workbook([("text", "label"), *ROWS]))) as book:
         members = {name: book.read(name) for name in book.namelist()}
@@ -315,6 +326,7 @@ def test_quotes_newlines_and_commas_stay_in_the_text(tmp_path) -> None:
     assert table_of(tmp_path, "a.tsv", delimited(rows, delimiter="\t")) == rows
     assert table_of(tmp_path, "a.jsonl", json_lines(objects(rows))) == rows
     assert table_of(tmp_path, "a.xlsx", workbook([("text", "label"), *rows])) == rows
+    assert table_of(tmp_path, "late.xlsx", late_rows()) == ROWS[:2]
 
 
 def test_quotes_in_a_tab_file_without_quoting_are_part_of_the_texts(tmp_path) -> None:

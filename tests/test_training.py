@@ -94,6 +94,15 @@ def test_a_run_stopped_in_its_first_evaluation_still_finishes(base, task, monkey
     assert 0 <= events[-1].validation_accuracy <= 1
 
 
+def test_a_long_run_is_evaluated_as_often_as_a_short_one() -> None:
+    assert sorted(lc.TrainConfig(steps=4).evaluation_steps) == [0, 1, 2, 3, 4]
+    for steps in (100, 300, 1000, 2000):
+        at = sorted(lc.TrainConfig(steps=steps).evaluation_steps)
+        assert at[0] == 0 and at[-1] == steps
+        assert len(at) > 8 and max(b - a for a, b in itertools.pairwise(at)) <= 40
+    assert lc.TrainConfig(steps=9, evaluations=3).evaluation_steps == {0, 3, 6, 9}
+
+
 def test_a_cancelled_generator_leaves_gradients_on(base, task) -> None:
     events = lc.fine_tune(base, task, None, lc.TrainConfig(steps=3))
     for _ in range(4):
