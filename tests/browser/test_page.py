@@ -194,6 +194,16 @@ def test_icon_name_and_social_picture(visit: Visit, server: str) -> None:
     assert 'content="Gradio"' not in source
 
 
+def test_the_browser_would_install_it_as_an_app(visit: Visit, server: str) -> None:
+    page = visit()
+    asked = page.context.new_cdp_session(page)
+    assert asked.send("Page.getAppManifest")["errors"] == []
+    errors = asked.send("Page.getInstallabilityErrors")["installabilityErrors"]
+    # The tests' browser keeps nothing, as a private window; else nothing may be missing.
+    assert [e for e in errors if e["errorId"] != "in-incognito"] == []
+    assert asked.send("Page.getAppId")["appId"] == f"{server}/"
+
+
 def test_a_preset_fixes_and_hides_what_its_link_says(visit: Visit) -> None:
     page = visit("rank=4&steps=30&lock=rank,steps,task&hide=method,inside,sweep,more;x")
     slider = page.get_by_label("Rank r")
