@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import lora_core as lc
+from lora_core.base import Base
+from tests.registry import Gate, tiny_base, words_task
 
 torch.set_num_threads(1)
 
@@ -43,6 +45,25 @@ def ragged() -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids (5, 12) for `small` and true lengths from 1 to 12."""
     torch.manual_seed(1)
     return torch.randint(0, 97, (5, 12)), torch.tensor([12, 1, 7, 3, 12])
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Base:
+    """A base of random weights, read-only."""
+    return tiny_base()
+
+
+@pytest.fixture(scope="session")
+def words() -> lc.Task:
+    """A task that a word decides."""
+    return words_task()
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    made = Gate(monkeypatch)
+    yield made
+    made.opened.set()
 
 
 def warm(model: torch.nn.Module, seed: int = 2) -> None:

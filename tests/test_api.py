@@ -22,7 +22,6 @@ from lora_core.runs import NOT_HERE, Registry, new_visitor
 from lora_core.ui import api
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.page import build_page
-from tests.test_runs import tiny  # noqa: F401 (a fixture)
 
 ROWS = [
     [f"{'win cash' if i % 2 else 'see you'} {i}", "spam" if i % 2 else "ham"] for i in range(60)
@@ -48,7 +47,7 @@ def serving(base: lc.Base, limits: Limits | None = None) -> Iterator[tuple[str, 
 
 
 @pytest.fixture(scope="module")
-def server(tiny: lc.Base) -> Iterator[tuple[str, Registry]]:  # noqa: F811
+def server(tiny: lc.Base) -> Iterator[tuple[str, Registry]]:
     with serving(tiny) as started:
         yield started
 
@@ -93,7 +92,7 @@ def test_the_whole_page_keeps_the_names_and_shows_no_others() -> None:
     assert public == set(api.ENDPOINTS)
 
 
-def test_count_parameters_agrees_with_the_model(client, tiny) -> None:  # noqa: F811
+def test_count_parameters_agrees_with_the_model(client, tiny) -> None:
     answer = client.predict(rank=3, by_module=True, api_name="/count_parameters")
     model = tiny.classifier_model(2)
     lc.inject_lora(model, lc.LoRAConfig(rank=3))
@@ -104,7 +103,7 @@ def test_count_parameters_agrees_with_the_model(client, tiny) -> None:  # noqa: 
     assert sum(m["trainable"] for m in answer["by_module"].values()) == count.trainable
 
 
-def test_a_run_from_start_to_adapter(client, server, tiny, tmp_path) -> None:  # noqa: F811
+def test_a_run_from_start_to_adapter(client, server, tiny, tmp_path) -> None:
     made = client.predict(**SHORT, watch_texts=["win cash"], api_name="/fine_tune")
     updates = list(client.submit(made, api_name="/watch"))
     events = [event for update in updates for event in update["events"]]

@@ -15,7 +15,6 @@ import pytest
 
 import lora_core as lc
 from tests.test_api import SHORT, serving
-from tests.test_runs import tiny  # noqa: F401 (a fixture)
 
 ROUNDS = 120
 NAMES = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
@@ -31,7 +30,7 @@ _FORBIDDEN = ("Traceback", "site-packages", 'File "', ".py", "lora_core", "Error
 
 
 @pytest.fixture(scope="module")
-def url(tiny: lc.Base) -> Iterator[str]:  # noqa: F811
+def url(tiny: lc.Base) -> Iterator[str]:
     with serving(tiny) as (address, _):
         yield address
 

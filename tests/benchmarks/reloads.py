@@ -35,9 +35,9 @@ def main() -> int:
     with server(free_port(), "--max-steps", "100000") as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         context = browser.new_context()
-        context.set_default_timeout(600_000)
+        context.set_default_timeout(60_000)
         page: Page = context.new_page()
-        page.goto(f"{url}/?steps=2000&batch_size=4&rank=2")
+        page.goto(f"{url}/?steps=20000&batch_size=4&rank=2")
         page.wait_for_selector("#curves .main-svg")
         page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
         page.click("#start")
