@@ -32,12 +32,12 @@ def main() -> int:
     times = parser.parse_args().times
     chance, found = random.Random(0), 0
     done = {"reload": 0, "new tab": 0, "second tab": 0}
-    with server(free_port(), "--max-steps", "100000") as (url, _), sync_playwright() as playwright:
+    with server(free_port()) as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         context = browser.new_context()
         context.set_default_timeout(60_000)
         page: Page = context.new_page()
-        page.goto(f"{url}/?steps=20000&batch_size=4&rank=2")
+        page.goto(f"{url}/?steps=1000&batch_size=64&rank=2")
         page.wait_for_selector("#curves .main-svg")
         page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
         page.click("#start")
