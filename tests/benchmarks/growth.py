@@ -112,6 +112,7 @@ def plot(found: dict[str, dict[str, float]], path: Path) -> None:
     for i, (what, values) in enumerate(found.items()):
         line = go.Scatter(x=list(values), y=list(values.values()), mode="lines+markers", name=what)
         figure.add_trace(line, row=i // 3 + 1, col=i % 3 + 1)
+    figure.update_yaxes(rangemode="tozero")  # else noise looks like a mountain
     figure.update_layout(showlegend=False, title="Milliseconds a step; rows: seconds to the first")
     figure.write_html(path, include_plotlyjs=True)
 
