@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
 import os
 import socket
 import statistics
@@ -137,6 +138,38 @@ def steps_table(base: lc.Base, task: lc.Task, rank: int, options: argparse.Names
             row["share_of_gemm_peak"] = statistics.median(shares)
         rows.append(row)
     return rows
+
+
+def memory_table(task: lc.Task, rank: int) -> dict[str, float]:
+    """Megabytes that each contender needs for its model, optimiser and steps: the growth of the
+    largest resident size of a process of its own, in which all libraries were loaded before.
+    """
+    found: dict[str, float] = {}
+    processes = multiprocessing.get_context("spawn")
+    for index in range(len(everyone(lc.load_base("bundled"), rank, 2, VARIANTS[0]))):
+        with processes.Pool(1) as pool:
+            name, size = pool.apply(_peak_mb, (task.name, rank, index))
+        found[name] = size
+    return found
+
+
+def _peak_mb(task_name: str, rank: int, index: int) -> tuple[str, float]:
+    """In its own process: build one contender and take a few steps."""
+    import resource
+
+    import peft  # noqa: F401 (so that the libraries do not count)
+    import transformers  # noqa: F401
+
+    torch.set_num_threads(1)
+    base, task = lc.load_base("bundled"), lc.load_task(task_name)
+    contenders = everyone(base, rank, len(task.labels), VARIANTS[0])
+    name, make = list(contenders.items())[index]
+    batches = batches_of(base, task, 16, 8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = make()
+    for batch in batches:
+        step(batch, Phases(time.thread_time))
+    return name, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
 
 
 def seconds_to_accuracy(base: lc.Base, task: lc.Task, goal: float) -> dict:
@@ -276,6 +309,11 @@ def main() -> None:
         result["steps"] = [r for rank in ranks for r in steps_table(base, task, rank, options)]
     print_steps(result["steps"], unit)
     if not options.steps_only:
+        result["memory_mb"] = {rank: memory_table(task, rank) for rank in ranks}
+        for rank, table in result["memory_mb"].items():
+            print(f"\n| memory at rank {rank} | MB |\n|---|--:|")
+            for name, size in table.items():
+                print(f"| {name} | {size:.0f} |")
         result["run"] = seconds_to_accuracy(base, task, options.goal)
         result["import_cpu_seconds"] = import_seconds()
         result["page"] = page_seconds()
