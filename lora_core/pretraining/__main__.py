@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoints, log, exported model")
     add("--validation", type=Path, metavar="FILE", help="text to measure bits per byte on")
     add("--tokenizer", type=Path, default=BUNDLED, metavar="DIR", help="has tokenizer.tiktoken")
-    add("--tokens", type=float, default=33.6e6, help="to train on, repetitions counted (33.6e6)")
+    add("--tokens", type=float, default=52.3e6, help="to train on, repetitions counted (52.3e6)")
     add("--context", type=int, default=256, help="tokens the model sees at once (256)")
     add("--width", type=int, default=256, help="of the residual stream (256)")
     add("--layers", type=int, default=4)
