@@ -360,5 +360,5 @@ class Trainer:
 
 
 def _smoothed(before: float, value: float) -> float:
-    """A running mean that starts with the first value."""
-    return 0.97 * before + 0.03 * value if before else value
+    """A running mean that starts with the first value; 0 while a loss is not asked for."""
+    return 0.97 * before + 0.03 * value if before and value else value
