@@ -65,9 +65,7 @@ def main() -> None:
     torch.set_num_threads(1)
     base = lc.load_base()
     print(f"base {base.digest()[:12]}, {chosen.steps} steps, one thread")
-    print(
-        "| task | labels | test texts | bag of words | on both | LoRA, each seed | mean | s | CPU s |"
-    )
+    print("| task | labels | test texts | bag of words | on both | LoRA | mean | s | CPU s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in chosen.tasks:
         task = lc.load_task(name)
