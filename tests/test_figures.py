@@ -282,6 +282,8 @@ def test_a_notebook_has_a_bar_and_the_page_s_points(capsys: pytest.CaptureFixtur
     scatter = accuracy_figure({"r 2": events, "nothing yet": []})
     assert [tuple(trace.x) for trace in scatter.data] == [(events[0].parameters.trainable,)]
     assert scatter.data[0].y[0] == max(e.validation_accuracy for e in curve.evaluated if e.best)
+    allowed = scatter.layout.yaxis.autorangeoptions  # one point alone: no axis from -50 to 150 %
+    assert 0 == allowed.minallowed < 1 < allowed.maxallowed <= 1.1
 
 
 def test_a_smoothed_loss_is_the_weighted_mean_of_the_past() -> None:

@@ -79,7 +79,10 @@ def accuracy_figure(runs: Mapping[str, Iterable[Event]]) -> go.Figure:
             )
         )
     figure.update_xaxes(title_text="trainable parameters", type="log")
-    figure.update_yaxes(title_text="validation accuracy", tickformat=".0%")
+    allowed = {"minallowed": 0, "maxallowed": 1.1}  # above: the name; one point alone has no range
+    figure.update_yaxes(
+        title_text="validation accuracy", tickformat=".0%", autorangeoptions=allowed
+    )
     return _dressed(figure).update_layout(showlegend=False)
 
 
