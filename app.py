@@ -86,7 +86,9 @@ def main(argv: list[str] | None = None) -> int:
         )
         announce(host, port, page.share_url)
         if not arguments.no_browser and has_desktop():
-            webbrowser.open(f"http://127.0.0.1:{port}/")
+            # A browser that $BROWSER names is waited for until it is closed; the end is not.
+            address = f"http://127.0.0.1:{port}/"
+            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
         ended.wait()
         print("Ending: running runs are stopped and keep their best weights.", flush=True)
         registry.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,40 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
     assert process.returncode == 0, said + rest
     assert f"http://127.0.0.1:{port}/" in said and "Traceback" not in said + rest
     assert "▄" in rest or "█" in rest, "a code to scan"
+
+
+def test_the_browser_that_it_opened_does_not_hold_it_up(tmp_path: Path) -> None:
+    opened, browser = tmp_path / "opened", tmp_path / "browser"
+    browser.write_text(
+        f'#!/bin/sh\necho "$$ $1" > {opened}.new && mv {opened}.new {opened}\n'
+        "exec sleep 300 > /dev/null 2>&1\n"
+    )
+    browser.chmod(0o755)
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        desktop = "import app, sys; app.has_desktop = lambda: True; sys.exit(app.main())"
+        process = subprocess.Popen(
+            [sys.executable, "-c", desktop, "--port", str(port)],
+            cwd=ROOT,
+            env={**os.environ, "BROWSER": str(browser)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while not opened.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            pid, address = opened.read_text().split()
+            try:
+                process.send_signal(signal.SIGTERM)  # while the browser is open
+                said, _ = process.communicate(timeout=60)
+            finally:
+                os.kill(int(pid), signal.SIGKILL)
+        finally:
+            process.kill()
+    assert process.returncode == 0 and "Traceback" not in said, said
+    assert f"Port {port} is in use" in said and f"LoRA Lab is at {address}" in said
+    assert address != f"http://127.0.0.1:{port}/"
