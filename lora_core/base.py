@@ -29,6 +29,7 @@ HUB_NAMES = {
     "gpt2-large": "openai-community/gpt2-large",
     "gpt2-xl": "openai-community/gpt2-xl",
 }
+HUB_SILENCE = 30.0  # seconds without a byte after which the Hub counts as out of reach
 _FUSED = ("query", "key", "value")  # the order within `c_attn`
 # ours -> theirs, and whether theirs is stored transposed (GPT-2's Conv1D keeps (in, out)).
 _BLOCK_NAMES = {
@@ -298,7 +299,8 @@ def _download(repository: str) -> Path:
 
     try:
         files = ["config.json", "*.safetensors", "*.safetensors.index.json", "*.tiktoken"]
-        return Path(snapshot_download(repository, allow_patterns=files))
+        silent = not _hub_answers(repository)  # then what an earlier download kept is enough
+        return Path(snapshot_download(repository, allow_patterns=files, local_files_only=silent))
     except (LocalEntryNotFoundError, OSError) as error:
         if isinstance(error, HfHubHTTPError) and error.response is not None:
             status = error.response.status_code
@@ -311,3 +313,17 @@ def _download(repository: str) -> Path:
         ) from error
     except HFValidationError as error:
         raise BaseError(f"'{repository}' is not a name of the Hub: {error}") from error
+
+
+def _hub_answers(repository: str) -> bool:
+    """Whether the Hub says anything within a while; `snapshot_download` would wait for ever."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().repo_info(repository, timeout=HUB_SILENCE)
+    except (HfHubHTTPError, ValueError):
+        return True  # a refusal is an answer, and the download will meet it again
+    except Exception:  # of whichever library speaks HTTP: nobody answers
+        return False
+    return True

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from lora_core.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from lora_core.adapters import load_adapter, save_adapter
-from lora_core.base import Base
+from lora_core.base import HUB_SILENCE, Base
 from lora_core.classifier import Classifier
 from lora_core.limits import MEGABYTE, Limits
 from lora_core.tables import read_own_task
@@ -172,6 +172,7 @@ def _table_among(files: list[str]) -> str | None:
 def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
     """What the Hub's library raises, as a `HubError`; its own messages may quote requests."""
 
+    from huggingface_hub import get_session
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -186,6 +187,7 @@ def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
         for kind in HfHubHTTPError.__mro__
         if kind.__name__ == "HTTPError" and issubclass(kind, Exception)
     )
+    get_session().timeout = HUB_SILENCE  # by itself the library waits for ever for an answer
     try:
         yield
     except GatedRepoError:

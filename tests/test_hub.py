@@ -9,7 +9,9 @@ import base64
 import hashlib
 import json
 import logging
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -336,6 +338,25 @@ def test_offline_there_is_a_sentence(hub, small, classifier, monkeypatch) -> Non
     ):
         with pytest.raises(HubError, match="cannot be reached"):
             act()
+
+
+def test_a_hub_that_never_answers_is_given_up(small, classifier, monkeypatch) -> None:
+    """As behind a network that lets everything out and nothing back."""
+    for module in ("base", "hub"):
+        monkeypatch.setattr(f"lora_core.{module}.HUB_SILENCE", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen(20)  # connections are taken up by the system, and nobody reads them
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        before = time.monotonic()
+        with pytest.raises(HubError, match="cannot be reached"):
+            push_adapter(classifier, "me/a", TOKEN)
+        with pytest.raises(lc.BaseError, match="cannot be reached"):
+            lc.load_base("nobody/has-this")
+    assert time.monotonic() - before < 20
 
 
 def test_what_was_loaded_classifies_over_the_shared_base(hub, small, classifier) -> None:
