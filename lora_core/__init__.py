@@ -11,6 +11,7 @@ from lora_core.base import Base, BaseError, load_base
 from lora_core.classifier import Classifier, ClassifyError, Prediction
 from lora_core.config import (
     GPT2_CONFIGS,
+    LINEAR_TARGETS,
     TARGETS,
     ConfigError,
     GPTConfig,
@@ -18,7 +19,9 @@ from lora_core.config import (
     TrainConfig,
 )
 from lora_core.lora import (
+    EmbeddingWithLoRA,
     LinearWithLoRA,
+    LoRAEmbedding,
     LoRAError,
     LoRALayer,
     inject_lora,
@@ -48,6 +51,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GPT",
     "GPT2_CONFIGS",
+    "LINEAR_TARGETS",
     "TARGETS",
     "AdapterError",
     "Base",
@@ -56,12 +60,14 @@ __all__ = [
     "ClassifyError",
     "ConfigError",
     "Diverged",
+    "EmbeddingWithLoRA",
     "Evaluated",
     "Event",
     "Finished",
     "GPTConfig",
     "LinearWithLoRA",
     "LoRAConfig",
+    "LoRAEmbedding",
     "LoRAError",
     "LoRALayer",
     "ParameterCount",

@@ -40,7 +40,8 @@ from lora_core.classifier import Classifier
 from lora_core.config import HEAD, ConfigError, LoRAConfig, TrainConfig
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
-from lora_core.peft_layers import from_peft, head_facts, to_peft
+from lora_core.peft_head import head_facts
+from lora_core.peft_layers import from_peft, to_peft
 
 __all__ = [
     "CONFIG_FILE",

@@ -245,8 +245,8 @@ def to_gpt2(model: GPT, prefix: str = "transformer.") -> dict[str, Tensor]:
     """The weights of a `GPT` (merged, or without LoRA) under GPT-2's names; the head left out."""
     state = model.state_dict()
     out = {
-        "wte.weight": state["token_embedding.weight"],
-        "wpe.weight": state["position_embedding.weight"],
+        "wte.weight": _plain(state, "token_embedding.weight"),
+        "wpe.weight": _plain(state, "position_embedding.weight"),
         "ln_f.weight": state["final_norm.weight"],
         "ln_f.bias": state["final_norm.bias"],
     }
@@ -265,9 +265,10 @@ def to_gpt2(model: GPT, prefix: str = "transformer.") -> dict[str, Tensor]:
 
 
 def _plain(state: dict[str, Tensor], name: str) -> Tensor:
-    """A layer's tensor, also where the layer stands inside a `LinearWithLoRA`."""
+    """A layer's tensor, also where the layer stands inside a `LinearWithLoRA` or its like."""
     layer, _, kind = name.rpartition(".")
-    return state[name] if name in state else state[f"{layer}.linear.{kind}"]
+    inside = (f"{layer}.{wrapper}.{kind}" for wrapper in ("linear", "embedding"))
+    return state[name] if name in state else next(state[n] for n in inside if n in state)
 
 
 def frozen_digest(model: nn.Module) -> str:
@@ -279,12 +280,12 @@ def frozen_digest(model: nn.Module) -> str:
         n: p for n, p in model.named_parameters() if not n.startswith(HEAD + ".")
     }
     for name, layer in lora_layers(model):
-        for half in ("lora.A", "lora.B", "linear.weight", "linear.bias"):
+        for half, _ in layer.named_parameters():
             tensors.pop(f"{name}.{half}", None)
         if name != HEAD:
             tensors[f"{name}.weight"] = layer.frozen_weight
-            if layer.linear.bias is not None:
-                tensors[f"{name}.bias"] = layer.linear.bias
+            if layer.frozen_bias is not None:
+                tensors[f"{name}.bias"] = layer.frozen_bias
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode())

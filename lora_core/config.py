@@ -16,7 +16,10 @@ HeadMode = Literal["train", "lora"]
 Method = Literal["lora", "full", "head"]
 
 # A target is the end of a module's dotted name, as in PEFT's `target_modules`.
-TARGETS = ("query", "key", "value", "attention.output", "mlp.up", "mlp.down")
+LINEAR_TARGETS = ("query", "key", "value", "attention.output", "mlp.up", "mlp.down")
+EMBEDDING_TARGET = "token_embedding"
+TARGETS = (*LINEAR_TARGETS, EMBEDDING_TARGET)
+EVERY_LAYER = ("*",)
 HEAD = "head"
 
 MAX_RANK = 256
@@ -89,7 +92,9 @@ class LoRAConfig:
 
     rank: int = 8  # r: A has r columns, B has r rows
     alpha: float = 16.0  # numerator of the scale
-    targets: tuple[str, ...] = TARGETS  # ends of the module names to adapt
+    # Ends of the names of the layers to adapt. `("*",)` becomes `TARGETS`; with LoRA on the head,
+    # which is the form of appendix E, `LINEAR_TARGETS`: every linear layer and no other.
+    targets: tuple[str, ...] = EVERY_LAYER
     scaling: Scaling = "alpha/rank"  # the paper; `alpha`: older code; `alpha/sqrt(rank)`: rsLoRA
     dropout: float = 0.0  # on the input of A, in training only
     head: HeadMode = "train"  # `lora`: frozen random head with LoRA on it (appendix E)
@@ -106,9 +111,12 @@ class LoRAConfig:
         _require(self.head in choices, f"head must be one of {choices}, not {self.head!r}.")
         targets: Iterable[str] = self.targets
         _require(not isinstance(targets, str), "targets must be a list of names, not one string.")
-        object.__setattr__(self, "targets", tuple(dict.fromkeys(targets)))
-        named = all(isinstance(t, str) and t for t in self.targets)
-        _require(named, "targets must be names of layers, such as 'query'.")
+        named = tuple(dict.fromkeys(targets))
+        if named == EVERY_LAYER:
+            named = LINEAR_TARGETS if self.head == "lora" else TARGETS
+        object.__setattr__(self, "targets", named)
+        words = all(isinstance(t, str) and t for t in self.targets)
+        _require(words, "targets must be names of layers, such as 'query'.")
         _require(
             bool(self.targets) or self.head == "lora",
             "Choose at least one layer to adapt, or train the head only.",

@@ -7,6 +7,7 @@ for speed, and `tests/test_fast.py` holds it to them. What makes it fast on a CP
   them as (texts x heads, longest, head_dim): `packing.py`;
 * query, key and value are one product; LoRA is two thin products more, nothing frozen gets a
   gradient, and the backward pass ends at the lowest adapted layer: `products.py`;
+* an adapted embedding reads and writes only the rows of A whose tokens are in the batch;
 * products in `dtype` (bfloat16 where that pays); the residual stream, LayerNorm, softmax, the head
   and everything trained stay float32;
 * frozen weights are cast once a process and shared by all runs over one base;
@@ -27,18 +28,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_core.config import HEAD
-from lora_core.lora import LinearWithLoRA, LoRALayer
+from lora_core.lora import EmbeddingWithLoRA, LinearWithLoRA, LoRALayer, lora_layers
 from lora_core.model import GPT
 from lora_core.packing import Packed, pack
-from lora_core.products import Adapter, Group, Tape, Workspace, frozen_cast
+from lora_core.products import Adapter, Group, Tape, Workspace, frozen_cast, gelu
 
 # Query last: the plain model's dropout draws in this order, and the last block splits it off.
 _KVQ = ("attention.key", "attention.value", "attention.query")
 _OTHERS = (("attention.output",), ("mlp.up",), ("mlp.down",))  # the other products of a block
 _NORMS = ("norm1", "norm2")
-_GELU = 2.0 * math.sqrt(2.0 / math.pi)  # gelu_tanh(u) = u sigmoid(_GELU (u + _CUBE u^3))
-_CUBE = 0.044715
-_CONSTANTS = (torch.tensor(_GELU), torch.tensor(-2 * _GELU))
+_TOKEN_A, _TOKEN_B = "token_embedding.lora.A", "token_embedding.lora.B"
 
 
 def why_not(model: nn.Module) -> str | None:
@@ -49,8 +48,10 @@ def why_not(model: nn.Module) -> str | None:
         return "the base itself has dropout"
     if next(model.parameters()).device.type != "cpu":
         return "it is written for CPUs"
-    if any(isinstance(m, LinearWithLoRA) and m.merged for m in model.modules()):
+    if any(layer.merged for _, layer in lora_layers(model)):
         return "its adapters are merged"
+    if isinstance(model.position_embedding, EmbeddingWithLoRA):
+        return "its positions are adapted"
     parameters = dict(model.named_parameters())
     trained = {name for name, p in parameters.items() if p.requires_grad}
     base = {n for n in parameters if ".lora." not in n and not n.startswith(HEAD + ".")}
@@ -105,7 +106,10 @@ class FastGPT:
         self.model, self.dtype, self.between = model, dtype, between
         self.heads = model.config.n_heads
         self.space = Workspace()
-        self.full = model.token_embedding.weight.requires_grad
+        wrapped: nn.Module = model.token_embedding
+        self.adapted_tokens = isinstance(wrapped, EmbeddingWithLoRA)
+        self._table = wrapped.embedding if isinstance(wrapped, EmbeddingWithLoRA) else wrapped
+        self.full = bool(model.final_norm.weight.requires_grad)
         self._flatten({n: p for n, p in model.named_parameters() if p.requires_grad})
         last = model.config.n_layers - 1
         self.blocks = [self._block(f"blocks.{i}.", i == last) for i in range(last + 1)]
@@ -120,8 +124,10 @@ class FastGPT:
         ]
         copies = [pair for group in self._groups for pair in group.copies()]
         self._joined_to, self._joined_from = [p[0] for p in copies], [p[1] for p in copies]
-        # The lowest product whose weights get a gradient, counted from below, four a block.
-        self.lowest = -1 if self.full else min(adapted, default=4 * len(self.blocks))
+        # The lowest product whose weights get a gradient, counted from below, four a block; -1:
+        # what is embedded gets one as well.
+        embedded = self.full or self.adapted_tokens
+        self.lowest = -1 if embedded else min(adapted, default=4 * len(self.blocks))
 
     # --- what is trained, in one tensor -----------------------------------------------------------
 
@@ -224,7 +230,10 @@ class FastGPT:
 
     def _forward(self, batch: Packed, tapes: list[_BlockTape] | None) -> tuple[Tensor, _Norm]:
         model = self.model
-        x = F.embedding(batch.tokens, model.token_embedding.weight.detach())
+        x = F.embedding(batch.tokens, cast(Tensor, self._table.weight).detach())
+        if self.adapted_tokens:
+            rows = F.embedding(batch.tokens, self._lows[_TOKEN_A])  # (m, r)
+            x += rows @ self._lows[_TOKEN_B]
         x += F.embedding(batch.positions, model.position_embedding.weight.detach())
         for block in self.blocks:
             self.between()
@@ -270,7 +279,7 @@ class FastGPT:
         normed, norm2 = _norm(block.norms[1], x)
         normed = space(slot + "norm2", m, width, dtype=low).copy_(normed)
         hidden, up_tape = up_group.forward(normed, training)
-        hidden, slope = _gelu(hidden, training, space, slot)
+        hidden, slope = gelu(hidden, training, space, slot)
         hidden, down_tape = down_group.forward(hidden, training)
         if tapes is not None:
             groups = [kvq_tape, output_tape, up_tape, down_tape]
@@ -299,6 +308,8 @@ class FastGPT:
                 self.between()
                 if dx is not None:
                     dx = self._block_backward(depth, dx, batch, tapes.pop())
+            if self.adapted_tokens and dx is not None:
+                self._tokens_backward(dx, batch)
             if self.full and dx is not None:
                 self._grads["token_embedding.weight"].zero_().index_add_(0, batch.tokens, dx)
                 self._grads["position_embedding.weight"].zero_().index_add_(0, batch.positions, dx)
@@ -308,6 +319,14 @@ class FastGPT:
         if self._scale != 1.0:
             self.gradient[self._scaled] *= self._scale
         return loss
+
+    def _tokens_backward(self, dx: Tensor, batch: Packed) -> None:
+        """Gradients of the embedding's A and B from that of what was embedded, (m, emb)."""
+        dx = dx.to(self.dtype)
+        rows = F.embedding(batch.tokens, self._lows[_TOKEN_A])
+        self._grads[_TOKEN_B].copy_(rows.T @ dx)
+        upper = (dx @ self._lows[_TOKEN_B].T).float()  # (m, r)
+        self._grads[_TOKEN_A].zero_().index_add_(0, batch.tokens, upper)
 
     def head_gradients(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """As `loss_and_gradients`, where the head alone is trained: from `last_hidden`."""
@@ -403,27 +422,6 @@ def _norm(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, _Norm]:
         x, norm.normalized_shape, norm.weight, norm.bias, norm.eps
     )
     return y, _Norm(x, mean, scale)
-
-
-def _gelu(u: Tensor, training: bool, space: Workspace, slot: str) -> tuple[Tensor, Tensor]:
-    """GELU in GPT-2's tanh form, and with `training` its derivative; in the format of `u`.
-
-    gelu(u) = u s with s = sigmoid(c (u + k u^3)), and so
-    gelu'(u) = s + gelu(u) (1 - s) c (1 + 3 k u^2).
-    """
-    value = space(slot + "value", *u.shape, dtype=u.dtype)
-    slope = space(slot + "slope", *u.shape, dtype=u.dtype)
-    wide, inner, rate = (space(n, *u.shape, dtype=torch.float32) for n in ("u", "inner", "rate"))
-    wide.copy_(u)
-    torch.addcmul(_CONSTANTS[0], wide, wide, value=_GELU * _CUBE, out=inner)
-    if training:
-        torch.add(_CONSTANTS[1], inner, alpha=3, out=rate)
-    gate = inner.mul_(wide).sigmoid_()
-    value.copy_(wide.mul_(gate))
-    if training:
-        rate.mul_(wide)
-        slope.copy_(rate.addcmul_(rate, gate, value=-1).add_(gate))
-    return value, slope
 
 
 def _joined(store: dict[str, Tensor], names: list[str], kind: str) -> Tensor:

@@ -31,12 +31,12 @@ class InspectionError(ValueError):
 
 @dataclass(frozen=True)
 class LayerChange:
-    """How much one linear layer changed, by Frobenius norms: the root of the sum of squares."""
+    """How much one layer's matrix changed, by Frobenius norms: the root of the sum of squares."""
 
     name: str  # dotted, as in the model
     block: int | None  # from 0; None for a layer outside the blocks
     kind: str  # "attention.query", "mlp.up", ...
-    shape: tuple[int, int]  # (out, in)
+    shape: tuple[int, int]  # (out, in); of an embedding (vocab, out)
     rank: int | None  # of its adapter; None where the whole matrix was trained
     change: float  # norm of dW
     weight: float  # norm of the W that it is added to
@@ -57,7 +57,7 @@ class HeatMap:
     """One dW, shrunk: each cell holds the entry of its block with the largest absolute value."""
 
     values: Tensor  # (rows, columns), signs kept
-    shape: tuple[int, int]  # of the whole matrix: (out, in)
+    shape: tuple[int, int]  # of the whole matrix: (out, in); of an embedding (vocab, out)
     block: tuple[int, int]  # entries of the matrix that one cell stands for, at most
 
     @property
@@ -81,7 +81,7 @@ class FrozenProof:
 
 
 def layer_changes(classifier: Classifier) -> list[LayerChange]:
-    """Every linear layer of the blocks that the run changed, in the model's order.
+    """Every adapted layer, or linear layer trained whole, in the model's order.
 
     Empty when only the head was trained: its random start says nothing about size. A head with LoRA
     on it is listed.
@@ -143,7 +143,7 @@ def heat_map(classifier: Classifier, name: str, cells: int = MAP_CELLS) -> HeatM
     with classifier.at_strength(1.0) as model:
         layer = dict(lora_layers(model)).get(name)
         if layer is not None:
-            delta = layer.lora.scale * (layer.lora.A @ layer.lora.B).T.detach()
+            delta = layer.lora.delta().detach()
         else:
             first, last = _pair(classifier, model, name)
             delta = last - first

@@ -4,7 +4,9 @@
 
 B starts at zero, so an injected model is the base to the last bit until the first step. The names
 and the recursion are those of appendix E of Raschka's *Build a Large Language Model (From
-Scratch)*. This file needs torch and works on any `nn.Module`; it knows nothing about GPT.
+Scratch)*. An embedding can be adapted in the same way (`EmbeddingWithLoRA`), as in Microsoft's
+loralib and in PEFT: it is a linear layer whose input is all zeros but for a one at the token. This
+file needs torch and works on any `nn.Module`; it knows nothing about GPT.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import math
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from lora_core.config import HEAD, LoRAConfig, Scaling, lora_scale
@@ -70,8 +73,100 @@ class LoRALayer(nn.Module):
         return (self.scale * self.strength) * (self.drop(x) @ self.A @ self.B)
 
 
-class LinearWithLoRA(nn.Module):
-    """A frozen `nn.Linear` with a `LoRALayer` beside it; `merge` folds the two into one matrix."""
+class LoRAEmbedding(LoRALayer):
+    """The same update for an embedding: `scale * A[token] B`, with A of shape (vocab, rank).
+
+    Here A starts at zero and B is drawn from a normal distribution, as in PEFT: a row of A belongs
+    to one token and learns only when that token is seen. With B at zero nothing would reach A at
+    first. There is no dropout on tokens, as in PEFT.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        out_dim: int,
+        rank: int,
+        alpha: float,
+        *,
+        scaling: Scaling = "alpha/rank",
+        generator: Generator | None = None,
+        device: torch.device | None = None,
+    ) -> None:
+        with torch.device("meta"):  # the linear layer's start is not this one's
+            super().__init__(vocabulary, out_dim, rank, alpha, scaling=scaling)
+        self.A = nn.Parameter(torch.zeros(vocabulary, rank, device=device))  # (vocab, r)
+        drawn = torch.empty(rank, out_dim, device=device).normal_(generator=generator)
+        self.B = nn.Parameter(drawn)  # (r, out)
+
+    def delta(self) -> Tensor:
+        """What is added to the frozen table: (vocab, out), in `nn.Embedding`'s layout."""
+        return (self.scale * self.strength) * (self.A @ self.B)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(...) ids -> (..., out)."""
+        return (self.scale * self.strength) * (F.embedding(tokens, self.A) @ self.B)
+
+
+class _WithLoRA(nn.Module):
+    """A frozen layer, `inner`, with a `LoRALayer` beside it; `merge` folds the two into one matrix.
+
+    `inner` is registered under a name that says what it is, `linear` or `embedding`.
+    """
+
+    lora: LoRALayer
+    inner_name: str
+
+    def _wrap(self, inner: nn.Module, lora: LoRALayer) -> None:
+        self.add_module(self.inner_name, inner)
+        self.lora = lora
+        self._kept: tuple[nn.Parameter, ...] = ()  # W itself while merged; not registered twice
+
+    @property
+    def inner(self) -> nn.Module:
+        """The wrapped layer."""
+        return self.get_submodule(self.inner_name)
+
+    @property
+    def merged(self) -> bool:
+        """Whether the wrapped layer's weight holds W + delta at present."""
+        return bool(self._kept)
+
+    @property
+    def frozen_weight(self) -> Tensor:
+        """W, merged or not, in the wrapped layer's layout."""
+        return self._kept[0] if self._kept else self.inner.weight  # type: ignore[return-value]
+
+    @property
+    def frozen_bias(self) -> Tensor | None:
+        """The wrapped layer's bias, where it has one."""
+        return getattr(self.inner, "bias", None)
+
+    def merge(self) -> None:
+        """Put W + delta in the place of W. W is not written to: others may share it."""
+        if not self._kept:
+            weight = self.inner.weight
+            assert isinstance(weight, nn.Parameter)
+            self._kept = (weight,)
+            merged = (weight + self.lora.delta()).detach()
+            self.inner.weight = nn.Parameter(merged, requires_grad=False)
+
+    def unmerge(self) -> None:
+        """Put W itself back: the same tensor, no subtraction, no rounding."""
+        if self._kept:
+            (self.inner.weight,) = self._kept
+            self._kept = ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the wrapped layer takes and gives: (..., in) -> (..., out), or ids -> (..., out)."""
+        y: Tensor = self.inner(x)
+        return y if self.merged else y + self.lora(x)
+
+
+class LinearWithLoRA(_WithLoRA):
+    """A frozen `nn.Linear`, `linear`, with a `LoRALayer` beside it."""
+
+    linear: nn.Linear
+    inner_name = "linear"
 
     def __init__(
         self,
@@ -84,8 +179,7 @@ class LinearWithLoRA(nn.Module):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        self.linear = linear
-        self.lora = LoRALayer(
+        lora = LoRALayer(
             linear.in_features,
             linear.out_features,
             rank,
@@ -95,40 +189,49 @@ class LinearWithLoRA(nn.Module):
             generator=generator,
             device=linear.weight.device,
         )
-        self._kept: tuple[Tensor, ...] = ()  # W itself while merged; not registered twice
+        self._wrap(linear, lora)
+
+
+class EmbeddingWithLoRA(_WithLoRA):
+    """A frozen `nn.Embedding`, `embedding`, with a `LoRAEmbedding` beside it."""
+
+    embedding: nn.Embedding
+    inner_name = "embedding"
+
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        rank: int,
+        alpha: float,
+        *,
+        scaling: Scaling = "alpha/rank",
+        generator: Generator | None = None,
+    ) -> None:
+        super().__init__()
+        lora = LoRAEmbedding(
+            embedding.num_embeddings,
+            embedding.embedding_dim,
+            rank,
+            alpha,
+            scaling=scaling,
+            generator=generator,
+            device=embedding.weight.device,
+        )
+        self._wrap(embedding, lora)
 
     @property
-    def merged(self) -> bool:
-        """Whether `linear.weight` holds W + delta at present."""
-        return bool(self._kept)
-
-    @property
-    def frozen_weight(self) -> Tensor:
-        """W, merged or not: (out, in)."""
-        return self._kept[0] if self._kept else self.linear.weight
-
-    def merge(self) -> None:
-        """Put W + delta in the place of W. W is not written to: others may share it."""
-        if not self._kept:
-            self._kept = (self.linear.weight,)
-            merged = (self.linear.weight + self.lora.delta()).detach()
-            self.linear.weight = nn.Parameter(merged, requires_grad=False)
-
-    def unmerge(self) -> None:
-        """Put W itself back: the same tensor, no subtraction, no rounding."""
-        if self._kept:
-            (self.linear.weight,) = self._kept
-            self._kept = ()
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., in) -> (..., out)."""
-        return self.linear(x) if self.merged else self.linear(x) + self.lora(x)
+    def weight(self) -> Tensor:
+        """The frozen table (vocab, out): what an output layer that is tied to it multiplies by."""
+        return self.frozen_weight
 
 
-def lora_layers(model: nn.Module) -> Iterator[tuple[str, LinearWithLoRA]]:
+AdaptedLayer = LinearWithLoRA | EmbeddingWithLoRA
+
+
+def lora_layers(model: nn.Module) -> Iterator[tuple[str, AdaptedLayer]]:
     """Every adapted layer with its dotted name, in the model's order."""
     for name, module in model.named_modules():
-        if isinstance(module, LinearWithLoRA):
+        if isinstance(module, LinearWithLoRA | EmbeddingWithLoRA):
             yield name, module
 
 
@@ -166,22 +269,21 @@ def replace_linear_with_lora(
 def inject_lora(model: nn.Module, config: LoRAConfig, generator: Generator | None = None) -> None:
     """Freeze `model`, adapt the layers that `config.targets` names, and open the head, in place.
 
-    A target is the end of a module's dotted name ("query", "mlp.up"). The module called `head`, if
-    there is one, is trained in full (`config.head == "train"`, as PEFT does) or stays frozen with
-    LoRA on it ("lora", as appendix E does). `generator` draws A and later the dropout masks.
-    Raises `LoRAError`, before anything is changed, when the model has LoRA already or a target
-    names no linear layer.
+    A target is the end of a module's dotted name ("query", "mlp.up", "token_embedding"): of an
+    `nn.Linear` or an `nn.Embedding`. The module called `head`, if there is one, is trained in full
+    (`config.head == "train"`, as PEFT does) or stays frozen with LoRA on it ("lora", as appendix E
+    does). `generator` draws what starts random, and later the dropout masks. Raises `LoRAError`,
+    before anything is changed, when the model has LoRA already or a target names no such layer.
     """
     _refuse_injected(model)
-    linears = dict(_linears(model))
+    layers: dict[str, nn.Linear | nn.Embedding] = {**dict(_linears(model)), **_embeddings(model)}
     chosen = {
-        target: [n for n in linears if ("." + n).endswith("." + target)]
-        for target in config.targets
+        target: [n for n in layers if ("." + n).endswith("." + target)] for target in config.targets
     }
     for target, names in chosen.items():
         if not names:
-            known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linears})) or "none"
-            raise LoRAError(f"No linear layer is called '{target}'. Linear layers here: {known}.")
+            known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in layers})) or "none"
+            raise LoRAError(f"No layer to adapt is called '{target}'. Layers here: {known}.")
     head = getattr(model, HEAD, None)
     if config.head == "lora" and not isinstance(head, nn.Linear):
         raise LoRAError("This model has no linear head to put LoRA on; choose head='train'.")
@@ -189,26 +291,29 @@ def inject_lora(model: nn.Module, config: LoRAConfig, generator: Generator | Non
     if config.head == "lora":
         adapted.add(HEAD)
     model.requires_grad_(False)
-    for name, linear in linears.items():  # the model's order, so that a seed gives one adapter
+    for name, layer in layers.items():  # a fixed order, so that a seed gives one adapter
         if name in adapted:
-            wrapped = LinearWithLoRA(
-                linear,
-                config.rank,
-                config.alpha,
-                scaling=config.scaling,
-                dropout=config.dropout,
-                generator=generator,
-            )
-            _put(model, name, wrapped.train(linear.training))
+            _put(model, name, _wrapped(layer, config, generator).train(layer.training))
     if config.head == "train" and isinstance(head, nn.Module):
         head.requires_grad_(True)
 
 
+def _wrapped(
+    layer: nn.Linear | nn.Embedding, config: LoRAConfig, generator: Generator | None
+) -> AdaptedLayer:
+    rank, alpha, scaling = config.rank, config.alpha, config.scaling
+    if isinstance(layer, nn.Embedding):
+        return EmbeddingWithLoRA(layer, rank, alpha, scaling=scaling, generator=generator)
+    return LinearWithLoRA(
+        layer, rank, alpha, scaling=scaling, dropout=config.dropout, generator=generator
+    )
+
+
 def remove_lora(model: nn.Module) -> None:
-    """Put the plain linear layers back, in place; nothing happens where there is no LoRA."""
+    """Put the plain layers back, in place; nothing happens where there is no LoRA."""
     for name, layer in list(lora_layers(model)):
         layer.unmerge()
-        _put(model, name, layer.linear)
+        _put(model, name, layer.inner)
 
 
 def reinject_lora(model: nn.Module, config: LoRAConfig, generator: Generator | None = None) -> None:
@@ -235,6 +340,10 @@ def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             yield name, module
+
+
+def _embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
+    return {n: module for n, module in model.named_modules() if isinstance(module, nn.Embedding)}
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -23,7 +23,7 @@ from lora_core.classifier import Classifier
 from lora_core.config import HEAD
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
-from lora_core.peft_layers import head_of, norm_bias_for
+from lora_core.peft_head import head_of, norm_bias_for
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
@@ -64,8 +64,8 @@ def merged_tensors(model: GPT) -> dict[str, Tensor]:
     for name, layer in lora_layers(model):
         if name != HEAD:
             state[f"{name}.weight"] = (layer.frozen_weight + layer.lora.delta()).detach()
-            if layer.linear.bias is not None:
-                state[f"{name}.bias"] = layer.linear.bias.detach()
+            if layer.frozen_bias is not None:
+                state[f"{name}.bias"] = layer.frozen_bias.detach()
     with torch.device("meta"):
         plain = GPT(model.config, num_classes=None)
     wanted = plain.state_dict()

@@ -87,7 +87,7 @@ def predict_parameters(
     names = [name for name, dims, _ in layers if dims]
     for target in targets:
         if not any(("." + name).endswith("." + target) for name in names):
-            raise ConfigError(f"No linear layer of this model is called '{target}'.")
+            raise ConfigError(f"No layer of this model that can be adapted is called '{target}'.")
     counts: dict[str, LayerCount] = {}
     for name, dims, shape in layers:
         size = sum(shape)
@@ -107,7 +107,10 @@ def predict_parameters(
 def _layers(
     config: GPTConfig, num_classes: int
 ) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
-    """(name, (in, out) if linear else (), sizes of its tensors) of every layer of a GPT."""
+    """(name, (in, out) if it can be adapted else (), sizes of its tensors) of every layer of a GPT.
+
+    An embedding's input is its vocabulary: it is a linear layer that is given a one and zeros.
+    """
     width, hidden = config.emb_dim, config.hidden_dim
 
     def linear(
@@ -115,8 +118,11 @@ def _layers(
     ) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
         return name, (n_in, n_out), (n_in * n_out, n_out if bias else 0)
 
-    yield "token_embedding", (), (config.vocab_size * width,)
-    yield "position_embedding", (), (config.context_length * width,)
+    def embedding(name: str, rows: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        return name, (rows, width), (rows * width,)
+
+    yield embedding("token_embedding", config.vocab_size)
+    yield embedding("position_embedding", config.context_length)
     for i in range(config.n_layers):
         block = f"blocks.{i}."
         yield block + "norm1", (), (width, width)
@@ -132,7 +138,7 @@ def _layers(
 
 def _layer_of(parameter_name: str) -> str:
     layer = parameter_name.rpartition(".")[0]
-    for wrapper in (".lora", ".linear"):  # LinearWithLoRA's two halves belong to one layer
+    for wrapper in (".lora", ".linear", ".embedding"):  # an adapted layer's halves are one layer
         layer = layer.removesuffix(wrapper)
     return layer
 

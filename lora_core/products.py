@@ -1,4 +1,4 @@
-"""Linear layers that share an input, frozen or adapted or trained, as one product each way.
+"""Linear layers that share an input, frozen or adapted or trained, as one product each way; GELU.
 
 Part of the fast path (`fast.py`): what autograd would do for `LinearWithLoRA`, written out.
 """
@@ -18,6 +18,9 @@ from lora_core.lora import LoRALayer
 # Above so many columns of several A's side by side, a product with the zeros between their B's
 # costs more than a product for each.
 _BLOCK_DIAGONAL = 48
+_GELU = 2.0 * math.sqrt(2.0 / math.pi)  # gelu_tanh(u) = u sigmoid(_GELU (u + _CUBE u^3))
+_CUBE = 0.044715
+_CONSTANTS = (torch.tensor(_GELU), torch.tensor(-2 * _GELU))
 
 
 class _Cast(NamedTuple):
@@ -214,3 +217,24 @@ class Group:
                 out.addmm_(upper.T, adapter.A.T)
             elif out is not None and mask is not None:
                 out.addcmul_(upper.T @ adapter.A.T, mask)
+
+
+def gelu(u: Tensor, training: bool, space: Workspace, slot: str) -> tuple[Tensor, Tensor]:
+    """GELU in GPT-2's tanh form, and with `training` its derivative; in the format of `u`.
+
+    gelu(u) = u s with s = sigmoid(c (u + k u^3)), and so
+    gelu'(u) = s + gelu(u) (1 - s) c (1 + 3 k u^2).
+    """
+    value = space(slot + "value", *u.shape, dtype=u.dtype)
+    slope = space(slot + "slope", *u.shape, dtype=u.dtype)
+    wide, inner, rate = (space(n, *u.shape, dtype=torch.float32) for n in ("u", "inner", "rate"))
+    wide.copy_(u)
+    torch.addcmul(_CONSTANTS[0], wide, wide, value=_GELU * _CUBE, out=inner)
+    if training:
+        torch.add(_CONSTANTS[1], inner, alpha=3, out=rate)
+    gate = inner.mul_(wide).sigmoid_()
+    value.copy_(wide.mul_(gate))
+    if training:
+        rate.mul_(wide)
+        slope.copy_(rate.addcmul_(rate, gate, value=-1).add_(gate))
+    return value, slope

@@ -35,7 +35,8 @@ def small_adapter(base: lc.Base, path: Path, rank: int = 2) -> bytes:
     lc.inject_lora(model, config, generator)
     with torch.no_grad():
         for _, layer in lora_layers(model):
-            layer.lora.B.normal_(generator=generator)
+            zeros = layer.lora.A if isinstance(layer, lc.EmbeddingWithLoRA) else layer.lora.B
+            zeros.normal_(generator=generator)
         model.head.bias.normal_(generator=generator)
     classifier = lc.Classifier(
         model, base.tokenizer, ["no", "yes"], lora_config=config, train_config=lc.TrainConfig(),

@@ -95,11 +95,16 @@ def test_lora_on_the_head(base, ragged, targets) -> None:
 
 
 @pytest.mark.parametrize("block", range(3))
-@pytest.mark.parametrize("target", lc.TARGETS)
+@pytest.mark.parametrize("target", lc.LINEAR_TARGETS)
 def test_backward_ends_at_the_one_layer_adapted(base, ragged, block, target) -> None:
     name = target if "." in target else f"attention.{target}"
     config = lc.LoRAConfig(rank=2, targets=(f"blocks.{block}.{name}",))
     assert_same(adapted(base, config), *ragged)
+
+
+def test_adapted_positions_are_left_to_the_plain_model(base) -> None:
+    config = lc.LoRAConfig(rank=2, targets=("position_embedding",))
+    assert why_not(adapted(base, config)) == "its positions are adapted"
 
 
 @pytest.mark.parametrize("head", ["train", "lora"])

@@ -110,8 +110,10 @@ def test_shapes_are_the_models(lab: Lab) -> None:
     model = lab.base().classifier_model(2)
     shapes = {entry["name"]: entry["shape"] for entry in drawing["layers"]}
     for name in TARGETS:
-        linear = next(m for n, m in model.named_modules() if n.endswith(f".{name}"))
-        assert shapes[name] == f"{linear.in_features} × {linear.out_features}"
+        layer = next(m for n, m in model.named_modules() if f".{n}".endswith(f".{name}"))
+        n_in = layer.num_embeddings if name == "token_embedding" else layer.in_features
+        n_out = layer.weight.numel() // n_in
+        assert shapes[name] == f"{n_in} × {n_out}"
     assert HEAD not in shapes
 
 

@@ -69,7 +69,8 @@ def test_norms_and_singular_values_equal_those_of_the_whole_matrix(adapted: lc.C
         assert values.shape == (6,)
         torch.testing.assert_close(values, full[:6], rtol=1e-5, atol=1e-6)
         assert full[6:].max() < 1e-4 * full[0]
-    assert changes[0].block == 0 and changes[0].kind == "attention.query"
+    assert changes[0].block is None and changes[0].kind == "token_embedding"
+    assert changes[1].block == 0 and changes[1].kind == "attention.query"
 
 
 @pytest.mark.parametrize(("n_in", "rank", "n_out"), [(5, 9, 4), (4, 9, 20), (12, 1, 3), (7, 7, 7)])

@@ -34,6 +34,26 @@ def test_the_three_scaling_rules(scaling: str, expected: float) -> None:
     torch.testing.assert_close(layer(x), expected * (x @ layer.A @ layer.B))
 
 
+def test_an_embedding_is_a_linear_layer_of_ones_and_zeros() -> None:
+    """The same update, looked up instead of multiplied; here A starts at zero and B does not."""
+    table = nn.Embedding(50, 6)
+    layer = lc.EmbeddingWithLoRA(table, rank=3, alpha=6)
+    tokens = torch.tensor([[4, 4, 49], [0, 7, 1]])
+    assert torch.equal(layer(tokens), table(tokens))
+    assert layer.lora.A.shape == (50, 3) and not layer.lora.A.any()
+    assert layer.lora.B.shape == (3, 6) and layer.lora.B.std().item() == pytest.approx(1, rel=0.5)
+    nn.init.normal_(layer.lora.A)
+    one_hot = nn.functional.one_hot(tokens, 50).float()
+    torch.testing.assert_close(layer(tokens), one_hot @ (table.weight + layer.lora.delta()))
+
+
+def test_only_tokens_that_were_seen_are_learned(small) -> None:
+    lc.inject_lora(small, lc.LoRAConfig(2, 4, targets=("token_embedding",)))
+    small(torch.tensor([[5, 9, 5]])).square().sum().backward()
+    rows = small.token_embedding.lora.A.grad.any(1).nonzero().flatten()
+    assert rows.tolist() == [5, 9]
+
+
 def test_the_source_recursion_replaces_every_linear(small: lc.GPT) -> None:
     linears = [n for n, m in small.named_modules() if isinstance(m, nn.Linear)]
     lc.replace_linear_with_lora(small, rank=2, alpha=4)
@@ -71,7 +91,7 @@ def test_a_new_rank_replaces_the_adapter_and_never_nests(small, ragged) -> None:
     lc.reinject_lora(small, lc.LoRAConfig(rank=8))
     layers = dict(lora_layers(small))
     assert {layer.lora.rank for layer in layers.values()} == {8}
-    assert all(type(layer.linear) is nn.Linear for layer in layers.values())
+    assert {type(layer.inner) for layer in layers.values()} == {nn.Linear, nn.Embedding}
     lc.remove_lora(small)
     assert not dict(lora_layers(small))
 
@@ -103,7 +123,7 @@ def test_merging_is_idempotent_exactly_undone_and_equal(small, ragged, strength)
     for _, layer in lora_layers(small):
         layer.lora.strength = strength
     apart = small(*ragged)
-    weights = {n: layer.linear.weight for n, layer in lora_layers(small)}
+    weights = {n: layer.inner.weight for n, layer in lora_layers(small)}
     copies = {n: w.clone() for n, w in weights.items()}
     for _ in range(2):
         lc.merge_lora(small)
@@ -112,8 +132,8 @@ def test_merging_is_idempotent_exactly_undone_and_equal(small, ragged, strength)
         lc.unmerge_lora(small)
         assert torch.equal(small(*ragged), apart)
     for name, layer in lora_layers(small):
-        assert layer.linear.weight is weights[name]
-        assert torch.equal(layer.linear.weight, copies[name])
+        assert layer.inner.weight is layer.frozen_weight is weights[name]
+        assert torch.equal(layer.inner.weight, copies[name])
 
 
 def test_dropout_draws_from_its_own_generator_and_only_in_training(small, ragged) -> None:

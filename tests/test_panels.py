@@ -157,7 +157,9 @@ def test_layers_are_laid_out_as_kinds_by_blocks(lab: Lab, base: lc.Base) -> None
     assert proof["equal"] and proof["before"] == proof["after"] == base.digest()
     blocks = base.config.n_layers
     assert [len(row["cells"]) for row in layers["rows"]] == [blocks] * 6
-    ratios = {c["name"]: c["ratio"] for row in layers["rows"] for c in row["cells"]}
+    assert [row["kind"] for row in layers["outside"]] == ["word pieces"]
+    cells = [c for row in layers["rows"] for c in row["cells"]]
+    ratios = {c["name"]: c["ratio"] for c in cells + [row["cell"] for row in layers["outside"]]}
     assert layers["most"] == max(ratios.values()) == ratios[layers["selected"]]
     assert layer["name"] == layers["selected"] and len(layer["values"]) == 2
     levels = [level for row in layer["cells"] for level in row]

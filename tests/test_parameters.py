@@ -29,10 +29,24 @@ def test_appendix_e() -> None:
 @pytest.mark.parametrize(("rank", "blocks"), [(8, 1_327_104), (16, 2_654_208)])
 def test_all_block_targets_of_gpt2(rank: int, blocks: int) -> None:
     """Per block and rank: q, k, v and output 2*768 each, up and down 768+3072 each: 13,824."""
-    count = lc.predict_parameters(SMALL_GPT2, lc.LoRAConfig(rank), 2)
+    config = lc.LoRAConfig(rank, targets=lc.LINEAR_TARGETS)
+    count = lc.predict_parameters(SMALL_GPT2, config, 2)
     assert blocks == 12 * rank * (4 * 2 * 768 + 2 * (768 + 3072))
     assert count.trainable == blocks + 2 * 768 + 2
     assert count.percent == pytest.approx(100 * count.trainable / (124_441_346 + blocks))
+
+
+def test_the_token_embedding_of_gpt2() -> None:
+    """A row of A for each of 50,257 tokens, and a B of 768, for each unit of rank."""
+    only = lc.LoRAConfig(4, targets=("token_embedding",))
+    count = lc.predict_parameters(SMALL_GPT2, only, 2)
+    assert count.trainable == 4 * (50_257 + 768) + 2 * 768 + 2
+
+
+def test_what_every_layer_means() -> None:
+    assert lc.LoRAConfig().targets == lc.TARGETS == (*lc.LINEAR_TARGETS, "token_embedding")
+    assert lc.LoRAConfig(head="lora").targets == lc.LINEAR_TARGETS  # appendix E has no other
+    assert lc.LoRAConfig(head="lora", targets=lc.TARGETS).targets == lc.TARGETS
 
 
 configs = st.builds(

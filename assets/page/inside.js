@@ -98,10 +98,10 @@
       const body = value.rows.map((row, i) => node("tr", {}, node("th", { scope: "row" }, row.kind),
         ...cells[i].map((button) => node("td", {}, button ?? node("span", { class: "untouched" },
           node("span", { class: "column-bar" }), node("span", { class: "share" }, value.trained ? "frozen" : "0 %"))))));
-      if (value.head) {
-        const button = cell(value.head, value.most);
+      for (const { kind, cell: data } of value.outside) {
+        const button = cell(data, value.most);
         cells.push([button]);
-        body.push(node("tr", {}, node("th", { scope: "row" }, "head"), node("td", {}, button)));
+        body.push(node("tr", {}, node("th", { scope: "row" }, kind), node("td", {}, button)));
       }
       table.replaceChildren(node("caption", { class: "visually-hidden" }, "Size of the change of each layer relative to its weight"),
         node("thead", {}, head), node("tbody", {}, ...body));
@@ -162,8 +162,8 @@
         say(title, "");
         return;
       }
-      const [outputs, inputs] = value.shape;
-      say(title, `${value.title[0].toUpperCase()}${value.title.slice(1)}: W has ${outputs} × ${inputs} numbers`);
+      const [high, wide] = value.axes;
+      say(title, `${value.title[0].toUpperCase()}${value.title.slice(1)}: W has ${value.shape.join(" × ")} numbers`);
       const top = value.values[0] || 1;
       bars.classList.toggle("many", value.values.length > 24);
       bars.replaceChildren(...value.values.map((sigma, i) => node("i", {
@@ -174,12 +174,12 @@
       say(line, value.spectrum);
       spectrum.setAttribute("aria-label", `Singular values of the change of ${value.title}, largest first. ${value.spectrum}`);
       paint(value.cells);
-      say(rows, `${outputs} outputs`);
-      say(columns, `${inputs} inputs`);
+      say(rows, high);
+      say(columns, wide);
       say(low, `−${value.largest_words}`);
       say(high, `+${value.largest_words}`);
       say(mapLine, value.map);
-      map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${outputs} outputs by ${inputs} inputs; entries from −${value.largest_words} to +${value.largest_words}.`);
+      map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${high} by ${wide}; entries from −${value.largest_words} to +${value.largest_words}.`);
     });
   });
 })();

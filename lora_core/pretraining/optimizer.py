@@ -15,11 +15,15 @@ from torch import Tensor, nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's quintic: fast, singular values in 0.7..1.2
 
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """(n, rows, cols) with rows <= cols -> about the nearest semi-orthogonal matrices, bfloat16."""
+def orthogonalise(matrices: Tensor, dtype: torch.dtype, steps: int = 5) -> Tensor:
+    """(n, rows, cols) with rows <= cols -> about the nearest semi-orthogonal matrices, in `dtype`.
+
+    bfloat16 is exact enough, where the machine multiplies it quickly; elsewhere it would cost more
+    than the whole rest of a step.
+    """
     a, b, c = _COEFFICIENTS
-    x = matrices.bfloat16()
-    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) + 1e-7).bfloat16()
+    x = matrices.to(dtype)
+    x = x / (x.float().norm(dim=(-2, -1), keepdim=True) + 1e-7).to(dtype)
     for _ in range(steps):
         gram = torch.bmm(x, x.mT)
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -43,10 +47,12 @@ class MuonAdamW:
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
         matrix_rule: str = "muon",
+        dtype: torch.dtype = torch.bfloat16,
     ) -> None:
+        """`dtype` is the format of the products within Muon; moments are in the parameters' own."""
         self.parameters = dict(parameters)
         self.matrix_lr, self.other_lr, self.weight_decay = matrix_lr, other_lr, weight_decay
-        self.momentum, self.betas = momentum, betas
+        self.momentum, self.betas, self.dtype = momentum, betas, dtype
         self.steps = 0
         named = self.parameters.items()
         matrices = [n for n, p in named if p.ndim == 2 and n.startswith("blocks.")]
@@ -78,7 +84,8 @@ class MuonAdamW:
             self.first[name].lerp_(gradient, 1.0 - self.momentum)
             update = gradient.lerp(self.first[name], self.momentum)  # Nesterov
             updates.append(update if update.shape[0] <= update.shape[1] else update.t())
-        for name, update in zip(names, orthogonalise(torch.stack(updates)), strict=True):
+        stepped = orthogonalise(torch.stack(updates), self.dtype)
+        for name, update in zip(names, stepped, strict=True):
             parameter = self.parameters[name]
             rows, cols = parameter.shape
             turned = update if rows <= cols else update.t()

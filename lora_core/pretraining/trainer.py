@@ -159,6 +159,7 @@ class Trainer:
             other_lr=settings.other_lr,
             weight_decay=settings.weight_decay,
             matrix_rule=settings.matrix_rule,
+            dtype=device.dtype,
         )
         self.mean = {n: p.detach().clone() for n, p in self.model.named_parameters()}
         self.progress = Progress()

@@ -10,6 +10,7 @@ import gradio as gr
 
 from lora_core.base import HUB_NAMES
 from lora_core.config import (
+    EMBEDDING_TARGET,
     GPT2_CONFIGS,
     HEAD,
     TARGETS,
@@ -39,6 +40,7 @@ _NAMES = {
     "attention.output": "output (attention)",
     "mlp.up": "up (MLP)",
     "mlp.down": "down (MLP)",
+    EMBEDDING_TARGET: "word pieces (embedding)",
     HEAD: "classification head",
 }
 
@@ -144,7 +146,7 @@ def _more(default: Settings) -> dict[str, gr.Component]:
             [(_NAMES[t], t) for t in TARGETS],
             value=list(default.targets),
             label="Layers to adapt",
-            info="Adapting all of them, MLP included, usually learns best.",
+            info="Adapting all of them, MLP and word pieces included, usually learns best.",
         )
     with gr.Row():
         scaling = gr.Radio(
@@ -158,7 +160,7 @@ def _more(default: Settings) -> dict[str, gr.Component]:
             [("Train in full", "train"), ("Frozen, with LoRA", "lora")],
             value=default.head,
             label="Classification head",
-            info="It starts random, so it is usually trained in full.",
+            info="It starts random, so it is usually trained in full; appendix E has LoRA on it.",
             min_width=220,
         )
     with gr.Row():
@@ -248,9 +250,14 @@ def describe(lab: Lab, settings: Settings, visitor: str) -> tuple[dict[str, Any]
 
 
 def _shape(config: GPTConfig, name: str, classes: int) -> tuple[int, int]:
-    """(in, out) of a linear layer, by the end of its name."""
+    """(in, out) of a layer that can be adapted, by the end of its name."""
     width, hidden = config.emb_dim, config.hidden_dim
-    ends = {"mlp.up": (width, hidden), "mlp.down": (hidden, width), HEAD: (width, classes)}
+    ends = {
+        "mlp.up": (width, hidden),
+        "mlp.down": (hidden, width),
+        EMBEDDING_TARGET: (config.vocab_size, width),
+        HEAD: (width, classes),
+    }
     return next((shape for end, shape in ends.items() if name.endswith(end)), (width, width))
 
 
@@ -353,15 +360,15 @@ def _count_words(
 ) -> dict[str, Any]:
     layers, outsized = [], []
     for name, layer in counted.by_module.items():
-        linear = name.endswith((*TARGETS, HEAD))
+        adaptable = name.endswith((*TARGETS, HEAD))
         n_in, n_out = _shape(config, name, classes)
-        too_big = bool(lora) and linear and layer.frozen > 0 and layer.trainable > layer.frozen
+        too_big = bool(lora) and adaptable and layer.frozen > 0 and layer.trainable > layer.frozen
         if too_big:
             outsized.append(name)
         layers.append(
             [
                 name,
-                f"{n_in} × {n_out}" if linear else "",
+                f"{n_in} × {n_out}" if adaptable else "",
                 words.count(layer.frozen),
                 words.count(layer.trainable),
                 too_big,

@@ -28,7 +28,7 @@ from gradio.utils import get_upload_folder
 from lora_core.adapters import save_adapter
 from lora_core.base import Base, BaseError
 from lora_core.classifier import Classifier, ClassifyError, check_text
-from lora_core.config import TARGETS, LoRAConfig
+from lora_core.config import EVERY_LAYER, LoRAConfig
 from lora_core.limits import MEGABYTE
 from lora_core.parameters import predict_parameters
 from lora_core.run import ENDED
@@ -86,7 +86,7 @@ class Endpoints:
         method: str = "lora",
         rank: int = 8,
         alpha: float = 16.0,
-        targets: list[str] = list(TARGETS),  # noqa: B006 (Gradio shows it; it is never changed)
+        targets: list[str] = list(EVERY_LAYER),  # noqa: B006 (Gradio shows it; it is never changed)
         scaling: str = "alpha/rank",
         head: str = "train",
         by_module: bool = False,
@@ -99,7 +99,7 @@ class Endpoints:
             method: "lora", "full" or "head"
             rank: r, columns of A and rows of B
             alpha: numerator of the scale
-            targets: ends of the names of the layers to adapt
+            targets: ends of the names of the layers to adapt; "*": all (head "lora": all linear)
             scaling: "alpha/rank", "alpha" or "alpha/sqrt(rank)"
             head: "train" (in full) or "lora" (frozen, with LoRA on it)
             by_module: also one entry a layer
@@ -144,7 +144,7 @@ class Endpoints:
         method: str = "lora",
         rank: int = 8,
         alpha: float = 16.0,
-        targets: list[str] = list(TARGETS),  # noqa: B006 (as above)
+        targets: list[str] = list(EVERY_LAYER),  # noqa: B006 (as above)
         scaling: str = "alpha/rank",
         head: str = "train",
         dropout: float = 0.0,
@@ -166,7 +166,7 @@ class Endpoints:
             method: "lora", "full" (all weights) or "head" (the last layer only)
             rank: r, columns of A and rows of B
             alpha: numerator of the scale
-            targets: ends of the names of the layers to adapt
+            targets: ends of the names of the layers to adapt; "*": all (head "lora": all linear)
             scaling: "alpha/rank", "alpha" or "alpha/sqrt(rank)"
             head: "train" (in full) or "lora" (frozen, with LoRA on it)
             dropout: on the input of A, in training only

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_core.base import BaseError
-from lora_core.config import ConfigError
+from lora_core.config import EMBEDDING_TARGET, HEAD, ConfigError
 from lora_core.inspection import (
     FrozenProof,
     HeatMap,
@@ -39,6 +39,7 @@ _KINDS = {
     "mlp.up": "MLP up",
     "mlp.down": "MLP down",
 }
+_KINDS_OUTSIDE = {EMBEDDING_TARGET: "word pieces", HEAD: "head"}
 _BARS = 64  # singular values drawn; of a whole matrix there are hundreds, and the rest is tiny
 _LEVELS = 127  # shades of a heat map's colour to either side of zero
 _SCRIPT = "inside.js"
@@ -147,12 +148,12 @@ def layers_value(shown: Shown, changes: Sequence[LayerChange]) -> dict[str, Any]
             change = by_name.get(f"blocks.{block}.{kind}")
             cells.append(_cell(change) if change else None)
         rows.append({"kind": title, "cells": cells})
-    head = next((c for c in changes if c.block is None), None)
+    outside = [c for c in changes if c.block is None]
     largest = max(changes, key=lambda c: c.ratio, default=None)
     return {
         "blocks": blocks,
         "rows": rows,
-        "head": _cell(head) if head else None,
+        "outside": [{"kind": _KINDS_OUTSIDE[c.kind], "cell": _cell(c)} for c in outside],
         "most": largest.ratio if largest else 0.0,
         "selected": largest.name if largest else "",
         "sentence": _layers_words(shown, changes, largest),
@@ -171,8 +172,9 @@ def _cell(change: LayerChange) -> dict[str, Any]:
 
 
 def _title(change: LayerChange) -> str:
-    kind = _KINDS.get(change.kind, change.kind)
-    return kind if change.block is None else f"block {change.block + 1}, {kind}"
+    if change.block is None:
+        return _KINDS_OUTSIDE[change.kind]
+    return f"block {change.block + 1}, {_KINDS[change.kind]}"
 
 
 def _layers_words(shown: Shown, changes: Sequence[LayerChange], largest: LayerChange | None) -> str:
@@ -210,6 +212,7 @@ def layer_value(shown: Shown, name: str) -> dict[str, Any] | None:
         "name": name,
         "title": _title(change),
         "shape": list(change.shape),
+        "axes": _axes(change),
         "values": values[:_BARS].tolist(),
         "count": len(values),
         "used": used,
@@ -219,6 +222,13 @@ def layer_value(shown: Shown, name: str) -> dict[str, Any] | None:
         "largest": shades.largest,
         "largest_words": words.number(shades.largest, 2),
     }
+
+
+def _axes(change: LayerChange) -> list[str]:
+    """What the rows and the columns of a change are."""
+    if change.kind == EMBEDDING_TARGET:
+        return [f"{change.shape[0]:,} word pieces", f"{change.shape[1]} outputs"]
+    return [f"{change.shape[0]} outputs", f"{change.shape[1]} inputs"]
 
 
 def _map_words(change: LayerChange, shades: HeatMap) -> str:

@@ -13,7 +13,12 @@ from lora_core.training import default_learning_rate
 from lora_core.ui.settings import Settings
 
 _FUSED = ("query", "key", "value")
-_THEIRS = {"attention.output": "attn.c_proj", "mlp.up": "mlp.c_fc", "mlp.down": "mlp.c_proj"}
+_THEIRS = {
+    "attention.output": "attn.c_proj",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+    "token_embedding": "wte",
+}
 
 
 def lora_core_program(settings: Settings) -> str:

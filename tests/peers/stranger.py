@@ -68,7 +68,8 @@ def adapted(
     lc.inject_lora(model, config, generator)
     with torch.no_grad():
         for _, layer in lora_layers(model):
-            layer.lora.B.normal_(std=0.3 / max(1.0, config.scale), generator=generator)
+            zeros = layer.lora.A if isinstance(layer, lc.EmbeddingWithLoRA) else layer.lora.B
+            zeros.normal_(std=0.3 / max(1.0, config.scale), generator=generator)
         if config.head == "train":
             model.head.weight.add_(0.1 * torch.randn(model.head.weight.shape, generator=generator))
             if bias:

@@ -65,7 +65,7 @@ def _same_out_and_back(classifier: lc.Classifier, base: lc.Base, folder: Path, s
 
 @pytest.mark.parametrize("number", range(len(SUBSETS)), ids=["+".join(s) for s in SUBSETS])
 def test_every_subset_of_targets(tiny, tmp_path, number) -> None:
-    """63 subsets; scaling, head and bias go through their combinations along the way."""
+    """127 subsets; scaling, head and bias go through their combinations along the way."""
     config = lc.LoRAConfig(
         rank=1 + number % 5,
         alpha=(1.0, 3.0, 16.0, 7.5)[number % 4],
@@ -205,6 +205,8 @@ def _trained_by_peft(base: lc.Base, config: peft.LoraConfig):
         {"target_modules": ["c_attn"]},
         {"target_modules": ["attn.c_proj", "mlp.c_fc"], "r": 1},
         {"target_modules": "all-linear"},
+        {"target_modules": ["c_attn", "wte"]},
+        {"target_modules": ["wte", "wpe"], "rank_pattern": {"wpe": 2}, "use_rslora": True},
         {"rank_pattern": {"attn.c_attn": 6, "h.1.mlp.c_fc": 2}},
         {"rank_pattern": {"c_attn": 3}, "alpha_pattern": {"c_attn": 24, "mlp.c_proj": 1}},
         {"layers_to_transform": [1]},
@@ -239,7 +241,6 @@ def _refused(folder: Path, base: lc.Base, *words: str) -> None:
         ({"init_lora_weights": "pissa"}, "PiSSA"),
         ({"init_lora_weights": "olora"}, "OLoRA"),
         ({"modules_to_save": ["wpe"]}, "wpe"),
-        ({"target_modules": ["c_attn", "wte"]}, "wte"),
         ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
         ({"task_type": None}, "head"),
     ],
@@ -301,6 +302,28 @@ def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
                 }
             ),
             ["no layer", "h.9.mlp.c_fc"],
+        ),
+        (
+            lambda t: t.pop("base_model.model.transformer.wte.lora_embedding_B"),
+            ["wte.lora_embedding_B", "missing"],
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "base_model.model.transformer.wte.lora_embedding_A": torch.ones(4, 8191),
+                    "base_model.model.transformer.wte.lora_embedding_B": torch.ones(24, 4),
+                }
+            ),
+            ["transformer.wte", "(4, 8191)", "8192"],
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "base_model.model.transformer.h.0.lora_embedding_A": torch.ones(4, 8192),
+                    "base_model.model.transformer.h.0.lora_embedding_B": torch.ones(24, 4),
+                }
+            ),
+            ["no embedding", "h.0"],
         ),
         (lambda t: t["base_model.model.score.weight"].fill_(float("nan")), ["score", "NaN"]),
         (

@@ -16,6 +16,7 @@ CONV1D = {
     "attention.output": "attn.c_proj",
     "mlp.up": "mlp.c_fc",
     "mlp.down": "mlp.c_proj",
+    "token_embedding": "wte",
 }  # layers that are one and the same in both models; q/k/v are fused in theirs
 
 
@@ -38,6 +39,12 @@ def pair(base):
     with torch.no_grad():
         theirs.base_model.model.score.modules_to_save["default"].weight.copy_(ours.head.weight)
         for name, layer in lora_layers(ours):
+            if isinstance(layer, lc.EmbeddingWithLoRA):
+                layer.lora.A.normal_(std=0.05, generator=generator)
+                twin = theirs.base_model.model.transformer.wte
+                twin.lora_embedding_A["default"].copy_(layer.lora.A.T)
+                twin.lora_embedding_B["default"].copy_(layer.lora.B.T)
+                continue
             layer.lora.B.normal_(std=0.05, generator=generator)
             _, i, inner = name.split(".", 2)
             twin = theirs.base_model.model.transformer.h[int(i)].get_submodule(CONV1D[inner])
@@ -77,7 +84,7 @@ def test_one_optimiser_step_moves_them_alike(pair) -> None:
 
 @pytest.mark.parametrize(("rank", "expected"), [(8, 1_179_648), (16, 2_359_296)])
 def test_published_counts_of_peft_on_gpt2(rank: int, expected: int) -> None:
-    """All linear layers of GPT-2 124M, fused c_attn: run with peft itself."""
+    """All linear layers of GPT-2 124M, fused c_attn, and the embedding: run with peft itself."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     with torch.device("meta"):
@@ -86,9 +93,12 @@ def test_published_counts_of_peft_on_gpt2(rank: int, expected: int) -> None:
             r=rank, target_modules=["c_attn", "c_proj", "c_fc"], fan_in_fan_out=True
         )
         trainable, _ = peft.get_peft_model(model, config).get_nb_trainable_parameters()
+        model = GPT2LMHeadModel(GPT2Config(tie_word_embeddings=False))
+        tokens = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=["wte"]))
     assert trainable == expected
-    separate = lc.predict_parameters(
-        lc.GPT2_CONFIGS["gpt2-small (124M)"], lc.LoRAConfig(rank), num_classes=2
-    )
+    shape = lc.GPT2_CONFIGS["gpt2-small (124M)"]
+    separate = lc.predict_parameters(shape, lc.LoRAConfig(rank, targets=lc.LINEAR_TARGETS), 2)
+    every = lc.predict_parameters(shape, lc.LoRAConfig(rank), 2)
+    assert every.trainable - separate.trainable == tokens.get_nb_trainable_parameters()[0]
     # Three adapters of rank r for q, k and v carry two A matrices more than one fused adapter.
     assert separate.trainable - (2 * 768 + 2) == expected + 12 * 2 * 768 * rank
