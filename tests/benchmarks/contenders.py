@@ -53,10 +53,17 @@ class Phases:
 Contender = Callable[[Batch, Phases], None]
 
 
-def ours(base: lc.Base, method: str, rank: int, classes: int, device: Device) -> Contender:
-    """The app's own step, as `fine_tune` takes it."""
+def ours(
+    base: lc.Base,
+    method: str,
+    rank: int,
+    classes: int,
+    device: Device,
+    targets: tuple[str, ...] = lc.LINEAR_TARGETS,
+) -> Contender:
+    """The app's own step, as `fine_tune` takes it; on every linear layer, as the others have it."""
     config = lc.TrainConfig(method=method)  # type: ignore[arg-type]
-    lora = lc.LoRAConfig(rank=rank)
+    lora = lc.LoRAConfig(rank=rank, targets=targets)
     generator = torch.Generator().manual_seed(0)
     model = build_model(base, classes, lora, config.method, generator)
     engine = FastEngine(model, config, device, lambda: None)
@@ -113,7 +120,7 @@ def autograd_step(
 
 def plain(base: lc.Base, rank: int, classes: int) -> Contender:
     """`lora.py` and `model.py` as they are read, under autograd, float32."""
-    lora = lc.LoRAConfig(rank=rank)
+    lora = lc.LoRAConfig(rank=rank, targets=lc.LINEAR_TARGETS)
     model = build_model(base, classes, lora, "lora", torch.Generator().manual_seed(0))
     return autograd_step(model, lambda batch: model(batch.tokens, batch.lengths))
 
@@ -317,6 +324,9 @@ def everyone(
     single = Device(device.device, torch.float32, "for comparison")
     return {
         "LoRA Lab": lambda: ours(base, "lora", rank, classes, device),
+        "LoRA Lab, embedding too (the default)": lambda: ours(
+            base, "lora", rank, classes, device, lc.TARGETS
+        ),
         "LoRA Lab, float32": lambda: ours(base, "lora", rank, classes, single),
         "LoRA Lab, full fine-tuning": lambda: ours(base, "full", rank, classes, device),
         "lora.py and model.py as read": lambda: plain(base, rank, classes),

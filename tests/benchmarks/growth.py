@@ -50,7 +50,7 @@ def random_base(config: lc.GPTConfig) -> lc.Base:
 
 def step_of(base: lc.Base, rank: int, length: int, texts: int, classes: int) -> Callable[[], float]:
     """A function that takes one step and returns its seconds."""
-    step = ours(base, "lora", rank, classes, choose_device())
+    step = ours(base, "lora", rank, classes, choose_device(), lc.TARGETS)
     draw = random.Random(0)
     ids = [[draw.randrange(8000) for _ in range(length)] for _ in range(texts)]
     batch = make_batch(ids, [draw.randrange(classes) for _ in ids], range(texts))

@@ -95,7 +95,7 @@ def test_methods(visit: Visit, base: lc.Base) -> None:
 def test_more_settings_change_the_numbers(visit: Visit, base: lc.Base) -> None:
     page = visit()
     page.get_by_role("button", name="More settings").click()
-    for name in ("key (attention)", "output (attention)", "up (MLP)"):
+    for name in ("key (attention)", "output (attention)", "up (MLP)", "word pieces (embedding)"):
         page.get_by_label(name).uncheck()
     settings = Settings(targets=("query", "value", "mlp.down"))
     wanted = as_shown(counted(base, settings))
