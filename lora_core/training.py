@@ -28,7 +28,7 @@ from lora_core.parameters import ParameterCount, count_parameters
 from lora_core.tasks import Example, Task
 
 # Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.md); LoRA's at most.
-DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 3e-3, "full": 2e-3, "head": 3e-2}
+DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "full": 2e-3, "head": 3e-2}
 _STEADY = 24.0  # scale x rank up to which LoRA's rate holds; a guess, a little above 16
 _WATCHES = 50  # how often along a run the watched texts are classified
 _ASK = 0.2  # seconds after which should_stop is asked even within a step or an evaluation

@@ -168,13 +168,23 @@ QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
             "instead keeps large ranks learning "
             f"({_cite('2312.03732', 'Kalajdzievski 2023')}).</p>",
         ),
+        (
+            "Can a table of word pieces have an adapter?",
+            "<p>Yes. Looking up a row is multiplying by a vector that is all zeros but for a one, "
+            "so the table is a W like the others. Row by row, A says where a word piece moves "
+            "along the directions in B. Here it is A that starts at zero, and a row of it learns "
+            "only when its word piece is seen in training.</p>"
+            "<p>A plain LoRA leaves this table alone, as the book does. Untick <i>word pieces</i> "
+            "under <i>More settings</i>, run again, and compare: words that decide a task can be "
+            "told apart at once when their own rows may move.</p>",
+        ),
     ),
     "finetune": (
         (
             "Why does step 0 equal the base?",
-            "<p>B starts at zero. So A·B is zero whatever A is, and the adapted model gives the "
-            "base's answers to the last bit: the first dot of each curve is the frozen base under "
-            "a head that has learned nothing yet.</p>"
+            "<p>B starts at zero (for word pieces it is A). So A·B is zero, and the adapted model "
+            "gives the base's answers to the last bit: the first dot of each curve is the frozen "
+            "base under a head that has learned nothing yet.</p>"
             f"{_SLOPES}"
             "<p>A starts random. With B = 0 only B has a slope at first (g is the slope at the "
             "layer's output); once B has moved, A moves too. Were both zero, neither would ever "
