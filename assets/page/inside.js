@@ -162,7 +162,7 @@
         say(title, "");
         return;
       }
-      const [high, wide] = value.axes;
+      const [down, across] = value.axes;
       say(title, `${value.title[0].toUpperCase()}${value.title.slice(1)}: W has ${value.shape.join(" × ")} numbers`);
       const top = value.values[0] || 1;
       bars.classList.toggle("many", value.values.length > 24);
@@ -174,12 +174,12 @@
       say(line, value.spectrum);
       spectrum.setAttribute("aria-label", `Singular values of the change of ${value.title}, largest first. ${value.spectrum}`);
       paint(value.cells);
-      say(rows, high);
-      say(columns, wide);
+      say(rows, down);
+      say(columns, across);
       say(low, `−${value.largest_words}`);
       say(high, `+${value.largest_words}`);
       say(mapLine, value.map);
-      map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${high} by ${wide}; entries from −${value.largest_words} to +${value.largest_words}.`);
+      map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${down} by ${across}; entries from −${value.largest_words} to +${value.largest_words}.`);
     });
   });
 })();

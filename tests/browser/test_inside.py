@@ -63,6 +63,8 @@ def test_after_lora(trained: Trained, base: lc.Base, twin: lc.Classifier) -> Non
     assert page.locator("#layers .cell[tabindex='0']").count() == 1
     assert page.locator("#layer .bars i").count() == 4, "a singular value a rank"
     expect(page.locator("#layer .spoken")).to_contain_text("of 4 directions are in use")
+    ends = page.locator("#layer .ramp span").all_inner_texts()
+    assert ends[0][0] == "−" and ends[1] == f"+{ends[0][1:]}"
     pixels = page.evaluate(
         """() => { const c = document.querySelector("#layer canvas");
              const d = c.getContext("2d").getImageData(0, 0, c.width, c.height).data;
