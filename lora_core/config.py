@@ -18,6 +18,7 @@ Method = Literal["lora", "full", "head"]
 # A target is the end of a module's dotted name, as in PEFT's `target_modules`.
 LINEAR_TARGETS = ("query", "key", "value", "attention.output", "mlp.up", "mlp.down")
 EMBEDDING_TARGET = "token_embedding"
+POSITIONS_TARGET = "position_embedding"  # possible, and never among what "every layer" means
 TARGETS = (*LINEAR_TARGETS, EMBEDDING_TARGET)
 EVERY_LAYER = ("*",)
 HEAD = "head"

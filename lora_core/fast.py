@@ -7,7 +7,7 @@ for speed, and `tests/test_fast.py` holds it to them. What makes it fast on a CP
   them as (texts x heads, longest, head_dim): `packing.py`;
 * query, key and value are one product; LoRA is two thin products more, nothing frozen gets a
   gradient, and the backward pass ends at the lowest adapted layer: `products.py`;
-* an adapted embedding reads and writes only the rows of A whose tokens are in the batch;
+* an adapted embedding multiplies only the rows of A whose tokens are in the batch;
 * products in `dtype` (bfloat16 where that pays); the residual stream, LayerNorm, softmax, the head
   and everything trained stay float32;
 * frozen weights are cast once a process and shared by all runs over one base;

@@ -81,7 +81,7 @@ class FrozenProof:
 
 
 def layer_changes(classifier: Classifier) -> list[LayerChange]:
-    """Every adapted layer, or linear layer trained whole, in the model's order.
+    """Every adapted layer, or matrix trained whole, in the model's order.
 
     Empty when only the head was trained: its random start says nothing about size. A head with LoRA
     on it is listed.
@@ -178,10 +178,10 @@ def _change(name: str, weight: Tensor, change: float, rank: int | None) -> Layer
 
 
 def _full(classifier: Classifier, model: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(layer, first W, last W) of every linear layer of the blocks that was trained whole."""
+    """(layer, first W, last W) of every matrix below the head that was trained whole."""
     for name, module in model.named_modules():
         first = classifier.initial.get(f"{name}.weight")
-        if first is not None and isinstance(module, nn.Linear) and name != HEAD:
+        if first is not None and isinstance(module, nn.Linear | nn.Embedding) and name != HEAD:
             yield name, first, module.weight.detach()
 
 

@@ -2,7 +2,8 @@
 
     y = x W^T + b  +  scale * x A B          A: (in, rank), B: (rank, out)
 
-B starts at zero, so an injected model is the base to the last bit until the first step. The names
+B (of an embedding, A) starts at zero, so an injected model is the base to the last bit until the
+first step. The names
 and the recursion are those of appendix E of Raschka's *Build a Large Language Model (From
 Scratch)*. An embedding can be adapted in the same way (`EmbeddingWithLoRA`), as in Microsoft's
 loralib and in PEFT: it is a linear layer whose input is all zeros but for a one at the token. This
@@ -52,10 +53,15 @@ class LoRALayer(nn.Module):
         self.scale = lora_scale(rank, alpha, scaling)
         self.strength = 1.0  # 0: as if not there, 1: as trained; used when classifying
         self.generator = generator  # dropout draws from it: runs in other threads cannot interfere
-        rows = torch.empty(rank, in_dim, device=device)
-        nn.init.kaiming_uniform_(rows, a=math.sqrt(5), generator=generator)
-        self.A = nn.Parameter(rows.T.contiguous())  # (in, r)
-        self.B = nn.Parameter(torch.zeros(rank, out_dim, device=device))  # (r, out)
+        A, B = self._start(in_dim, out_dim, device)
+        self.A, self.B = nn.Parameter(A), nn.Parameter(B)  # (in, r), (r, out)
+
+    def _start(
+        self, in_dim: int, out_dim: int, device: torch.device | None
+    ) -> tuple[Tensor, Tensor]:
+        rows = torch.empty(self.rank, in_dim, device=device)
+        nn.init.kaiming_uniform_(rows, a=math.sqrt(5), generator=self.generator)
+        return rows.T.contiguous(), torch.zeros(self.rank, out_dim, device=device)
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout with this layer's own generator; only while training."""
@@ -81,22 +87,11 @@ class LoRAEmbedding(LoRALayer):
     first. There is no dropout on tokens, as in PEFT.
     """
 
-    def __init__(
-        self,
-        vocabulary: int,
-        out_dim: int,
-        rank: int,
-        alpha: float,
-        *,
-        scaling: Scaling = "alpha/rank",
-        generator: Generator | None = None,
-        device: torch.device | None = None,
-    ) -> None:
-        with torch.device("meta"):  # the linear layer's start is not this one's
-            super().__init__(vocabulary, out_dim, rank, alpha, scaling=scaling)
-        self.A = nn.Parameter(torch.zeros(vocabulary, rank, device=device))  # (vocab, r)
-        drawn = torch.empty(rank, out_dim, device=device).normal_(generator=generator)
-        self.B = nn.Parameter(drawn)  # (r, out)
+    def _start(
+        self, in_dim: int, out_dim: int, device: torch.device | None
+    ) -> tuple[Tensor, Tensor]:
+        rows = torch.empty(self.rank, out_dim, device=device).normal_(generator=self.generator)
+        return torch.zeros(in_dim, self.rank, device=device), rows
 
     def delta(self) -> Tensor:
         """What is added to the frozen table: (vocab, out), in `nn.Embedding`'s layout."""
@@ -108,23 +103,18 @@ class LoRAEmbedding(LoRALayer):
 
 
 class _WithLoRA(nn.Module):
-    """A frozen layer, `inner`, with a `LoRALayer` beside it; `merge` folds the two into one matrix.
-
-    `inner` is registered under a name that says what it is, `linear` or `embedding`.
-    """
+    """A frozen layer, `inner`, with a `LoRALayer` beside it; `merge` folds them into one matrix."""
 
     lora: LoRALayer
-    inner_name: str
 
-    def _wrap(self, inner: nn.Module, lora: LoRALayer) -> None:
-        self.add_module(self.inner_name, inner)
-        self.lora = lora
-        self._kept: tuple[nn.Parameter, ...] = ()  # W itself while merged; not registered twice
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: tuple[Tensor, ...] = ()  # W itself while merged; not registered twice
 
     @property
-    def inner(self) -> nn.Module:
+    def inner(self) -> nn.Linear | nn.Embedding:
         """The wrapped layer."""
-        return self.get_submodule(self.inner_name)
+        raise AttributeError("Each kind of layer has its own.")
 
     @property
     def merged(self) -> bool:
@@ -134,7 +124,7 @@ class _WithLoRA(nn.Module):
     @property
     def frozen_weight(self) -> Tensor:
         """W, merged or not, in the wrapped layer's layout."""
-        return self._kept[0] if self._kept else self.inner.weight  # type: ignore[return-value]
+        return self._kept[0] if self._kept else self.inner.weight
 
     @property
     def frozen_bias(self) -> Tensor | None:
@@ -144,10 +134,8 @@ class _WithLoRA(nn.Module):
     def merge(self) -> None:
         """Put W + delta in the place of W. W is not written to: others may share it."""
         if not self._kept:
-            weight = self.inner.weight
-            assert isinstance(weight, nn.Parameter)
-            self._kept = (weight,)
-            merged = (weight + self.lora.delta()).detach()
+            self._kept = (self.inner.weight,)
+            merged = (self.inner.weight + self.lora.delta()).detach()
             self.inner.weight = nn.Parameter(merged, requires_grad=False)
 
     def unmerge(self) -> None:
@@ -165,9 +153,6 @@ class _WithLoRA(nn.Module):
 class LinearWithLoRA(_WithLoRA):
     """A frozen `nn.Linear`, `linear`, with a `LoRALayer` beside it."""
 
-    linear: nn.Linear
-    inner_name = "linear"
-
     def __init__(
         self,
         linear: nn.Linear,
@@ -179,7 +164,8 @@ class LinearWithLoRA(_WithLoRA):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        lora = LoRALayer(
+        self.linear = linear
+        self.lora = LoRALayer(
             linear.in_features,
             linear.out_features,
             rank,
@@ -189,14 +175,15 @@ class LinearWithLoRA(_WithLoRA):
             generator=generator,
             device=linear.weight.device,
         )
-        self._wrap(linear, lora)
+
+    @property
+    def inner(self) -> nn.Linear:
+        """`linear`."""
+        return self.linear
 
 
 class EmbeddingWithLoRA(_WithLoRA):
     """A frozen `nn.Embedding`, `embedding`, with a `LoRAEmbedding` beside it."""
-
-    embedding: nn.Embedding
-    inner_name = "embedding"
 
     def __init__(
         self,
@@ -208,7 +195,8 @@ class EmbeddingWithLoRA(_WithLoRA):
         generator: Generator | None = None,
     ) -> None:
         super().__init__()
-        lora = LoRAEmbedding(
+        self.embedding = embedding
+        self.lora = LoRAEmbedding(
             embedding.num_embeddings,
             embedding.embedding_dim,
             rank,
@@ -217,7 +205,11 @@ class EmbeddingWithLoRA(_WithLoRA):
             generator=generator,
             device=embedding.weight.device,
         )
-        self._wrap(embedding, lora)
+
+    @property
+    def inner(self) -> nn.Embedding:
+        """`embedding`."""
+        return self.embedding
 
     @property
     def weight(self) -> Tensor:
@@ -276,7 +268,8 @@ def inject_lora(model: nn.Module, config: LoRAConfig, generator: Generator | Non
     before anything is changed, when the model has LoRA already or a target names no such layer.
     """
     _refuse_injected(model)
-    layers: dict[str, nn.Linear | nn.Embedding] = {**dict(_linears(model)), **_embeddings(model)}
+    layers: dict[str, nn.Linear | nn.Embedding] = dict(_linears(model))
+    layers.update(_embeddings(model))
     chosen = {
         target: [n for n in layers if ("." + n).endswith("." + target)] for target in config.targets
     }
@@ -342,8 +335,10 @@ def _linears(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
             yield name, module
 
 
-def _embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
-    return {n: module for n, module in model.named_modules() if isinstance(module, nn.Embedding)}
+def _embeddings(model: nn.Module) -> Iterator[tuple[str, nn.Embedding]]:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding):
+            yield name, module
 
 
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -24,7 +24,15 @@ from lora_core.adapter_files import (
     quoted,
 )
 from lora_core.base import Base
-from lora_core.config import HEAD, TARGETS, ConfigError, LoRAConfig, lora_scale
+from lora_core.config import (
+    EMBEDDING_TARGET,
+    HEAD,
+    POSITIONS_TARGET,
+    TARGETS,
+    ConfigError,
+    LoRAConfig,
+    lora_scale,
+)
 from lora_core.lora import AdaptedLayer, EmbeddingWithLoRA, LinearWithLoRA, lora_layers
 from lora_core.model import GPT
 from lora_core.peft_head import LARGEST, PREFIX, head_classes, head_of, norm_bias_for, set_head
@@ -38,7 +46,7 @@ _SINGLE = {
 }
 _C_ATTN = "attn.c_attn"
 _OURS = {theirs: ours for ours, theirs in _SINGLE.items()}
-_EMBEDDINGS = {"token_embedding": "wte", "position_embedding": "wpe"}
+_EMBEDDINGS = {EMBEDDING_TARGET: "wte", POSITIONS_TARGET: "wpe"}
 _LINEAR_PAIR = (".lora_A.weight", ".lora_B.weight")  # (r, in), (out, r)
 _EMBEDDING_PAIR = (".lora_embedding_A", ".lora_embedding_B")  # (r, vocab), (emb, r)
 
@@ -66,20 +74,14 @@ def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], 
     ) -> None:
         name = f"transformer.{theirs}"
         for end, tensor in zip(pair, (a, b), strict=True):
-            tensors[f"{PREFIX}{name}{end}"] = tensor.T.contiguous()
+            tensors[f"{PREFIX}{name}{end}"] = tensor.T.clone(memory_format=torch.contiguous_format)
         ranks[name] = a.shape[1]
         alphas[name] = alpha_for(scale, a.shape[1])
 
     for ours, theirs in _EMBEDDINGS.items():
         if (layer := layers.get(ours)) is not None:
-            lora_layer = layer.lora
-            put(
-                theirs,
-                lora_layer.A.detach(),
-                lora_layer.B.detach(),
-                lora_layer.scale,
-                _EMBEDDING_PAIR,
-            )
+            a, b = layer.lora.A.detach(), layer.lora.B.detach()
+            put(theirs, a, b, layer.lora.scale, _EMBEDDING_PAIR)
     for i in range(model.config.n_layers):
         fused = [layers.get(f"blocks.{i}.{name}") for name in _FUSED]
         if any(layer is not None for layer in fused):
@@ -88,7 +90,7 @@ def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], 
             layer = layers.get(f"blocks.{i}.{ours}")
             if layer is not None:
                 a, b = layer.lora.A.detach(), layer.lora.B.detach()
-                put(f"h.{i}.{theirs}", a.clone(), b.clone(), layer.lora.scale)
+                put(f"h.{i}.{theirs}", a, b, layer.lora.scale)
 
     weight, bias = head_of(model)
     tensors[f"{PREFIX}score.weight"] = weight
@@ -181,6 +183,10 @@ def _take_pairs(left: dict[str, Tensor], a: str, b: str) -> dict[str, tuple[Tens
     for end, other in ((a, b), (b, a)):
         for name in [n for n in left if n.endswith(end)]:
             layer = name.removesuffix(end)
+            if not layer.startswith(PREFIX + "transformer."):
+                raise AdapterError(
+                    f"This base has no layer {quoted(layer)} that LoRA could sit on."
+                )
             if layer + other not in left:
                 raise AdapterError(f"The tensor {quoted(layer + other, 200)} is missing.")
             if end == a:
@@ -326,7 +332,8 @@ def _our_config(model: GPT, config: Mapping[str, Any], facts: Mapping[str, Any])
     """The settings as trained, where the file tells them and the tensors agree; else what PEFT's
     own amount to."""
     layers = dict(lora_layers(model))
-    targets = tuple(t for t in TARGETS if any(("." + n).endswith("." + t) for n in layers))
+    names = (*TARGETS, POSITIONS_TARGET)
+    targets = tuple(t for t in names if any(("." + n).endswith("." + t) for n in layers))
     told = facts.get("lora")
     if isinstance(told, dict):
         try:

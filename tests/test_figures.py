@@ -243,6 +243,8 @@ def test_settings_survive_the_address() -> None:
     assert Settings.from_query(dict(parse_qsl(settings.query()))) == settings
     assert Settings().query() == ""
     assert Settings.from_values(*settings.values()) == settings
+    assert Settings.from_query({"targets": "*"}) == Settings()
+    assert Settings.from_query({"targets": "*", "head": "lora"}).targets == lc.LINEAR_TARGETS
     with pytest.raises(lc.ConfigError):
         Settings.from_query({"rank": "many"})
     with pytest.raises(lc.ConfigError):

@@ -125,7 +125,9 @@ def test_full_fine_tuning(base: lc.Base, runs: dict[str, lc.Classifier]) -> None
     first = dict(base.model.named_parameters())
     last = dict(classifier.model.named_parameters())
     changes = layer_changes(classifier)
-    assert len(changes) == 6 * base.config.n_layers
+    outside = ["token_embedding", "position_embedding"]
+    assert [c.name for c in changes if c.block is None] == outside
+    assert len(changes) == 6 * base.config.n_layers + 2
     for change in changes:
         delta = (last[f"{change.name}.weight"] - first[f"{change.name}.weight"]).detach()
         assert change.rank is None and change.change > 0

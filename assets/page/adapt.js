@@ -100,6 +100,13 @@
       }
     }
 
+    /** A name in the middle of its matrix, or beside one that is too thin for it. */
+    function name(label, [x, y, width, height], text, beside) {
+      const inside = width >= 12 * text.length;
+      const [at, anchor] = inside ? [x + width / 2, "middle"] : beside < 0 ? [x - 4, "end"] : [x + width + 4, "start"];
+      put(label, at, y + height / 2 + 6, text, anchor);
+    }
+
     function put(label, x, y, text, anchor = "middle") {
       label.setAttribute("x", x);
       label.setAttribute("y", y);
@@ -121,13 +128,13 @@
       picture.classList.toggle("full", data.method === "full");
       for (const name of ["W", "AB", "A", "B"]) place(rects[name], place_of[name]);
       const W = place_of.W, AB = place_of.AB, A = place_of.A, B = place_of.B;
-      put(labels.W, W[0] + W[2] / 2, W[1] + W[3] / 2 + 6, "W");
+      name(labels.W, W, "W", 1);
       put(labels.wcap, W[0], height - 3, shape.caption, "start");
       const middle = AB[1] + AB[3] / 2;
       const scaled = data.scales[rank]?.[String(state.alpha)];
       for (const name of ["AB", "A", "B", "plus", "times", "abcap"]) labels[name].textContent = "";
       if (lora) {
-        put(labels.AB, AB[0] + AB[2] / 2, middle + 6, "A·B");
+        name(labels.AB, AB, "A·B", -1);
         put(labels.A, A[0] - 5, AB[1] + 12, "A", "end");
         put(labels.B, B[0] + 2, B[1] - 4, "B", "start");
         const between = (W[0] + W[2] + A[0]) / 2;

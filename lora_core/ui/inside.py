@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from lora_core.base import BaseError
-from lora_core.config import EMBEDDING_TARGET, HEAD, ConfigError
+from lora_core.config import EMBEDDING_TARGET, HEAD, POSITIONS_TARGET, ConfigError
 from lora_core.inspection import (
     FrozenProof,
     HeatMap,
@@ -39,7 +39,7 @@ _KINDS = {
     "mlp.up": "MLP up",
     "mlp.down": "MLP down",
 }
-_KINDS_OUTSIDE = {EMBEDDING_TARGET: "word pieces", HEAD: "head"}
+_KINDS_OUTSIDE = {EMBEDDING_TARGET: "word pieces", POSITIONS_TARGET: "positions", HEAD: "head"}
 _BARS = 64  # singular values drawn; of a whole matrix there are hundreds, and the rest is tiny
 _LEVELS = 127  # shades of a heat map's colour to either side of zero
 _SCRIPT = "inside.js"
@@ -180,8 +180,8 @@ def _title(change: LayerChange) -> str:
 def _layers_words(shown: Shown, changes: Sequence[LayerChange], largest: LayerChange | None) -> str:
     if not shown.trained:
         return (
-            "Nothing is trained yet. At step 0 every B is zero, so every ΔW = A·B is zero too, "
-            "and the adapted model is the base, exactly."
+            "Nothing is trained yet. At step 0 one of A and B is zero in every layer, so every "
+            "ΔW = A·B is, and the adapted model is the base, exactly."
         )
     if largest is None:
         return (
@@ -226,8 +226,8 @@ def layer_value(shown: Shown, name: str) -> dict[str, Any] | None:
 
 def _axes(change: LayerChange) -> list[str]:
     """What the rows and the columns of a change are."""
-    if change.kind == EMBEDDING_TARGET:
-        return [f"{change.shape[0]:,} word pieces", f"{change.shape[1]} outputs"]
+    if change.kind in (EMBEDDING_TARGET, POSITIONS_TARGET):
+        return [f"{change.shape[0]:,} {_KINDS_OUTSIDE[change.kind]}", f"{change.shape[1]} outputs"]
     return [f"{change.shape[0]} outputs", f"{change.shape[1]} inputs"]
 
 

@@ -129,13 +129,15 @@ model.save_pretrained({"my-adapter" if adapted else "my-model"!r})
 
 
 def _lora(lora: LoRAConfig) -> str:
-    default = LoRAConfig()
+    default = LoRAConfig(head=lora.head)  # what "every layer" means depends on it
     given = [f"rank={lora.rank}", f"alpha={lora.alpha:g}"]
     given += [
         f"{name}={getattr(lora, name)!r}"
-        for name in ("targets", "scaling", "dropout", "head")
+        for name in ("targets", "scaling", "dropout")
         if getattr(lora, name) != getattr(default, name)
     ]
+    if lora.head != "train":
+        given.append(f"head={lora.head!r}")
     return _call("lc.LoRAConfig", given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -106,6 +106,6 @@ class Settings:
                     f"The address says {field.name}={raw!r}: not a number."
                 ) from error
         settings = cls(**values)
-        settings.lora_config()
         settings.train_config()
-        return settings
+        # `*` is every layer: what that means here, as the page shows it.
+        return replace(settings, targets=settings.lora_config().targets)

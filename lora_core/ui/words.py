@@ -186,8 +186,9 @@ QUESTIONS: dict[str, tuple[tuple[str, str], ...]] = {
             "gives the base's answers to the last bit: the first dot of each curve is the frozen "
             "base under a head that has learned nothing yet.</p>"
             f"{_SLOPES}"
-            "<p>A starts random. With B = 0 only B has a slope at first (g is the slope at the "
-            "layer's output); once B has moved, A moves too. Were both zero, neither would ever "
+            "<p>A starts random (of word pieces, B). With B = 0 only B has a slope at first (g is "
+            "the slope at the layer's output); once B has moved, A moves too. Were both zero, "
+            "neither would ever "
             f"start ({_HU}, section 4.1).</p>",
         ),
     ),

@@ -30,7 +30,7 @@ def test_before_training(visit: Visit, base: lc.Base) -> None:
     assert digests(page)[0] == base.digest()
     size = sum(p.numel() for p in base.model.parameters())
     expect(page.locator("#proof .proof-line")).to_contain_text(f"{size:,} numbers")
-    expect(page.locator("#layers .hint")).to_contain_text("every B is zero")
+    expect(page.locator("#layers .hint")).to_contain_text("every ΔW = A·B is")
     assert set(page.locator("#layers .share").all_inner_texts()) == {"0 %"}
 
 

@@ -206,6 +206,7 @@ def _trained_by_peft(base: lc.Base, config: peft.LoraConfig):
         {"target_modules": ["attn.c_proj", "mlp.c_fc"], "r": 1},
         {"target_modules": "all-linear"},
         {"target_modules": ["c_attn", "wte"]},
+        {"target_modules": ["wpe"]},
         {"target_modules": ["wte", "wpe"], "rank_pattern": {"wpe": 2}, "use_rslora": True},
         {"rank_pattern": {"attn.c_attn": 6, "h.1.mlp.c_fc": 2}},
         {"rank_pattern": {"c_attn": 3}, "alpha_pattern": {"c_attn": 24, "mlp.c_proj": 1}},
@@ -302,6 +303,15 @@ def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
                 }
             ),
             ["no layer", "h.9.mlp.c_fc"],
+        ),
+        (
+            lambda t: t.update(
+                {
+                    "wte.lora_embedding_A": torch.ones(4, 8192),
+                    "wte.lora_embedding_B": torch.ones(24, 4),
+                }
+            ),
+            ["no layer", "'wte'"],
         ),
         (
             lambda t: t.pop("base_model.model.transformer.wte.lora_embedding_B"),

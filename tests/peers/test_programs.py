@@ -36,6 +36,16 @@ def test_every_choice_is_a_program_without_a_strangers_code(settings) -> None:
         assert not any(name.startswith("os.") for name in called)
 
 
+@pytest.mark.parametrize("head", ["train", "lora"])
+@pytest.mark.parametrize("targets", [lc.TARGETS, lc.LINEAR_TARGETS, ("value",)])
+def test_the_program_has_the_settings_of_the_page(head, targets) -> None:
+    settings = Settings(head=head, targets=targets)
+    source = lora_core_program(settings)
+    calls = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
+    made = next(c for c in calls if ast.unparse(c.func) == "lc.LoRAConfig")
+    assert eval(ast.unparse(made), {"lc": lc}) == settings.lora_config()
+
+
 def run(program: str, folder: Path) -> str:
     """Run a program in a folder with the project's assets; what it printed."""
     (folder / "assets").symlink_to(PROJECT / "assets")
