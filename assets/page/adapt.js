@@ -101,10 +101,9 @@
     }
 
     /** A name in the middle of its matrix, or beside one that is too thin for it. */
-    function name(label, [x, y, width, height], text, beside) {
+    function name(label, [x, y, width, height], text) {
       const inside = width >= 12 * text.length;
-      const [at, anchor] = inside ? [x + width / 2, "middle"] : beside < 0 ? [x - 4, "end"] : [x + width + 4, "start"];
-      put(label, at, y + height / 2 + 6, text, anchor);
+      put(label, inside ? x + width / 2 : x + width + 4, y + height / 2 + 6, text, inside ? "middle" : "start");
     }
 
     function put(label, x, y, text, anchor = "middle") {
@@ -128,13 +127,15 @@
       picture.classList.toggle("full", data.method === "full");
       for (const name of ["W", "AB", "A", "B"]) place(rects[name], place_of[name]);
       const W = place_of.W, AB = place_of.AB, A = place_of.A, B = place_of.B;
-      name(labels.W, W, "W", 1);
-      put(labels.wcap, W[0], height - 3, shape.caption, "start");
+      name(labels.W, W, "W");
+      // Two captions that are too long for one line; where numbers are that large, W is thin.
+      const crowded = lora && shape.caption.length + drawing.caption.length > 56;
+      put(labels.wcap, crowded ? W[0] + W[2] + 4 : W[0], height - (crowded ? 19 : 3), shape.caption, "start");
       const middle = AB[1] + AB[3] / 2;
       const scaled = data.scales[rank]?.[String(state.alpha)];
       for (const name of ["AB", "A", "B", "plus", "times", "abcap"]) labels[name].textContent = "";
       if (lora) {
-        name(labels.AB, AB, "A·B", -1);
+        name(labels.AB, AB, "A·B");
         put(labels.A, A[0] - 5, AB[1] + 12, "A", "end");
         put(labels.B, B[0] + 2, B[1] - 4, "B", "start");
         const between = (W[0] + W[2] + A[0]) / 2;
@@ -153,10 +154,11 @@
     draw((value) => {
       data = value;
       const names = value.layers.map((layer) => layer.name);
-      if (picker.dataset.of !== names.join()) {
+      const options = value.layers.map((layer) => layer.label).join();
+      if (picker.dataset.of !== options) {
         picker.replaceChildren(...value.layers.map((layer) =>
           node("option", { value: layer.name }, layer.label)));
-        picker.dataset.of = names.join();
+        picker.dataset.of = options;
         if (!names.includes(shown)) shown = value.first;
         picker.value = shown;
       }

@@ -12,6 +12,7 @@ from typing import NamedTuple
 WIDTH, HEIGHT = 324.0, 180.0  # of the whole drawing
 SIDE = 114.0  # the longer side of W
 GAP = 7.0  # between A, B and their product
+NAME = 37.0  # room for the name of A·B, beside it where it is thinner
 HAIR = 1.0  # nothing is drawn thinner than this, or it could not be seen
 _MARGIN = 1.0
 
@@ -40,7 +41,7 @@ def draw(n_in: int, n_out: int, rank: int) -> Drawing:
     unit = SIDE / max(n_in, n_out)
     width, height = n_out * unit, n_in * unit
     thin = max(rank * unit, HAIR)
-    right = WIDTH - _MARGIN - width
+    right = WIDTH - _MARGIN - max(width, NAME)
     bottom = HEIGHT - 19.0  # room for the captions below
     top = bottom - (SIDE + height) / 2  # a flat layer is centred
     return Drawing(

@@ -109,6 +109,21 @@ def test_more_settings_change_the_numbers(visit: Visit, base: lc.Base) -> None:
     expect(page.locator("#numbers .warning")).to_contain_text("at least one layer")
 
 
+def test_any_layer_is_drawn_with_its_name_and_the_present_base_s_shape(visit: Visit) -> None:
+    page = visit("base=gpt2")
+    picker = page.locator("#drawing-layer")
+    expect(picker.locator("option")).to_contain_text(["query, 768 × 768"])
+    picker.select_option("token_embedding")
+    expect(picker.locator("option:checked")).to_have_text("word pieces, 50257 × 768")
+    expect(page.locator("#drawing .t-wcap")).to_contain_text("50257 × 768 = 38,597,376")
+    frame = page.locator("#drawing svg.layer").bounding_box()
+    assert frame is not None
+    for name in ("W", "A", "B", "AB", "wcap", "abcap"):  # nothing is cut off at the edge
+        box = page.locator(f"#drawing .t-{name}").bounding_box()
+        assert box and frame["x"] - 1 <= box["x"], name
+        assert box["x"] + box["width"] <= frame["x"] + frame["width"] + 1, name
+
+
 def test_every_layer_on_demand(visit: Visit, base: lc.Base) -> None:
     page = visit()
     page.click("#numbers details.layers summary")
