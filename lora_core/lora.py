@@ -2,12 +2,11 @@
 
     y = x W^T + b  +  scale * x A B          A: (in, rank), B: (rank, out)
 
-B (of an embedding, A) starts at zero, so an injected model is the base to the last bit until the
-first step. The names
+B starts at zero, so an injected model is the base to the last bit until the first step. The names
 and the recursion are those of appendix E of Raschka's *Build a Large Language Model (From
-Scratch)*. An embedding can be adapted in the same way (`EmbeddingWithLoRA`), as in Microsoft's
-loralib and in PEFT: it is a linear layer whose input is all zeros but for a one at the token. This
-file needs torch and works on any `nn.Module`; it knows nothing about GPT.
+Scratch)*. An embedding can be adapted in the same way, as in Microsoft's loralib and in PEFT: it is
+a linear layer whose input is all zeros but for a one at the token (`LoRAEmbedding`, where it is A
+that starts at zero). This file needs torch and works on any `nn.Module`; it knows no GPT.
 """
 
 from __future__ import annotations
