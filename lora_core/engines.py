@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_core.batches import Batch
 from lora_core.config import TrainConfig
@@ -19,6 +19,7 @@ from lora_core.devices import Device
 from lora_core.fast import FastGPT, why_not
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
+from lora_core.products import frozen_cast
 
 _FEATURES = 50_000  # at most so many texts' features are kept when the head alone is trained
 
@@ -64,7 +65,7 @@ class PlainEngine:
         self, model: GPT, config: TrainConfig, device: Device, between: Callable[[], None]
     ) -> None:
         self.model, self.config, self.device, self.between = model, config, device, between
-        model.to(device.device)
+        self._left = move(model, device.device)
         if device.device.type != "cpu":  # dropout's masks are drawn where the model is
             generator = torch.Generator(device.device).manual_seed(config.seed)
             for _, layer in lora_layers(model):
@@ -110,11 +111,33 @@ class PlainEngine:
     def release(self) -> None:
         """See `Engine`."""
         self.optimizer.zero_grad(set_to_none=True)
+        for module, name, parameter in self._left:
+            setattr(module, name, parameter)
         self.model.cpu()
         if self.device.device.type != "cpu":
             generator = torch.Generator().manual_seed(self.config.seed)
             for _, layer in lora_layers(self.model):
                 layer.lora.generator = generator
+
+
+def move(model: nn.Module, device: torch.device) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Bring `model` to `device` -> what was left behind: (module, name, parameter) to put back.
+
+    Frozen parameters are those of the base, which other runs use at the same time: they stay where
+    they are, and the model gets copies, one for all runs.
+    """
+    left = []
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if parameter.device.type == device.type:
+                continue
+            if parameter.requires_grad:
+                setattr(module, name, nn.Parameter(parameter.detach().to(device)))
+                continue
+            left.append((module, name, parameter))
+            copy = frozen_cast((parameter,), parameter.dtype, device)
+            setattr(module, name, nn.Parameter(copy, requires_grad=False))
+    return left
 
 
 class FastEngine:

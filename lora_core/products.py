@@ -28,24 +28,29 @@ class _Cast(NamedTuple):
     tensor: Tensor
 
 
-_casts: WeakIdKeyDictionary = WeakIdKeyDictionary()  # first source -> {(dtype, how many): _Cast}
+# first source -> {(dtype, how many, device): _Cast}
+_casts: WeakIdKeyDictionary = WeakIdKeyDictionary()
 _casts_lock = threading.Lock()
 
 
-def frozen_cast(tensors: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
-    """Tensors stacked along their first dimension, in `dtype`; the same object for every caller.
+def frozen_cast(
+    tensors: tuple[Tensor, ...], dtype: torch.dtype, device: torch.device | None = None
+) -> Tensor:
+    """Tensors stacked along their first dimension, in `dtype`, on `device` (None: where they are);
+    the same object for every caller.
 
     Made once and kept as long as the first of them lives; made anew if one was written to.
     """
-    if len(tensors) == 1 and tensors[0].dtype == dtype:
+    device = device or tensors[0].device
+    if len(tensors) == 1 and tensors[0].dtype == dtype and tensors[0].device == device:
         return tensors[0].detach()
     sources = tuple((id(t), t._version) for t in tensors)
     with _casts_lock:
         kept = _casts.setdefault(tensors[0], {})
-        found = kept.get((dtype, len(tensors)))
+        found = kept.get((dtype, len(tensors), device))
         if found is None or found.sources != sources:
-            joined = torch.cat([t.detach() for t in tensors]).to(dtype)
-            found = kept[(dtype, len(tensors))] = _Cast(sources, joined)
+            joined = torch.cat([t.detach() for t in tensors]).to(device, dtype)
+            found = kept[(dtype, len(tensors), device)] = _Cast(sources, joined)
     return found.tensor
 
 

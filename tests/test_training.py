@@ -12,6 +12,7 @@ import torch
 
 import lora_core as lc
 from lora_core.batches import make_batch, sorted_batches, training_batches
+from lora_core.engines import move
 from lora_core.training import schedule
 
 
@@ -157,3 +158,22 @@ def test_batches_hold_every_text_once_an_epoch_and_little_padding() -> None:
     assert sorted(r for b in sorted_batches(ids, labels, 7) for r in b.rows) == list(range(160))
     batch = make_batch([[5], [6, 7, 8]], [1, 0], [1, 0])
     assert batch.tokens.tolist() == [[6, 7, 8], [5, 0, 0]] and batch.labels.tolist() == [0, 1]
+
+
+def test_a_run_elsewhere_leaves_the_bases_weights_where_they_are(base) -> None:
+    """On a GPU the model gets copies; other runs compute with the base meanwhile. The device of
+    this test holds no numbers, but every machine has it."""
+    model = base.classifier_model(2, torch.Generator().manual_seed(0))
+    lc.inject_lora(model, lc.LoRAConfig(rank=2), torch.Generator().manual_seed(0))
+    before, elsewhere = dict(model.named_parameters()), torch.device("meta")
+    left = move(model, elsewhere)
+    assert {p.device for p in model.parameters()} == {elsewhere}
+    assert {p.device for p in base.model.parameters()} == {torch.device("cpu")}
+    twin = base.classifier_model(2)
+    move(twin.requires_grad_(False), elsewhere)
+    copies = model.blocks[0].mlp.up.linear.weight, twin.blocks[0].mlp.up.weight
+    assert copies[0].untyped_storage()._cdata == copies[1].untyped_storage()._cdata
+    for module, name, parameter in left:
+        setattr(module, name, parameter)
+    frozen = {n for n, p in before.items() if not p.requires_grad}
+    assert frozen and all(dict(model.named_parameters())[n] is before[n] for n in frozen)
