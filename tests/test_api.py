@@ -121,7 +121,7 @@ def test_a_run_from_start_to_adapter(client, server, tiny, tmp_path) -> None:
     for text, answer in zip(["win cash 3", "see you"], answers, strict=True):
         expected = run.classifier.classify(text)
         assert answer["label"] == expected.label
-        assert answer["probabilities"] == pytest.approx(expected.probabilities)
+        assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
     client.output_dir = str(tmp_path)
     archive = client.predict(made, api_name="/export_adapter")
     with zipfile.ZipFile(archive) as file:

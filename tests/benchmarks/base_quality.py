@@ -3,6 +3,7 @@
     python -m tests.benchmarks.base_quality            # everything, about 30 minutes on one core
     python -m tests.benchmarks.base_quality --part language
     python -m tests.benchmarks.base_quality --part adaptation --seeds 1
+    python -m tests.benchmarks.base_quality --part adaptation --rows 200 --seeds 10
 
 Reads `../shared/corpus` and `../shared/eval` beside the checkout (`--shared DIR` for elsewhere) and
 prints the tables of the model card. Nothing is downloaded.
@@ -185,28 +186,46 @@ def columns(base: lc.Base) -> Iterator[tuple[str, Callable[[lc.Task, int, int], 
     yield "TF-IDF, logistic regression", lambda task, steps, seed: tfidf(task)
 
 
+def over_seeds(values: list[float], error: bool = False) -> str:
+    """Mean and deviation, or standard error of the mean, as a cell."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    spread = statistics.stdev(values) / (math.sqrt(len(values)) if error else 1)
+    return f"{statistics.mean(values):{'+' if error else ''}.1f} ± {spread:.1f}"
+
+
 def adaptation(
-    shared: Path, names: list[str], seeds: int, steps: int, test_rows: int, end: str
+    shared: Path,
+    names: list[str],
+    sizes: list[int],
+    seeds: int,
+    steps: int,
+    test_rows: int,
+    end: str,
 ) -> None:
-    """Test accuracy, over the seeds (of rows, head, adapter and batches)."""
+    """Test accuracy, over the seeds (of rows, head, adapter and batches). The last column is the
+    difference between LoRA and full fine-tuning on the same rows, with its standard error."""
     base = lc.load_base("bundled")
     compared = list(columns(base))
     print(f"\nTest accuracy in % on {test_rows:,} rows, mean ± deviation of {seeds} seeds;")
     print(f"{steps} steps a run (half with 200 rows). {choose_device().reason}\n")
-    print("| task | rows |", " | ".join(name for name, _ in compared), "|")
-    print("|---|---|" + "---|" * len(compared))
+    headings = [*(name for name, _ in compared), "LoRA minus full"]
+    print("| task | rows |", " | ".join(headings), "|")
+    print("|---|---|" + "---|" * len(headings))
     for title in names:
         train = read_rows(shared / "eval" / f"{TASKS[title]}_train.csv")
         test = read_rows(shared / "eval" / f"{TASKS[title]}_test.csv")
         test = random.Random(0).sample(test, min(test_rows, len(test)))
-        for size in SIZES:
+        for size in sizes:
             tasks = [sample_task(title, train, test, size, seed, end) for seed in range(seeds)]
-            cells = []
-            for _, measure in compared:
-                share = steps if size == max(SIZES) else steps // 2
-                values = [100 * measure(task, share, seed) for seed, task in enumerate(tasks)]
-                spread = f" ± {statistics.stdev(values):.1f}" if seeds > 1 else ""
-                cells.append(f"{statistics.mean(values):.1f}{spread}")
+            share = steps if size == max(SIZES) else steps // 2
+            found = {
+                name: [100 * measure(task, share, seed) for seed, task in enumerate(tasks)]
+                for name, measure in compared
+            }
+            pairs = zip(found["LoRA"], found["full fine-tuning"], strict=True)
+            cells = [over_seeds(values) for values in found.values()]
+            cells.append(over_seeds([lora - full for lora, full in pairs], error=True))
             print(f"| {title} | {size:,} |", " | ".join(cells), "|", flush=True)
 
 
@@ -214,6 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--part", choices=("all", "language", "adaptation"), default="all")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rows", type=int, nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--steps", type=int, default=500, help="of each run")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--test-rows", type=int, default=1000, help="drawn from the test file")
@@ -228,6 +248,7 @@ def main() -> None:
         adaptation(
             options.shared,
             options.tasks,
+            options.rows,
             options.seeds,
             options.steps,
             options.test_rows,
