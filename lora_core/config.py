@@ -148,6 +148,9 @@ class TrainConfig:
     steps: int = 300  # optimiser steps
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
+    # Peak, of a head that is trained in full beside other weights; None: with many classes a
+    # multiple of the learning rate (`training.default_head_rate`). A head alone has the latter.
+    head_learning_rate: float | None = None
     method: Method = "lora"
     seed: int = 0  # head, A, order of the batches, dropout
     weight_decay: float = 0.01  # AdamW's decoupled decay
@@ -159,8 +162,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _whole("steps", self.steps, 1, 100_000)
         _whole("batch_size", self.batch_size, 1, 4096)
-        if self.learning_rate is not None:
-            _number("learning_rate", self.learning_rate, 0.0, 10.0, above=True)
+        for name in ("learning_rate", "head_learning_rate"):
+            if getattr(self, name) is not None:
+                _number(name, getattr(self, name), 0.0, 10.0, above=True)
         choices = get_args(Method)
         _require(self.method in choices, f"method must be one of {choices}, not {self.method!r}.")
         _whole("seed", self.seed, 0, 2**31 - 1)

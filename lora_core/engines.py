@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lora_core.batches import Batch
 from lora_core.config import TrainConfig
 from lora_core.devices import Device
-from lora_core.fast import FastGPT, why_not
+from lora_core.fast import FastGPT, is_head, why_not
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
 from lora_core.products import frozen_cast
@@ -46,23 +46,35 @@ class Engine(Protocol):
 
 
 def make_engine(
-    model: GPT, config: TrainConfig, device: Device, between: Callable[[], None]
+    model: GPT,
+    config: TrainConfig,
+    device: Device,
+    between: Callable[[], None],
+    head_factor: float = 1.0,
 ) -> Engine:
-    """The fastest engine that applies. `between` is called every now and then and may raise."""
+    """The fastest engine that applies. `between` is called every now and then and may raise.
+
+    A head that is trained in full beside other weights learns at `head_factor` times the rate.
+    """
     reason = why_not(model) if device.device.type == "cpu" else "this is no CPU"
     if reason is None:
-        return FastEngine(model, config, device, between)
+        return FastEngine(model, config, device, between, head_factor)
     if device.device.type == "cpu" and device.dtype != torch.float32:
         text = f"The fast path does not apply here: {reason}; so float32."
         device = Device(device.device, torch.float32, text)
-    return PlainEngine(model, config, device, between)
+    return PlainEngine(model, config, device, between, head_factor)
 
 
 class PlainEngine:
     """`model.GPT` as it is, under autograd; on a GPU its products in bfloat16 by autocast."""
 
     def __init__(
-        self, model: GPT, config: TrainConfig, device: Device, between: Callable[[], None]
+        self,
+        model: GPT,
+        config: TrainConfig,
+        device: Device,
+        between: Callable[[], None],
+        head_factor: float = 1.0,
     ) -> None:
         self.model, self.config, self.device, self.between = model, config, device, between
         self._left = move(model, device.device)
@@ -70,10 +82,11 @@ class PlainEngine:
             generator = torch.Generator(device.device).manual_seed(config.seed)
             for _, layer in lora_layers(model):
                 layer.lora.generator = generator
-        self.trained = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            self.trained, lr=0.0, weight_decay=config.weight_decay, fused=True
-        )
+        trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self.trained = list(trained.values())
+        head = [p for n, p in trained.items() if is_head(n)]
+        rest = [p for n, p in trained.items() if not is_head(n)]
+        self.optimizer = _optimizer(rest, head, config, head_factor)
 
     def _forward(self, batch: Batch) -> Tensor:
         self.between()
@@ -144,13 +157,17 @@ class FastEngine:
     """`fast.FastGPT`: the same mathematics by hand. With a head alone, each text is read once."""
 
     def __init__(
-        self, model: GPT, config: TrainConfig, device: Device, between: Callable[[], None]
+        self,
+        model: GPT,
+        config: TrainConfig,
+        device: Device,
+        between: Callable[[], None],
+        head_factor: float = 1.0,
     ) -> None:
         self.device, self.config = device, config
         self.fast = FastGPT(model, device.dtype, between)
-        self.optimizer = torch.optim.AdamW(
-            [self.fast.flat], lr=0.0, weight_decay=config.weight_decay, fused=True
-        )
+        rest, head = self.fast.rest_and_head()
+        self.optimizer = _optimizer(rest, head, config, head_factor)
         self._features: dict[tuple[int, ...], Tensor] = {}  # of texts, when the base never changes
 
     def step(self, batch: Batch, rate: float) -> tuple[float, bool]:
@@ -196,11 +213,23 @@ class FastEngine:
         self.fast.release()
 
 
+def _optimizer(
+    rest: list[nn.Parameter], head: list[nn.Parameter], config: TrainConfig, head_factor: float
+) -> torch.optim.AdamW:
+    """AdamW whose groups say with `factor` how their rates stand to the one of a step."""
+    groups = [
+        {"params": parameters, "factor": factor}
+        for parameters, factor in ((rest, 1.0), (head, head_factor if rest else 1.0))
+        if parameters
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, weight_decay=config.weight_decay, fused=True)
+
+
 def _update(optimizer: torch.optim.Optimizer, rate: float, loss: float, norm: float) -> bool:
     """Take the optimiser's step unless something is infinite or not a number."""
     if not (abs(loss) < float("inf") and abs(norm) < float("inf")):
         return False
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     optimizer.step()
     return True

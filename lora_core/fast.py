@@ -40,6 +40,11 @@ _NORMS = ("norm1", "norm2")
 _TOKEN_A, _TOKEN_B = "token_embedding.lora.A", "token_embedding.lora.B"
 
 
+def is_head(name: str) -> bool:
+    """Whether a parameter of a GPT is the head's own, not LoRA's."""
+    return name.startswith(HEAD + ".") and ".lora." not in name
+
+
 def why_not(model: nn.Module) -> str | None:
     """Why the fast path does not apply to this model, in words; None where it does."""
     if type(model) is not GPT or not isinstance(getattr(model, HEAD, None), nn.Module):
@@ -132,14 +137,15 @@ class FastGPT:
     # --- what is trained, in one tensor -----------------------------------------------------------
 
     def _flatten(self, trained: dict[str, nn.Parameter]) -> None:
-        """Lay out every A, every B, then the rest; key, value and query side by side."""
+        """Lay out every A, every B, the rest, the head; key, value and query side by side."""
         inside = [n for n in trained if not n.startswith(HEAD + ".")]
         A = [n for n in inside if n.endswith(".lora.A")]
         B = [n for n in inside if n.endswith(".lora.B")]
         blocks = range(self.model.config.n_layers)
         kvq = [f"blocks.{i}.{n}.{k}" for k in ("weight", "bias") for i in blocks for n in _KVQ]
         fused = [name for name in kvq if name in trained]
-        order = list(dict.fromkeys([*A, *B, *fused, *trained]))
+        rest = sorted(trained, key=is_head)  # the head last
+        order = list(dict.fromkeys([*A, *B, *fused, *rest]))
         sizes = [trained[name].numel() for name in order]
         self._scaled = slice(sum(sizes[: len(A)]), sum(sizes[: len(A) + len(B)]))
         self._trained = trained
@@ -151,6 +157,9 @@ class FastGPT:
         self._lows: dict[str, Tensor] = {}
         self._grads: dict[str, Tensor] = {}
         start = 0
+        self._head_start = sum(
+            size for name, size in zip(order, sizes, strict=True) if not is_head(name)
+        )
         for name, size in zip(order, sizes, strict=True):
             shape = trained[name].shape
             view, low, grad = (
@@ -163,6 +172,15 @@ class FastGPT:
             start += size
         layers = (self.model.get_submodule(name.removesuffix(".B")) for name in B)
         self._scale = next((m.scale for m in layers if isinstance(m, LoRALayer)), 1.0)
+
+    def rest_and_head(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """`flat` in two parts for an optimiser: the rest, and the head if it is trained in full."""
+        parts = []
+        for part in (slice(self._head_start), slice(self._head_start, None)):
+            view = nn.Parameter(self.flat.detach()[part])
+            view.grad = self.gradient[part]
+            parts.append([view] if len(view) else [])
+        return parts[0], parts[1]
 
     def gradients(self) -> dict[str, Tensor]:
         """The gradient of each trained parameter by its name: views of `gradient`."""

@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import lora_core as lc
+from lora_core.batches import Batch
+from lora_core.devices import Device
+from lora_core.engines import FastEngine, PlainEngine
 from lora_core.fast import FastGPT, why_not
 from lora_core.packing import pack, round_up
 from lora_core.products import frozen_bytes, frozen_cast
@@ -18,6 +21,7 @@ from lora_core.training import build_model
 from tests.conftest import warm
 
 LABELS = torch.tensor([0, 2, 1, 0, 2])
+CPU = Device(torch.device("cpu"), torch.float32, "for tests")
 
 
 @pytest.fixture
@@ -255,3 +259,32 @@ def test_packing_keeps_every_token_in_its_place() -> None:
     sizes = [round_up(n, 32) for n in range(1, 5000)]
     assert all(n <= size < n + max(32, n / 7) for n, size in enumerate(sizes, 1))
     assert len(set(sizes)) < 60
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "head"])
+def test_a_head_beside_the_rest_can_learn_at_a_rate_of_its_own(base, ragged, method) -> None:
+    """One step of Adam moves an entry by the rate. In both engines; a head alone has the rate."""
+    tokens, lengths = ragged
+    batch = Batch(tokens, lengths, LABELS, (0, 1, 2, 3, 4))
+    config = lc.TrainConfig(method=method, weight_decay=0.0)
+    moved = []
+    for engine_class, factor in ((FastEngine, 1.0), (FastEngine, 5.0), (PlainEngine, 5.0)):
+        model = adapted(base, method=method)
+        engine = engine_class(model, config, CPU, lambda: None, factor)
+        before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+        assert engine.step(batch, 1e-3)[1]
+        engine.release()
+        now = dict(model.named_parameters())
+        moved.append(
+            {
+                n: (now[n] - old).abs().max().item()
+                for n, old in before.items()
+                if not n.endswith("key.bias")  # its gradient is nothing but rounding
+            }
+        )
+    once, fast_path, slow_path = moved
+    assert fast_path == pytest.approx(slow_path, rel=1e-2)
+    factors = {name: fast_path[name] / once[name] for name in once}
+    expected = {n: 5.0 if n.startswith("head.") and method != "head" else 1.0 for n in once}
+    assert factors == pytest.approx(expected, rel=1e-2)
+    assert once["head.weight"] == pytest.approx(1e-3, rel=1e-2)

@@ -13,7 +13,7 @@ import torch
 import lora_core as lc
 from lora_core.batches import make_batch, sorted_batches, training_batches
 from lora_core.engines import move
-from lora_core.training import schedule
+from lora_core.training import default_head_rate, schedule
 
 
 def run(base, task, lora=None, **settings) -> list[lc.Event]:
@@ -145,6 +145,14 @@ def test_the_schedule_rises_then_falls_to_nothing() -> None:
     assert rates[0] > 0 and rates[9] == rates[10] == 1.0 and rates[100] == pytest.approx(0)
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
     assert schedule(0, 1, 0.5) > 0
+
+
+def test_the_heads_rate_grows_with_the_classes_falls_with_the_width_and_can_be_chosen() -> None:
+    found = [default_head_rate(1e-3, classes, 256) for classes in (2, 10, 20, 50, 100)]
+    assert found == pytest.approx([1e-3, 1e-3, 2e-3, 5e-3, 5e-3])
+    assert default_head_rate(1e-3, 60, 768) == pytest.approx(2e-3)
+    with pytest.raises(lc.ConfigError, match="head_learning_rate"):
+        lc.TrainConfig(head_learning_rate=0.0)
 
 
 def test_batches_hold_every_text_once_an_epoch_and_little_padding() -> None:

@@ -101,7 +101,7 @@ def batch(part):
 
 trained = [p for p in model.parameters() if p.requires_grad]
 print(f"{{sum(p.numel() for p in trained):,}} parameters are trained")
-optimizer = torch.optim.AdamW(trained, lr={rate:g}, weight_decay={train.weight_decay:g})
+{_optimizer(rate, train.weight_decay, own and settings.method != "head")}
 schedule = get_cosine_schedule_with_warmup(
     optimizer, {max(1, round(train.warmup * train.steps))}, {train.steps}
 )
@@ -126,6 +126,21 @@ with torch.no_grad():
 print(f"test accuracy {{right / len(test):.1%}}")
 model.save_pretrained({"my-adapter" if adapted else "my-model"!r})
 """
+
+
+def _optimizer(rate: float, weight_decay: float, head_apart: bool) -> str:
+    """The lines that make the optimiser; with many classes the head has a rate of its own."""
+    if not head_apart:
+        return f"optimizer = torch.optim.AdamW(trained, lr={rate:g}, weight_decay={weight_decay:g})"
+    return f"""times = min(5, max(1, len(labels) / 10 * 256 / model.config.n_embd))
+named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+optimizer = torch.optim.AdamW(
+    [
+        {{"params": [p for n, p in named if "score" not in n], "lr": {rate:g}}},
+        {{"params": [p for n, p in named if "score" in n], "lr": {rate:g} * times}},
+    ],
+    weight_decay={weight_decay:g},
+)"""
 
 
 def _lora(lora: LoRAConfig) -> str:

@@ -13,6 +13,7 @@ import pytest
 import lora_core as lc
 from lora_core.base import BUNDLED
 from lora_core.tasks import BUNDLED_TASKS
+from lora_core.training import default_head_rate
 from lora_core.ui.programs import lora_core_program, peft_program
 from lora_core.ui.settings import Settings
 
@@ -24,6 +25,7 @@ CHOICES = [
     Settings(scaling="alpha/sqrt(rank)", dropout=0.1, learning_rate=1e-3, seed=7),
     Settings(method="full"),
     Settings(method="head", task="my own table"),
+    Settings(task="my own table", seed=9),
     Settings(task="\"); import os; os.abort() #", base="gpt2"),
 ]  # fmt: skip
 
@@ -85,6 +87,16 @@ def test_the_program_with_peft(base, tmp_path, scaling) -> None:
     assert back.lora_config is not None
     assert back.lora_config.scale == settings.lora_config().scale
     assert BUNDLED.is_dir() and BUNDLED_TASKS.is_dir()
+
+
+def test_the_program_with_peft_gives_the_head_of_many_classes_its_rate(base, tmp_path) -> None:
+    lines = [f"{word} of kind {kind},kind {kind}" for kind in range(30) for word in ("one", "two")]
+    (tmp_path / "mine.csv").write_text("text,label\n" + "\n".join(lines), encoding="utf-8")
+    program = peft_program(Settings(rank=2, alpha=4.0, task="mine", learning_rate=1e-3, **SHORT))
+    ending = "print('rates', [group['initial_lr'] for group in optimizer.param_groups])"
+    printed = run(program + ending, tmp_path).splitlines()
+    rates = ast.literal_eval(printed[-1].removeprefix("rates "))
+    assert rates == pytest.approx([1e-3, default_head_rate(1e-3, 30, base.config.emb_dim)])
 
 
 def test_the_program_for_full_fine_tuning_with_transformers(tmp_path) -> None:
