@@ -26,6 +26,8 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 # One thread for each computation, those that classify included: many visitors share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 from lora_core.config import ConfigError
 from lora_core.hosting import prepare_zero_gpu
 from lora_core.limits import Limits, add_arguments
@@ -85,6 +87,7 @@ def main(argv: list[str] | None = None) -> int:
             **launch_options(),
         )
         announce(host, port, page.share_url)
+        threading.Thread(target=warm_up, daemon=True).start()
         if not arguments.no_browser and has_desktop():
             # A browser that $BROWSER names is waited for until it is closed; the end is not.
             address = f"http://127.0.0.1:{port}/"
@@ -95,6 +98,12 @@ def main(argv: list[str] | None = None) -> int:
         time.sleep(_GOODBYE)
         page.close(verbose=False)
     return 0
+
+
+def warm_up() -> None:
+    """What the first run needs and the page does not: torch's first optimiser imports a compiler,
+    which takes more than a second."""
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -125,8 +125,7 @@ def load_model(folder: str | Path) -> GPT:
     """
     folder = Path(folder)
     config = read_gpt_config(folder)
-    with torch.device("meta"):
-        model = GPT(config, num_classes=None)
+    model = GPT.without_weights(config)
     model.load_state_dict(from_gpt2(read_tensors(folder), config), assign=True)
     return model.requires_grad_(False).eval()
 

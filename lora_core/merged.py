@@ -66,8 +66,7 @@ def merged_tensors(model: GPT) -> dict[str, Tensor]:
             state[f"{name}.weight"] = (layer.frozen_weight + layer.lora.delta()).detach()
             if layer.frozen_bias is not None:
                 state[f"{name}.bias"] = layer.frozen_bias.detach()
-    with torch.device("meta"):
-        plain = GPT(model.config, num_classes=None)
+    plain = GPT.without_weights(model.config)
     wanted = plain.state_dict()
     plain.load_state_dict({name: state[name] for name in wanted}, assign=True)
     tensors = {name: tensor.contiguous().clone() for name, tensor in to_gpt2(plain).items()}

@@ -7,9 +7,13 @@ of the text can see padding and no attention mask is needed for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lora_core.config import GPTConfig
 
@@ -79,6 +83,23 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
+class _NoInitialisation(TorchFunctionMode):
+    """`nn.init` does nothing: on the meta device there is nothing to fill, and asking for random
+    numbers there makes torch import its compiler, which takes more than a second."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 class GPT(nn.Module):
     """A GPT with a classification head; with `num_classes=None` the bare language model.
 
@@ -98,6 +119,12 @@ class GPT(nn.Module):
         if num_classes is not None:
             self.head = nn.Linear(config.emb_dim, num_classes)
         self.apply(self._initialise)
+
+    @classmethod
+    def without_weights(cls, config: GPTConfig, num_classes: int | None = None) -> GPT:
+        """The modules alone, for weights that are read: their tensors are on the meta device."""
+        with torch.device("meta"), _NoInitialisation():
+            return cls(config, num_classes)
 
     def _initialise(self, module: nn.Module) -> None:
         """GPT-2's own: normal with deviation 0.02, biases zero."""

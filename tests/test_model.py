@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 import lora_core as lc
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_padding_never_changes_an_answer(small, ragged) -> None:
@@ -58,3 +64,15 @@ def test_a_text_beyond_the_context_is_refused_in_words(small) -> None:
 def test_impossible_shapes_are_a_sentence(settings: tuple, word: str) -> None:
     with pytest.raises(lc.ConfigError, match=word):
         lc.GPTConfig(*settings)
+
+
+def test_a_model_whose_weights_are_read_starts_without_torchs_compiler() -> None:
+    """It would cost every start of the app a second."""
+    program = (
+        "import sys, lora_core as lc\n"
+        "base = lc.load_base('bundled')\n"
+        "assert not any(p.is_meta for p in base.model.parameters())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr

@@ -291,8 +291,7 @@ class Trainer:
 
     def averaged(self) -> GPT:
         """A model with the running mean of the weights: what an early export should use."""
-        with torch.device("meta"):
-            model = GPT(self.settings.model, num_classes=None)
+        model = GPT.without_weights(self.settings.model)
         model.load_state_dict({n: t.clone() for n, t in self.mean.items()}, assign=True)
         return model
 
