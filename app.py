@@ -7,6 +7,7 @@ serves both, and ends them cleanly on Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -103,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
 def warm_up() -> None:
     """What the first run needs and the page does not: torch's first optimiser imports a compiler,
     which takes more than a second."""
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    with contextlib.suppress(Exception):  # it may be cut short by the end of the app
+        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
