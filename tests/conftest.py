@@ -18,15 +18,6 @@ from tests.registry import Gate, tiny_base, words_task
 torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """How two processes share the tests: the browser's are in one, other files stay whole."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder == "browser" else item.path.name
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def base() -> lc.Base:
     """The bundled base; read-only, as everywhere."""

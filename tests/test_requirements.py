@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 APP = [PROJECT / "app.py", *sorted((PROJECT / "lora_core").rglob("*.py"))]
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 TOOLS = {"ruff", "mypy"}  # run by `.ci/run`, imported by nobody
-PLUGINS = {"pytest-xdist": "--dist loadgroup"}  # and what in pyproject.toml needs it
+PLUGINS = {"pytest-xdist": "--dist loadfile"}  # and what in pyproject.toml needs it
 BY_THE_PLACE = {"spaces"}  # a ZeroGPU Space installs it itself; imported only there
 
 
