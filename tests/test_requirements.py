@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 APP = [PROJECT / "app.py", *sorted((PROJECT / "lora_core").rglob("*.py"))]
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 TOOLS = {"ruff", "mypy"}  # run by `.ci/run`, imported by nobody
-PLUGINS = {"pytest-xdist": "--dist loadfile"}  # and what in pyproject.toml needs it
+PLUGINS = {"pytest-xdist": "--dist loadfile"}  # and what in the README's test command needs it
 BY_THE_PLACE = {"spaces"}  # a ZeroGPU Space installs it itself; imported only there
 
 
@@ -89,10 +89,10 @@ def test_every_import_of_the_tests_is_required() -> None:
 def test_every_requirement_of_the_tests_is_used() -> None:
     used = set().union(*distributions(imported(TESTS)).values())
     ci = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
-    settings = (PROJECT / "pyproject.toml").read_text(encoding="utf-8")
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     for distribution in requirements("tests/requirements.txt"):
         tool = distribution in TOOLS and distribution in ci
-        plugin = distribution in PLUGINS and PLUGINS[distribution] in settings
+        plugin = distribution in PLUGINS and PLUGINS[distribution] in readme
         assert distribution in used or tool or plugin
 
 
