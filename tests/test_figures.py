@@ -252,11 +252,15 @@ def test_settings_survive_the_address() -> None:
 
 
 def test_head_replaces_gradios_social_tags() -> None:
-    head = Head(None, title="T", text="a & b", style="p{}", picture="lab/s.png")  # type: ignore[arg-type]
+    texts = {"title": "T", "text": "a & b", "style": "p{}", "scripts": "<script></script>"}
+    head = Head(None, picture="lab/s.png", **texts)  # type: ignore[arg-type]
     page = b'<head><meta property="og:title" content="Gradio" />\n<title>T</title></head><body>'
     made = head.rewrite(page, "http://example.org/").decode()
     assert "Gradio" not in made and "a &amp; b" in made
-    assert 'content="http://example.org/lab/s.png"' in made and "<style>p{}</style></head>" in made
+    assert (
+        'content="http://example.org/lab/s.png"' in made
+        and "<style>p{}</style><script></script></head>" in made
+    )
     assert head.rewrite(b"", "http://example.org/") == b""
 
 

@@ -1,7 +1,8 @@
-"""The page's `<head>`: our style before the first paint, and what a shared link shows.
+"""The page's `<head>`: our style before the first paint, what a shared link shows, early scripts.
 
 Gradio writes its own social tags into the page and adds an app's `head` only later, by script. This
-small middleware puts ours in at the server, so nothing flashes and link previews show this page.
+small middleware puts ours in at the server, so nothing flashes, link previews show this page, and a
+script can run before Gradio's.
 """
 
 from __future__ import annotations
@@ -19,10 +20,13 @@ _GRADIOS_TAGS = re.compile(
 
 
 class Head:
-    """ASGI middleware: replaces Gradio's social tags on "/" by ours, and adds `style`."""
+    """ASGI middleware: replaces Gradio's social tags on "/" by ours, adds `style` and `scripts`."""
 
-    def __init__(self, app: ASGIApp, *, title: str, text: str, style: str, picture: str) -> None:
+    def __init__(
+        self, app: ASGIApp, *, title: str, text: str, style: str, picture: str, scripts: str
+    ) -> None:
         self.app = app
+        self.scripts = scripts  # tags
         self.title, self.text, self.style, self.picture = title, text, style, picture
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +65,7 @@ class Head:
         )
 
     def tags(self, base_url: str) -> str:
-        """Description, social tags with an absolute address of the picture, and the style."""
+        """Description, social tags with an absolute address of the picture, style and scripts."""
         picture = base_url.rstrip("/") + "/" + self.picture
         values: dict[str, Any] = {
             "og:type": "website",
@@ -77,4 +81,4 @@ class Head:
             for name, value in values.items()
         ]
         tags.append('<meta name="twitter:card" content="summary_large_image">')
-        return "".join(tags) + f"<style>{self.style}</style>"
+        return "".join(tags) + f"<style>{self.style}</style>{self.scripts}"

@@ -11,7 +11,7 @@ from lora_core.config import ConfigError
 from lora_core.runs import Registry, new_visitor
 from lora_core.ui import adapt, api, classify, compare, finetune, inside, take, words
 from lora_core.ui import table as own_table
-from lora_core.ui.chart import ASSETS, address, routes
+from lora_core.ui.chart import ASSETS, address, routes, script_tag
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.head import Head
 from lora_core.ui.settings import Settings
@@ -136,7 +136,12 @@ def _check_sliders(controls: list[gr.Component], values: list[Any]) -> None:
 def launch_options() -> dict[str, Any]:
     """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons."""
     head = Middleware(
-        Head, title=TITLE, text=words.DESCRIPTION, style=stylesheet(), picture=address("social.png")
+        Head,
+        title=TITLE,
+        text=words.DESCRIPTION,
+        style=stylesheet(),
+        picture=address("social.png"),
+        scripts=script_tag("queue.js"),
     )
     return {
         "theme": theme(),
