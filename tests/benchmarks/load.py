@@ -242,6 +242,18 @@ def same_alone(base: lc.Base, one: Visit, folder: Path) -> bool:
     return theirs.keys() == ours.keys() and all(torch.equal(theirs[n], ours[n]) for n in ours)
 
 
+def asked_plainly(url: str, run: str) -> Callable[[], None]:
+    """`/classify` as curl asks it; gradio_client itself takes far longer than the answer."""
+    client = httpx.Client(timeout=120)
+    address = f"{url}/gradio_api/call/classify"
+
+    def ask() -> None:
+        asked = client.post(address, json={"data": [run, ["a good film, thanks"], 1]}).json()
+        assert "event: complete" in client.get(f"{address}/{asked['event_id']}").text
+
+    return ask
+
+
 def row(name: str, values: Sequence[float], unit: str) -> str:
     """One line of the table: median, 95th percentile, worst."""
     if not values:
@@ -274,6 +286,7 @@ def visitors(number: int, steps: int, spread: float, verify: int) -> int:
         page = timed(lambda: httpx.get(url, timeout=120))
         with (
             Sampler(timed(classify), 0.5) as answers,
+            Sampler(timed(asked_plainly(url, first)), 0.5) as plain,
             Sampler(page, 2.0) as loads,
             Sampler(lambda: resident_mb(pid), 1.0) as resident,
         ):
@@ -295,13 +308,14 @@ def visitors(number: int, steps: int, spread: float, verify: int) -> int:
     print(row("waiting for the first step", [v.wait for v in done], "s"))
     print(row("training", [v.training for v in done], "s"))
     print(row("whole path, to the downloaded adapter", [v.whole for v in done], "s"))
-    print(row("classifying meanwhile", answers.values, "ms"))
+    print(row("classifying meanwhile, by gradio_client", answers.values, "ms"))
+    print(row("classifying meanwhile, by plain HTTP", plain.values, "ms"))
     print(row("loading the page meanwhile", loads.values, "ms"))
     peak = max(resident.values, default=float("nan"))
     print(f"\nserver's memory: {memory[0]:,.0f} MB before, {peak:,.0f} MB at most")
     lost, mixed = sum(v.lost for v in visits), sum(v.mixed for v in visits)
     overtaken = sum(a < b for v in visits for a, b in zip(v.places, v.places[1:], strict=False))
-    unanswered = answers.errors + loads.errors
+    unanswered = answers.errors + plain.errors + loads.errors
     print(
         f"finished: {len(done)} of {number}; connections broken and taken up again: "
         f"{sum(v.returns for v in visits)}; lost events: {lost}; mixed results: {mixed}; "
