@@ -279,7 +279,8 @@ def _about(run: Run | None) -> dict[str, Any]:
             "model": False,
         }
     adapter = run.lora_config is not None
-    labels = ", ".join(run.classifier.labels[:6]) + (" …" if len(run.classifier.labels) > 6 else "")
+    first, more = run.classifier.labels[:6], len(run.classifier.labels) - 6
+    labels = ", ".join(first) + (f" and {more} more" if more > 0 else "")
     return {
         "title": run_name(run),
         "text": f"Tells apart: {labels}. "
