@@ -13,7 +13,7 @@ import torch
 import lora_core as lc
 from lora_core.mistakes import TestReport, report_on_test
 from lora_core.runs import Registry, Run
-from lora_core.ui import classify, inside
+from lora_core.ui import classify, inside, take
 from lora_core.ui.context import Lab
 from lora_core.ui.settings import Settings
 from lora_core.ui.shown import Shown, Viewer
@@ -171,3 +171,11 @@ def test_a_damaged_base_would_be_said(lab: Lab, base: lc.Base) -> None:
     lab.digests["bundled"] = "0" * 64
     value = inside.proof_value(lab, shown(base, 2))
     assert value["equal"] is False and "must not happen" in value["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "end"), [(2, "label 01."), (6, "label 05."), (9, "and 3 more.")]
+)
+def test_step_5_names_six_labels_and_counts_the_rest(lab: Lab, base, classes, end) -> None:
+    run = lab.registry.add_classifier(VISITOR, classifier(base, classes))
+    assert end in take._about(run)["text"]
