@@ -30,9 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from lora_core.config import ConfigError
-from lora_core.hosting import prepare_zero_gpu
 from lora_core.limits import Limits, add_arguments
-from lora_core.runs import Registry
+from lora_core.serving.registry import Registry
+from lora_core.serving.zero_gpu import prepare_zero_gpu
 from lora_core.ui.page import build_page, launch_options
 
 FIRST_PORT = 7860

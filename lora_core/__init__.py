@@ -6,8 +6,8 @@ Reading order: `config` and `lora` (the method), `model` (the GPT), `parameters`
 visitors). Nothing here knows the page; the page is `lora_core.ui`.
 """
 
-from lora_core.adapters import AdapterError, load_adapter, save_adapter
-from lora_core.base import Base, BaseError, load_base
+from lora_core.adapters.adapter import AdapterError, load_adapter, save_adapter
+from lora_core.base.checkpoint import Base, BaseError, load_base
 from lora_core.classifier import Classifier, ClassifyError, Prediction
 from lora_core.config import (
     GPT2_CONFIGS,
@@ -34,7 +34,7 @@ from lora_core.lora import (
 from lora_core.model import GPT
 from lora_core.parameters import ParameterCount, count_parameters, predict_parameters
 from lora_core.progress import progress
-from lora_core.tasks import Task, TaskError, load_task, read_task
+from lora_core.tasks.task import Task, TaskError, load_task, read_task
 from lora_core.training import (
     Diverged,
     Evaluated,

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from lora_core.base import Base
+from lora_core.base.checkpoint import Base
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.parameters import BYTES_FP32, predict_parameters
-from lora_core.tasks import Task
+from lora_core.tasks.task import Task
 
 PREFIX = "LORA_LAB_"
 MEGABYTE = 1_000_000

@@ -16,16 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from lora_core.base import Base
+from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch, encode_text, sorted_batches, training_batches
 from lora_core.classifier import Classifier, Score, batched_logits
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.devices import Device, choose_device
-from lora_core.engines import Engine, make_engine
+from lora_core.fast.engine import Engine, make_engine
 from lora_core.lora import inject_lora, lora_layers
 from lora_core.model import GPT
 from lora_core.parameters import ParameterCount, count_parameters
-from lora_core.tasks import Example, Task
+from lora_core.tasks.task import Example, Task
 
 # Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.md); LoRA's at most.
 DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "full": 2e-3, "head": 3e-2}

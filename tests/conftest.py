@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import lora_core as lc
-from lora_core.base import Base
-from tests.registry import Gate, tiny_base, words_task
+from lora_core.base.checkpoint import Base
+from tests.serving.registry import Gate, tiny_base, words_task
 
 torch.set_num_threads(1)
 

@@ -63,11 +63,11 @@ def test_nothing_in_the_package_prints() -> None:
         ("lora", {"config"}),
         ("model", {"config"}),
         ("parameters", {"config"}),
-        ("tokenizer", set()),
+        ("base.tokenizer", set()),
     ],
 )
 def test_the_leaves_are_leaves(module: str, allowed: set[str]) -> None:
-    tree = parsed(PROJECT / "lora_core" / f"{module}.py")
+    tree = parsed(PROJECT / "lora_core" / f"{module.replace(chr(46), chr(47))}.py")
     ours = {n.removeprefix("lora_core.") for n in imports(tree) if n.startswith("lora_core")}
     assert ours <= allowed
     if module == "config":

@@ -232,7 +232,7 @@ def test_on_zero_gpu(clone, tmp_path) -> None:
         status = space.end()
     assert status == 0, space.log.read_text()
     decorated = (package / "decorated.txt").read_text().split()
-    assert decorated == ["lora_core.hosting.device_name", "1"]
+    assert decorated == ["lora_core.serving.zero_gpu.device_name", "1"]
 
 
 def test_elsewhere_spaces_is_not_imported() -> None:
@@ -240,7 +240,7 @@ def test_elsewhere_spaces_is_not_imported() -> None:
         """
         import os, sys
         os.environ.pop("SPACES_ZERO_GPU", None)
-        from lora_core.hosting import prepare_zero_gpu
+        from lora_core.serving.zero_gpu import prepare_zero_gpu
         assert prepare_zero_gpu() is False
         assert "spaces" not in sys.modules and "LORA_LAB_DEVICE" not in os.environ
         os.environ["SPACES_ZERO_GPU"] = "true"

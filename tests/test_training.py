@@ -12,7 +12,7 @@ import torch
 
 import lora_core as lc
 from lora_core.batches import make_batch, sorted_batches, training_batches
-from lora_core.engines import move
+from lora_core.fast.engine import move
 from lora_core.training import default_head_rate, schedule
 
 

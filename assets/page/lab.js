@@ -1,5 +1,5 @@
 // What every part of the page shares: a registry of parts, colours, plot layouts, the theme switch.
-// Parts are defined with LoraLab.define(kind, setup) and mounted by lora_core/ui/chart.py.
+// Parts are defined with LoraLab.define(kind, setup) and mounted by lora_core/ui/drawing/browser_part.py.
 window.LoraLab ??= (() => {
   const parts = new Map();
   const waiting = new Map(); // kind -> mounts that came before their script

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from lora_core.base.tokenizer import TokenizerError, load_encoding
 from lora_core.config import ConfigError, GPTConfig
 from lora_core.devices import Device, choose_device
 from lora_core.model import GPT
@@ -27,7 +28,6 @@ from lora_core.pretraining.export import export
 from lora_core.pretraining.measure import Validation, read_validation
 from lora_core.pretraining.network import use_compiler
 from lora_core.pretraining.trainer import CHECKPOINT, Group, Settings, Trainer
-from lora_core.tokenizer import TokenizerError, load_encoding
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 

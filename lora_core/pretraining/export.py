@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_core.base import to_gpt2
+from lora_core.base.checkpoint import to_gpt2
 from lora_core.config import GPTConfig
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError

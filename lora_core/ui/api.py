@@ -25,18 +25,16 @@ import gradio as gr
 from gradio.events import api as endpoint
 from gradio.utils import get_upload_folder
 
-from lora_core.adapters import save_adapter
-from lora_core.base import Base, BaseError
+from lora_core.adapters.adapter import save_adapter
+from lora_core.base.checkpoint import Base, BaseError
 from lora_core.classifier import Classifier, ClassifyError, check_text
 from lora_core.config import EVERY_LAYER, LoRAConfig
 from lora_core.limits import MEGABYTE
 from lora_core.parameters import predict_parameters
-from lora_core.run import ENDED
-from lora_core.runs import RunError, new_visitor
-from lora_core.tasks import Task, TaskError, make_task
-from lora_core.ui.context import Context, Lab
-from lora_core.ui.settings import Settings
-from lora_core.ui.wire import (
+from lora_core.serving.registry import RunError, new_visitor
+from lora_core.serving.run import ENDED
+from lora_core.tasks.task import Task, TaskError, make_task
+from lora_core.ui.api_json import (
     checked,
     in_words,
     names_of,
@@ -47,6 +45,8 @@ from lora_core.ui.wire import (
     texts_of,
     whole,
 )
+from lora_core.ui.context import Context, Lab
+from lora_core.ui.settings import Settings
 
 ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
 BASES = ("bundled", "gpt2")  # besides those that the server holds already: no paths, no downloads

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from lora_core.base import Base, load_base
-from lora_core.runs import Registry
-from lora_core.tasks import Task, load_task
+from lora_core.base.checkpoint import Base, load_base
+from lora_core.serving.registry import Registry
+from lora_core.tasks.task import Task, load_task
 
 
 @dataclass

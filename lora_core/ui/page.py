@@ -8,14 +8,15 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
-from lora_core.runs import Registry, new_visitor
-from lora_core.ui import adapt, api, classify, compare, finetune, inside, take, words
-from lora_core.ui import table as own_table
-from lora_core.ui.chart import ASSETS, address, routes, script_tag
+from lora_core.serving.registry import Registry, new_visitor
+from lora_core.ui import api
 from lora_core.ui.context import Context, Lab
-from lora_core.ui.head import Head
+from lora_core.ui.drawing.browser_part import ASSETS, address, routes, script_tag
+from lora_core.ui.drawing.html_head import Head
+from lora_core.ui.drawing.theme import theme
+from lora_core.ui.panels import adapt, classify, compare, finetune, inside, own_table, take
 from lora_core.ui.settings import Settings
-from lora_core.ui.theme import theme
+from lora_core.ui.text import words
 
 TITLE = "LoRA Lab"
 _QUERY = "Object.fromEntries(new URLSearchParams(location.search))"

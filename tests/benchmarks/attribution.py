@@ -18,7 +18,7 @@ import time
 import torch
 
 import lora_core as lc
-from lora_core.attribution import attribute, log_odds, words
+from lora_core.explain.attribution import attribute, log_odds, words
 
 ERASED = (1, 2, 3, 5)
 _POINTS = 16  # on the path of integrated gradients

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import lora_core as lc
-from lora_core.base import BUNDLED
+from lora_core.base.checkpoint import BUNDLED
 from lora_core.batches import Batch
 from lora_core.devices import Device, choose_device
-from lora_core.engines import FastEngine
+from lora_core.fast.engine import FastEngine
 from lora_core.lora import LoRALayer
 from lora_core.training import build_model
 

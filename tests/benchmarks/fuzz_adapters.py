@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import lora_core as lc
-from tests.hostile import memory, mutated, small_adapter, small_base
+from tests.adapters.hostile import memory, mutated, small_adapter, small_base
 
 
 def main() -> int:

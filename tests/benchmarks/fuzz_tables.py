@@ -21,15 +21,15 @@ from pathlib import Path
 
 import lora_core as lc
 from lora_core.limits import Limits
-from lora_core.tables import inspect_table
-from tests.mutants import mutated, seeds
+from lora_core.tasks.own_table import inspect_table
+from tests.tasks.mutants import mutated, seeds
 
 ARCHIVES = (".xlsx", ".parquet")
-MEMORY = 2_000_000_000  # bytes of address space for the reader of archives, as in lora_core.sheets
+MEMORY = 2_000_000_000  # bytes of address space, as in lora_core.tasks.binary_formats
 
 _READER = """
 import json, pathlib, resource, sys, time
-from lora_core.sheets import SheetError, rows_of
+from lora_core.tasks.binary_formats import SheetError, rows_of
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 for line in sys.stdin:

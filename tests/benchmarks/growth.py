@@ -24,7 +24,7 @@ import torch
 import lora_core as lc
 from lora_core.batches import make_batch
 from lora_core.devices import choose_device
-from lora_core.tasks import Example
+from lora_core.tasks.task import Example
 from tests.benchmarks.contenders import Phases, ours
 
 SIZES: dict[str, tuple[int, ...]] = {

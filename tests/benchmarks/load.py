@@ -39,10 +39,10 @@ from gradio_client import Client
 from safetensors.torch import load_file
 
 import lora_core as lc
-from lora_core.adapters import save_adapter
+from lora_core.adapters.adapter import save_adapter
 from lora_core.config import TARGETS
 from lora_core.devices import choose_device
-from lora_core.tasks import make_task
+from lora_core.tasks.task import make_task
 
 ROOT = Path(__file__).resolve().parents[2]
 WORDS = ("good", "bad", "the", "very", "film", "phone", "late", "price", "free", "call", "thanks")

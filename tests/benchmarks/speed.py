@@ -33,7 +33,7 @@ import torch
 import lora_core as lc
 from lora_core.batches import Batch, encode_text, training_batches
 from lora_core.devices import choose_device
-from lora_core.packing import round_up
+from lora_core.fast.packing import round_up
 from tests.benchmarks.contenders import VARIANTS, Contender, Phases, Variant, everyone, peft
 
 ROOT = Path(__file__).resolve().parents[2]

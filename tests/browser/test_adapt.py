@@ -8,8 +8,8 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 import lora_core as lc
-from lora_core.ui import words
 from lora_core.ui.settings import Settings
+from lora_core.ui.text import words
 
 Visit = Callable[..., Page]
 

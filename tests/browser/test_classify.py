@@ -9,8 +9,8 @@ import torch
 from playwright.sync_api import Page, expect
 
 import lora_core as lc
-from lora_core.attribution import attribute
-from lora_core.mistakes import report_on_test
+from lora_core.explain.attribution import attribute
+from lora_core.explain.test_report import report_on_test
 
 from .conftest import PINNED, SIZES, Log
 

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 import lora_core as lc
-from lora_core.inspection import layer_changes
+from lora_core.explain.changes import layer_changes
 
 from .conftest import PATIENCE, Log
 

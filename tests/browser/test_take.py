@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 import lora_core as lc
+from tests.adapters.hostile import members, zipped
 from tests.browser.conftest import PATIENCE, wait_for_state
-from tests.hostile import members, zipped
 from tests.peers.stranger import TEXTS, adapted, our_logits
 
 SHELF = "#shelf button.shelf-name"
@@ -22,7 +22,7 @@ SHELF = "#shelf button.shelf-name"
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory, base) -> dict[str, Path]:
     """Two adapters over the bundled base, as a visitor brings them."""
-    from lora_core.adapters import zip_adapter
+    from lora_core.adapters.adapter import zip_adapter
 
     folder = tmp_path_factory.mktemp("archives")
     made = {}

@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers import GPT2ForSequenceClassification
 
 import lora_core as lc
-from lora_core.base import BUNDLED, to_gpt2
+from lora_core.base.checkpoint import BUNDLED, to_gpt2
+from lora_core.base.tokenizer import load_encoding
 from lora_core.classifier import batched_logits
 from lora_core.lora import lora_layers
-from lora_core.tokenizer import load_encoding
 
 TEXTS = [
     "Free entry in 2 a weekly comp, text WIN to 80082",

@@ -16,10 +16,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, GPT2ForSequenceClassification
 
 import lora_core as lc
-from lora_core.adapters import WEIGHTS_FILE, zip_adapter
-from lora_core.base import BUNDLED
+from lora_core.adapters.adapter import WEIGHTS_FILE, zip_adapter
+from lora_core.adapters.merged import save_merged
+from lora_core.base.checkpoint import BUNDLED
 from lora_core.lora import lora_layers
-from lora_core.merged import save_merged
 from tests.peers.stranger import (
     TEXTS,
     adapted,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from transformers import GPT2ForSequenceClassification
 
 import lora_core as lc
-from lora_core.base import BUNDLED
+from lora_core.base.checkpoint import BUNDLED
 from lora_core.lora import lora_layers
 
 CONV1D = {

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 import lora_core as lc
-from lora_core.base import BUNDLED
-from lora_core.tasks import BUNDLED_TASKS
+from lora_core.base.checkpoint import BUNDLED
+from lora_core.tasks.task import BUNDLED_TASKS
 from lora_core.training import default_head_rate
-from lora_core.ui.programs import lora_core_program, peft_program
 from lora_core.ui.settings import Settings
+from lora_core.ui.text.programs import lora_core_program, peft_program
 
 PROJECT = Path(__file__).resolve().parents[2]
 SHORT = {"steps": 2, "batch_size": 2}

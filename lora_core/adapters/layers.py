@@ -1,0 +1,363 @@
+"""Between our layers and PEFT's tensors, both ways.
+
+GPT-2 in `transformers` has query, key and value in one layer, `c_attn`. Our three adapters of rank
+r become one of rank 3r, exactly: the A's are stacked, each B fills its own block of rows and
+columns, and alpha is scaled so that alpha / rank (or its square root, for rsLoRA) stays what it
+was. The way back takes, for each third of the rows, the columns that are not zero. An embedding's
+pair is called lora_embedding_A and lora_embedding_B there.
+The head's way stands in `peft_head`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_core.adapters.files import (
+    CONFIG_FILE,
+    AdapterError,
+    pattern_value,
+    quoted,
+)
+from lora_core.adapters.head import LARGEST, PREFIX, head_classes, head_of, norm_bias_for, set_head
+from lora_core.base.checkpoint import Base
+from lora_core.config import (
+    EMBEDDING_TARGET,
+    HEAD,
+    POSITIONS_TARGET,
+    TARGETS,
+    ConfigError,
+    LoRAConfig,
+    lora_scale,
+)
+from lora_core.lora import AdaptedLayer, EmbeddingWithLoRA, LinearWithLoRA, lora_layers
+from lora_core.model import GPT
+
+MAX_LOADED_RANK = 1024
+_FUSED = ("attention.query", "attention.key", "attention.value")
+_SINGLE = {
+    "attention.output": "attn.c_proj",
+    "mlp.up": "mlp.c_fc",
+    "mlp.down": "mlp.c_proj",
+}
+_C_ATTN = "attn.c_attn"
+_OURS = {theirs: ours for ours, theirs in _SINGLE.items()}
+_EMBEDDINGS = {EMBEDDING_TARGET: "wte", POSITIONS_TARGET: "wpe"}
+_LINEAR_PAIR = (".lora_A.weight", ".lora_B.weight")  # (r, in), (out, r)
+_EMBEDDING_PAIR = (".lora_embedding_A", ".lora_embedding_B")  # (r, vocab), (emb, r)
+
+
+# Out ---------------------------------------------------------------------------------------------
+
+
+def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """PEFT's configuration and tensors (float32) of a model's adapter and head.
+
+    `source` is where the base is found: a folder or a Hub name. LoRA on the head is folded in.
+    """
+    rslora = lora.scaling == "alpha/sqrt(rank)"
+
+    def alpha_for(scale: float, rank: int) -> float:
+        return scale * (math.sqrt(rank) if rslora else rank)
+
+    layers = dict(lora_layers(model))
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+
+    def put(
+        theirs: str, a: Tensor, b: Tensor, scale: float, pair: tuple[str, str] = _LINEAR_PAIR
+    ) -> None:
+        name = f"transformer.{theirs}"
+        for end, tensor in zip(pair, (a, b), strict=True):
+            tensors[f"{PREFIX}{name}{end}"] = tensor.T.clone(memory_format=torch.contiguous_format)
+        ranks[name] = a.shape[1]
+        alphas[name] = alpha_for(scale, a.shape[1])
+
+    for ours, theirs in _EMBEDDINGS.items():
+        if (layer := layers.get(ours)) is not None:
+            a, b = layer.lora.A.detach(), layer.lora.B.detach()
+            put(theirs, a, b, layer.lora.scale, _EMBEDDING_PAIR)
+    for i in range(model.config.n_layers):
+        fused = [layers.get(f"blocks.{i}.{name}") for name in _FUSED]
+        if any(layer is not None for layer in fused):
+            put(f"h.{i}.{_C_ATTN}", *_fuse(fused, model.config.emb_dim))
+        for ours, theirs in _SINGLE.items():
+            layer = layers.get(f"blocks.{i}.{ours}")
+            if layer is not None:
+                a, b = layer.lora.A.detach(), layer.lora.B.detach()
+                put(f"h.{i}.{theirs}", a, b, layer.lora.scale)
+
+    weight, bias = head_of(model)
+    tensors[f"{PREFIX}score.weight"] = weight
+    saved = ["score"]
+    if bias.abs().max() > 0:
+        saved.append("ln_f")
+        tensors[f"{PREFIX}transformer.ln_f.weight"] = model.final_norm.weight.detach().clone()
+        tensors[f"{PREFIX}transformer.ln_f.bias"] = norm_bias_for(model, weight, bias)
+
+    everywhere = {kind for kind in (_C_ATTN, *_OURS) if _in_every_block(kind, ranks, model)}
+    config = {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS",
+        "base_model_name_or_path": source,
+        "r": lora.rank,
+        "lora_alpha": alpha_for(lora.scale, lora.rank),
+        "lora_dropout": lora.dropout,
+        "use_rslora": rslora,
+        "target_modules": sorted({_short(n, everywhere) for n in ranks}),
+        "layers_to_transform": None,
+        "rank_pattern": {n: r for n, r in ranks.items() if r != lora.rank},
+        "alpha_pattern": {n: a for n, a in alphas.items() if a != alpha_for(lora.scale, lora.rank)},
+        "modules_to_save": saved,
+        "fan_in_fan_out": True,
+        "bias": "none",
+        "init_lora_weights": True,
+        "inference_mode": True,
+    }
+    return config, tensors
+
+
+def _short(name: str, everywhere: set[str]) -> str:
+    """How `target_modules` calls a layer: by the end of its name where that is the same in every
+    block."""
+    kind = name.split(".")[-1] if name.count(".") == 1 else name.split(".", 3)[3]
+    return kind if kind in everywhere or kind in _EMBEDDINGS.values() else name
+
+
+def _in_every_block(kind: str, ranks: Mapping[str, int], model: GPT) -> bool:
+    return all(f"transformer.h.{i}.{kind}" in ranks for i in range(model.config.n_layers))
+
+
+def _fuse(layers: Sequence[AdaptedLayer | None], width: int) -> tuple[Tensor, Tensor, float]:
+    """Adapters of query, key, value (some absent) -> A (in, R), B (R, 3 width), one scale."""
+    present = [(third, layer.lora) for third, layer in enumerate(layers) if layer is not None]
+    scale = present[0][1].scale
+    a = torch.cat([lora.A.detach() for _, lora in present], dim=1)
+    b = torch.zeros(a.shape[1], 3 * width)
+    row = 0
+    for third, lora in present:
+        # Scales are equal in what we train; an adapter brought from elsewhere may differ.
+        block = lora.B.detach() * (lora.scale / scale)
+        b[row : row + lora.rank, third * width : (third + 1) * width] = block
+        row += lora.rank
+    return a, b, scale
+
+
+# In ----------------------------------------------------------------------------------------------
+
+
+def from_peft(
+    config: Mapping[str, Any], tensors: dict[str, Tensor], facts: Mapping[str, Any], base: Base
+) -> tuple[GPT, LoRAConfig]:
+    """A classifier's model over `base` with the adapter in place, and its settings in our words.
+
+    Raises `AdapterError` that names each tensor that is missing, left over or misshapen.
+    """
+    left = dict(tensors)
+    pairs = _take_pairs(left, *_LINEAR_PAIR)
+    embeddings = _take_pairs(left, *_EMBEDDING_PAIR)
+    if not pairs and not embeddings:
+        raise AdapterError("There is no LoRA layer (lora_A, lora_B) in this file.")
+    model = base.classifier_model(head_classes(left, base))
+    set_head(model, left, facts, base)
+    if left:
+        raise AdapterError(f"Tensors that do not belong to a LoRA adapter: {_some(left)}.")
+    model.requires_grad_(False)
+    told = facts.get("lora")
+    told = told if isinstance(told, dict) else {}
+    for layer, (a, b) in pairs.items():
+        _place(model, layer, a, b, config, told)
+    for layer, (a, b) in embeddings.items():
+        _place_embedding(model, layer, a, b, config, told)
+    return model, _our_config(model, config, facts)
+
+
+def _take_pairs(left: dict[str, Tensor], a: str, b: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """Take the tensors whose names end in `a` and `b` out of `left`, by layer."""
+    pairs: dict[str, tuple[Tensor, Tensor]] = {}
+    for end, other in ((a, b), (b, a)):
+        for name in [n for n in left if n.endswith(end)]:
+            layer = name.removesuffix(end)
+            if not layer.startswith(PREFIX + "transformer."):
+                raise AdapterError(
+                    f"This base has no layer {quoted(layer)} that LoRA could sit on."
+                )
+            if layer + other not in left:
+                raise AdapterError(f"The tensor {quoted(layer + other, 200)} is missing.")
+            if end == a:
+                pairs[layer] = left[name], left[layer + other]
+    for layer in pairs:
+        del left[layer + a], left[layer + b]
+    return pairs
+
+
+def _place(
+    model: GPT,
+    layer: str,
+    a: Tensor,
+    b: Tensor,
+    config: Mapping[str, Any],
+    told: Mapping[str, Any],
+) -> None:
+    """Put PEFT's A (r, in) and B (out, r) of one of their layers into ours."""
+    short = layer.removeprefix(PREFIX)
+    parts = layer.removeprefix(PREFIX + "transformer.").split(".", 2)
+    known = {f"{i}": i for i in range(model.config.n_layers)}
+    ok = len(parts) == 3 and parts[0] == "h" and parts[1] in known
+    if not ok or parts[2] not in (_C_ATTN, *_OURS):
+        raise AdapterError(f"This base has no layer {quoted(short)} that LoRA could sit on.")
+    i, theirs = known[parts[1]], parts[2]
+    names = _FUSED if theirs == _C_ATTN else (_OURS[theirs],)
+    linears = [model.get_submodule(f"blocks.{i}.{name}") for name in names]
+    n_in = int(linears[0].in_features)  # type: ignore[arg-type]
+    n_out = sum(int(linear.out_features) for linear in linears)  # type: ignore[arg-type, misc]
+    scale = _checked_scale(short, a, b, n_in, n_out, config, told)
+    blocks = b.chunk(len(names))
+    for name, linear, block, columns in zip(
+        names, linears, blocks, _columns(blocks, told), strict=True
+    ):
+        assert isinstance(linear, nn.Linear)
+        if not columns:
+            continue  # this third of c_attn was not adapted
+        wrapped = LinearWithLoRA(linear, len(columns), scale, scaling="alpha")
+        with torch.no_grad():
+            wrapped.lora.A.copy_(a[columns].T)
+            wrapped.lora.B.copy_(block[:, columns].T)
+        wrapped.lora.alpha = scale * len(columns)
+        parent, _, child = f"blocks.{i}.{name}".rpartition(".")
+        setattr(model.get_submodule(parent), child, wrapped.eval().requires_grad_(False))
+
+
+def _place_embedding(
+    model: GPT,
+    layer: str,
+    a: Tensor,
+    b: Tensor,
+    config: Mapping[str, Any],
+    told: Mapping[str, Any],
+) -> None:
+    """Put PEFT's A (r, vocab) and B (emb, r) of an embedding into ours."""
+    short = layer.removeprefix(PREFIX)
+    theirs = layer.removeprefix(PREFIX + "transformer.")
+    ours = next((name for name, known in _EMBEDDINGS.items() if known == theirs), None)
+    if ours is None:
+        raise AdapterError(f"This base has no embedding {quoted(short)} that LoRA could sit on.")
+    table = model.get_submodule(ours)
+    assert isinstance(table, nn.Embedding)
+    rows, width = table.num_embeddings, table.embedding_dim
+    scale = _checked_scale(short, a, b, rows, width, config, told)
+    wrapped = EmbeddingWithLoRA(table, a.shape[0], scale, scaling="alpha")
+    with torch.no_grad():
+        wrapped.lora.A.copy_(a.T)
+        wrapped.lora.B.copy_(b.T)
+    wrapped.lora.alpha = scale * a.shape[0]
+    setattr(model, ours, wrapped.eval().requires_grad_(False))
+
+
+def _checked_scale(
+    short: str,
+    a: Tensor,
+    b: Tensor,
+    n_in: int,
+    n_out: int,
+    config: Mapping[str, Any],
+    told: Mapping[str, Any],
+) -> float:
+    """The scale of a layer whose A must be (rank, n_in) and B (n_out, rank), of sane size."""
+    rank = a.shape[0] if a.ndim == 2 else 0
+    if a.shape != (rank, n_in) or b.shape != (n_out, rank) or not 1 <= rank <= MAX_LOADED_RANK:
+        raise AdapterError(
+            f"{short}: A is {tuple(a.shape)} and B is {tuple(b.shape)}; with this base "
+            f"(rank, {n_in}) and ({n_out}, rank) are needed, rank at most {MAX_LOADED_RANK}."
+        )
+    scale = _scale(short, rank, config, told)
+    if not scale * float(a.double().norm() * b.double().norm()) <= LARGEST:
+        raise AdapterError(f"{short}: its numbers are so large that answers would overflow.")
+    return scale
+
+
+def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int]]:
+    """Which of the R ranks each third of a fused layer uses; of a single layer, all.
+
+    As our own files tell, if the zeros of B agree; else the columns that are not zero.
+    """
+    rank = blocks[0].shape[1]
+    every = list(range(rank))
+    if len(blocks) == 1:
+        return [every]
+    used = [torch.nonzero(block.abs().amax(0)).flatten().tolist() for block in blocks]
+    targets = told.get("targets")
+    mine = [
+        i
+        for i, name in enumerate(_FUSED)
+        if isinstance(targets, list)
+        and any(isinstance(t, str) and t and ("." + name).endswith("." + t) for t in targets)
+    ]
+    if mine and told.get("rank") == rank / len(mine):
+        step = rank // len(mine)
+        shares: list[list[int]] = [[], [], []]
+        for place, third in enumerate(mine):
+            shares[third] = every[place * step : (place + 1) * step]
+        if all(set(u) <= set(share) for u, share in zip(used, shares, strict=True)):
+            return shares
+    return used if any(used) else [every, every, every]
+
+
+def _scale(layer: str, rank: int, config: Mapping[str, Any], told: Mapping[str, Any]) -> float:
+    """The factor that PEFT applies to this layer."""
+    rank_told = pattern_value(config, "rank_pattern", layer, config.get("r"))
+    alpha = pattern_value(config, "alpha_pattern", layer, config.get("lora_alpha"))
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+    if not number or not 1e-12 < alpha < 1e6:
+        raise AdapterError(
+            f"lora_alpha of {layer} is {quoted(alpha)}; a positive number is needed."
+        )
+    if rank_told != rank:
+        raise AdapterError(f"{layer} has rank {rank}, but {CONFIG_FILE} says {quoted(rank_told)}.")
+    rule = config.get("use_rslora")
+    scale = lora_scale(rank, alpha, "alpha/sqrt(rank)" if rule else "alpha/rank")
+    try:  # the trained one itself: alpha and rank of a fused layer give it but for a rounding
+        exact = lora_scale(told["rank"], told["alpha"], told["scaling"])
+        return exact if math.isclose(exact, scale, rel_tol=1e-9) else scale
+    except (KeyError, ValueError, TypeError, ArithmeticError):
+        return scale
+
+
+def _our_config(model: GPT, config: Mapping[str, Any], facts: Mapping[str, Any]) -> LoRAConfig:
+    """The settings as trained, where the file tells them and the tensors agree; else what PEFT's
+    own amount to."""
+    layers = dict(lora_layers(model))
+    names = (*TARGETS, POSITIONS_TARGET)
+    targets = tuple(t for t in names if any(("." + n).endswith("." + t) for n in layers))
+    told = facts.get("lora")
+    if isinstance(told, dict):
+        try:
+            known = {k: told[k] for k in ("rank", "alpha", "scaling", "dropout") if k in told}
+            made = LoRAConfig(**known, targets=targets, head="lora" if HEAD in layers else "train")
+        except (ConfigError, TypeError, OverflowError):
+            made = None
+        if made and all(
+            layer.lora.rank == made.rank and math.isclose(layer.lora.scale, made.scale)
+            for layer in layers.values()
+        ):
+            return made
+    rslora = bool(config.get("use_rslora"))
+    try:
+        return LoRAConfig(
+            rank=config["r"],
+            alpha=config["lora_alpha"],
+            targets=targets,
+            scaling="alpha/sqrt(rank)" if rslora else "alpha/rank",
+        )
+    except (ConfigError, KeyError, TypeError, OverflowError) as error:
+        raise AdapterError(f"{CONFIG_FILE}: {quoted(str(error), 200)[1:-1]}") from error
+
+
+def _some(names: Mapping[str, Any]) -> str:
+    shown = ", ".join(quoted(name) for name in sorted(names)[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,1 @@
+"""The frozen model: its checkpoint, GPT-2's names for its tensors, its tokenizer."""

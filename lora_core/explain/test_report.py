@@ -1,0 +1,85 @@
+"""How a classifier does on its task's test texts, one by one: confusion, mistakes, hard ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lora_core.classifier import Classifier
+from lora_core.tasks.task import Task
+
+_ROWS_A_TURN = 16  # then the classifier is handed to whoever waits for an answer
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One test text, what it is and what the classifier took it for."""
+
+    text: str
+    truth: str  # its label
+    said: str  # the classifier's
+    probability: float  # of what it said
+
+    @property
+    def right(self) -> bool:
+        """Whether the classifier was right."""
+        return self.truth == self.said
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """All test texts of a task, judged at strength 1."""
+
+    __test__ = False  # not one of pytest's
+
+    labels: tuple[str, ...]
+    confusion: tuple[tuple[int, ...], ...]  # [truth][said], in the order of `labels`
+    judged: tuple[Judged, ...]  # the least probable answer first
+
+    @property
+    def correct(self) -> int:
+        """How many were right."""
+        return sum(row[i] for i, row in enumerate(self.confusion))
+
+    @property
+    def mistakes(self) -> list[Judged]:
+        """The wrong ones, the most confident first."""
+        return [judged for judged in reversed(self.judged) if not judged.right]
+
+    @property
+    def barely_right(self) -> list[Judged]:
+        """The right ones, the least confident first."""
+        return [judged for judged in self.judged if judged.right]
+
+
+def report_on_test(classifier: Classifier, task: Task) -> TestReport | None:
+    """Judge every test text; None when task and classifier do not have the same labels."""
+    if classifier.labels != task.labels or not task.test:
+        return None
+    truths = torch.tensor([example.label for example in task.test])
+    probabilities = _probabilities(classifier, [example.text for example in task.test])
+    highest, said = probabilities.max(-1)
+    size = len(task.labels)
+    counts = torch.bincount(truths * size + said, minlength=size * size).view(size, size)
+    judged = [
+        Judged(example.text, task.labels[example.label], task.labels[answer], p)
+        for example, answer, p in zip(task.test, said.tolist(), highest.tolist(), strict=True)
+    ]
+    judged.sort(key=lambda one: one.probability)
+    return TestReport(task.labels, tuple(map(tuple, counts.tolist())), tuple(judged))
+
+
+def _probabilities(classifier: Classifier, texts: Sequence[str]) -> Tensor:
+    """(n, classes); in turns, so that nobody who types waits for all of them."""
+    ids = [classifier.encode(text) for text in texts]
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))  # little padding
+    out = torch.empty(len(ids), len(classifier.labels))
+    for start in range(0, len(order), _ROWS_A_TURN):
+        rows = order[start : start + _ROWS_A_TURN]
+        out[rows] = classifier.probabilities([ids[row] for row in rows])
+        time.sleep(0.001)  # a lock goes to whoever asks first: let the others ask
+    return out

@@ -1,0 +1,1 @@
+"""Many visitors: runs that wait, are executed, are watched, and end."""

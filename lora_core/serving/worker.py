@@ -1,0 +1,78 @@
+"""One run from its first step to its test score; and in which words it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lora_core.batches import encode_text
+from lora_core.classifier import Classifier, batched_logits
+from lora_core.serving.run import Run, State, TestScore
+from lora_core.training import Diverged, Finished, Step, fine_tune
+
+_TEST_ROWS = 128  # rows scored between two looks at the stop flag
+
+
+def use_one_thread() -> None:
+    """Let the calling thread compute with one core. It is a setting of each thread: a new one
+    starts with as many as `OMP_NUM_THREADS` says, or all cores, whatever was set elsewhere."""
+    torch.set_num_threads(1)
+
+
+def execute(run: Run, on_step: Callable[[Run], None]) -> tuple[State, str, Finished]:
+    """Train and test; events go to the run as they come, all but the last, which is returned
+    together with the state and the reason. Raises what `fine_tune` raises."""
+    assert run.base is not None and run.task is not None
+    state: State = "finished"
+    reason = ""
+    for event in fine_tune(
+        run.base,
+        run.task,
+        run.lora_config,
+        run.train_config,
+        watch_texts=run.watch_texts,
+        should_stop=run.stopping.is_set,
+    ):
+        if isinstance(event, Finished):
+            if event.outcome == "stopped":
+                return "stopped", "", event
+            run.test_score = score_test(run, event.classifier)
+            return state, reason, event
+        run.events.append(event)
+        if isinstance(event, Diverged):
+            state, reason = "failed", event.message
+        if isinstance(event, Step):
+            run.step = event.step
+            on_step(run)
+    raise AssertionError("fine_tune ended without Finished")
+
+
+def score_test(run: Run, classifier: Classifier) -> TestScore | None:
+    """Accuracy and confusion on the test split; None without one, or when stopped meanwhile."""
+    assert run.task is not None
+    classes, context = len(run.task.labels), classifier.model.config.context_length
+    confusion = torch.zeros(classes, classes, dtype=torch.long)
+    for start in range(0, len(run.task.test), _TEST_ROWS):
+        if run.stopping.is_set():
+            return None
+        part = run.task.test[start : start + _TEST_ROWS]
+        ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
+        predicted = batched_logits(classifier.model, ids).argmax(-1)
+        truth = torch.tensor([row.label for row in part])
+        confusion.index_put_((truth, predicted), torch.ones(len(part), dtype=torch.long), True)
+    rows = int(confusion.sum())
+    if not rows:
+        return None
+    right = int(confusion.diagonal().sum())
+    return TestScore(right / rows, rows, tuple(tuple(row) for row in confusion.tolist()))
+
+
+def why(error: Exception) -> str:
+    """The sentence for a visitor whose run broke; never the program's own words."""
+    if isinstance(error, ValueError) and type(error).__module__.startswith("lora_core"):
+        return str(error)
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return "The machine ran out of memory: choose a smaller batch, a lower rank or LoRA."
+    return "The program failed in this run, and only in this one. The server's log says where."

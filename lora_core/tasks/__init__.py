@@ -1,0 +1,1 @@
+"""Labelled text: the bundled tasks, and how somebody's own file becomes one."""

@@ -1,0 +1,333 @@
+"""Somebody's own table: looked at, and made fit for `tasks.make_task`.
+
+`table_files` reads it; what is a text, what is a label, and whether they will do is decided here.
+Whatever will not do raises `TaskError` with one sentence in the words of the person who brought it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lora_core.config import MAX_CLASSES
+from lora_core.tasks.file import LABEL_NAMES, TEXT_NAMES, Table, default_limits, read_table
+from lora_core.tasks.task import Task, TaskError, make_task, normalise, task_names
+
+if TYPE_CHECKING:
+    import tiktoken
+
+    from lora_core.limits import Limits
+
+FEW_ROWS = 10  # a class with fewer is warned of
+_LABEL = 100  # characters; a longer one is a text in the wrong column
+_BINS = 16  # of the histogram of lengths
+
+_MISSING = {"", "nan", "null", "<na>", "n/a", "#n/a", "nat"}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """A histogram of the texts' lengths in tokens, and how many are cut at the context."""
+
+    edges: tuple[int, ...]  # one more than `counts`; the last bin holds all that is longer
+    counts: tuple[int, ...]
+    cut: int
+    context_length: int
+
+
+@dataclass(frozen=True)
+class TableReport:
+    """What a table holds, for looking at before training."""
+
+    name: str
+    columns: tuple[str, ...]
+    rows: int
+    text_column: str | None  # as told, or guessed; None where nothing suggests one
+    label_column: str | None
+    preview: tuple[tuple[str, ...], ...]
+    classes: dict[str, int] = field(default_factory=dict)  # usable rows, most frequent first
+    lengths: Lengths | None = None
+    warnings: tuple[str, ...] = ()
+    problem: str = ""  # why it cannot be trained on, in a sentence; "" when it can
+
+
+def read_own_task(
+    path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    seed: int = 0,
+    limits: Limits | None = None,
+) -> Task:
+    """A file as a task; what `tasks.read_task` does, where it is described."""
+    table = read_table(path, limits)
+    text_column, label_column = choose_columns(table, text_column, label_column)
+    rows, warnings = usable_rows(table, text_column, label_column, limits)
+    task = make_task(table.name, rows, seed, title=table.name[:60])
+    _check_parts(task)
+    return replace(task, warnings=(*table.remarks, *warnings))
+
+
+def inspect_table(
+    path: str | Path,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    *,
+    encoding: tiktoken.Encoding | None = None,
+    context_length: int = 256,
+    limits: Limits | None = None,
+    preview_rows: int = 5,
+) -> TableReport:
+    """Look at a file before training: columns, guesses, counts, lengths, warnings, a problem.
+
+    Columns that are not named are guessed from their names and contents. With an `encoding`, such
+    as `base.tokenizer`, lengths are counted in its tokens. Raises `TaskError` for a file that is no
+    table at all; what is wrong with the chosen columns stands in `problem`.
+    """
+    table = read_table(path, limits)
+    text_column = text_column if text_column in table.columns else None
+    label_column = label_column if label_column in table.columns else None
+    guessed_text, guessed_label = guess_columns(table, text_column, label_column)
+    text_column, label_column = text_column or guessed_text, label_column or guessed_label
+    preview = tuple(tuple(cell[:200] for cell in row) for row in table.rows[:preview_rows])
+    classes: dict[str, int] = {}
+    lengths = None
+    problem = ""
+    warnings: list[str] = list(table.remarks)
+    try:
+        if text_column is None or label_column is None:
+            raise TaskError(_needed(table))
+        rows, more = usable_rows(table, text_column, label_column, limits)
+        warnings += more
+        classes = dict(Counter(label for _, label in rows).most_common())
+        _check_parts(make_task(table.name, rows))
+        if encoding is not None:
+            lengths = token_lengths([text for text, _ in rows], encoding, context_length)
+            if lengths.cut:
+                warnings.append(
+                    f"Longer than the {context_length:,} tokens that the model reads: "
+                    f"{_many(lengths.cut, 'text')}, of which only the beginning is used."
+                )
+    except TaskError as error:
+        problem = str(error)
+    return TableReport(
+        table.name,
+        table.columns,
+        len(table.rows),
+        text_column,
+        label_column,
+        preview,
+        classes,
+        lengths,
+        tuple(warnings),
+        problem,
+    )
+
+
+def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
+    """The columns of texts and labels: as named, else those called text and label.
+
+    Raises `TaskError` that says which columns there are.
+    """
+    chosen = []
+    for given, wanted in ((text, "text"), (label, "label")):
+        folded = {column.strip().casefold(): column for column in reversed(table.columns)}
+        if given is not None and given not in table.columns:
+            raise TaskError(f"There is no column '{given}'. {_columns(table)}")
+        found = given if given is not None else folded.get(wanted)
+        if found is None:
+            raise TaskError(_needed(table))
+        chosen.append(found)
+    if chosen[0] == chosen[1]:
+        raise TaskError(f"Texts and labels cannot both be in the column '{chosen[0]}'.")
+    return chosen[0], chosen[1]
+
+
+def guess_columns(
+    table: Table, text: str | None = None, label: str | None = None
+) -> tuple[str | None, str | None]:
+    """Which columns look like texts and labels; None where nothing does."""
+    if len(table.columns) < 2:
+        return None, None
+    sample = table.rows[:: max(1, len(table.rows) // 2000)]
+    width, kinds = {}, {}
+    for index, column in enumerate(table.columns):
+        cells = [row[index] for row in sample if not _is_missing(row[index])]
+        width[column] = sum(map(len, cells)) / max(1, len(cells))
+        kinds[column] = (len(set(cells)), len(cells))
+    folded = {column.strip().casefold(): column for column in reversed(table.columns)}
+
+    def by_name(names: Sequence[str], taken: str | None) -> str | None:
+        return next((folded[n] for n in names if n in folded and folded[n] != taken), None)
+
+    text = text or by_name(TEXT_NAMES, label)
+    label = label or by_name(LABEL_NAMES, text)
+    if label is None:
+        repeating = [
+            (different, column)
+            for column, (different, cells) in kinds.items()
+            if column != text and 2 <= different <= min(MAX_CLASSES, cells / 2)
+        ]
+        label = min(repeating)[1] if repeating else None
+    if text is None:
+        others = [(width[c], c) for c in table.columns if c != label and width[c] > 0]
+        text = max(others)[1] if others else None
+    return text, label
+
+
+def usable_rows(
+    table: Table, text_column: str, label_column: str, limits: Limits | None = None
+) -> tuple[list[tuple[str, str]], list[str]]:
+    """(text, label) of every usable row, and warnings of what was left out or looks odd.
+
+    Raises `TaskError` when there is nothing to learn from them.
+    """
+    limits = limits or default_limits()
+    t, c = table.columns.index(text_column), table.columns.index(label_column)
+    texts: dict[str, tuple[str, set[str]]] = {}  # normalised -> first spelling, labels
+    empty = repeats = long = 0
+    wordy: list[str] = []
+    for row in table.rows:
+        text, label = row[t].strip(), row[c].strip()
+        if _is_missing(text) or _is_missing(label):
+            empty += 1
+            continue
+        if len(label) > _LABEL:
+            wordy.append(label)
+            continue
+        if len(text) > limits.max_characters:
+            long, text = long + 1, text[: limits.max_characters]
+        key = normalise(text)
+        if key in texts:
+            repeats += 1
+            texts[key][1].add(label)
+        else:
+            texts[key] = (text, {label})
+    if len(wordy) > 0.05 * len(table.rows):
+        raise TaskError(
+            f"The column '{label_column}' holds long texts, not labels, such as "
+            f"“{wordy[0][:40]}…”. Were the two columns swapped?"
+        )
+    rows = [(text, next(iter(labels))) for text, labels in texts.values() if len(labels) == 1]
+    quarrels = len(texts) - len(rows)
+    _check_rows(table, rows, text_column, label_column, quarrels)
+    left_out = {
+        f"{_many(empty, 'row')} without a text or a label": empty,
+        f"{_many(len(wordy), 'row')} with a label of more than {_LABEL} characters": len(wordy),
+        f"{_many(repeats, 'row')} with a text that came before": repeats,
+        f"{_many(quarrels, 'text')} to be found under two labels": quarrels,
+    }
+    warnings = [f"Left out: {what}." for what, count in left_out.items() if count]
+    if long:
+        warnings.append(f"Cut to {limits.max_characters:,} characters: {_many(long, 'text')}.")
+    return rows, warnings + _oddities(rows)
+
+
+def _check_rows(
+    table: Table, rows: list[tuple[str, str]], text: str, label: str, quarrels: int
+) -> None:
+    if not table.rows:
+        raise TaskError("This table has a first row with names, and nothing under it.")
+    if not rows and quarrels:
+        raise TaskError(
+            "Every text in this table comes with two labels, so nothing can be learned."
+        )
+    if not rows:
+        raise TaskError(f"No row has both a text in '{text}' and a label in '{label}'.")
+    classes = Counter(label for _, label in rows)
+    if len(classes) == 1:
+        raise TaskError(
+            f"All usable rows ({len(rows):,}) have the label '{next(iter(classes))}'. Two "
+            "different ones at least are needed."
+        )
+    if len(classes) > MAX_CLASSES:
+        raise TaskError(
+            f"The column '{label}' has {len(classes):,} different values; two to {MAX_CLASSES} "
+            "labels can be told apart here. Is it the column of labels?"
+        )
+
+
+def _check_parts(task: Task) -> None:
+    if not task.validation or not task.test:
+        raise TaskError(
+            "There are too few rows: at least one label needs three different texts, to train on, "
+            "to choose by and to test with."
+        )
+
+
+def _oddities(rows: list[tuple[str, str]]) -> list[str]:
+    """What makes these rows hard to learn from."""
+    found = []
+    counts = Counter(label for _, label in rows)
+    few = [label for label, count in counts.items() if count < FEW_ROWS]
+    if few:
+        names = ", ".join(f"'{label[:30]}' ({counts[label]})" for label in few[:3])
+        more = f" and {len(few) - 3} more" if len(few) > 3 else ""
+        found.append(f"Labels with under {FEW_ROWS} rows are hard to learn: {names}{more}.")
+    (frequent, largest), *_, (rare, smallest) = counts.most_common()
+    if largest > 4 * smallest:
+        share = largest / len(rows)
+        always = f" Always answering '{frequent[:30]}' would be right for {share:.0%} of them."
+        found.append(
+            f"The labels are uneven: '{frequent[:30]}' has {largest:,} rows, '{rare[:30]}' only "
+            f"{smallest:,}.{always if share > 0.5 else ''}"
+        )
+    spellings = defaultdict(list)
+    for label in counts:
+        spellings[label.casefold()].append(label)
+    for same in spellings.values():
+        if len(same) > 1:
+            found.append(
+                f"'{same[0]}' and '{same[1]}' differ in capitals only, yet are two labels."
+            )
+    return found
+
+
+def token_lengths(
+    texts: Sequence[str], encoding: tiktoken.Encoding, context_length: int
+) -> Lengths:
+    """How long texts are in tokens, in bins up to the context."""
+    from lora_core.batches import encode_text
+
+    lengths = [len(encode_text(encoding, text, context_length + 1)) for text in texts]
+    cut = sum(length > context_length for length in lengths)
+    longest = max(1, min(context_length, max(lengths)))
+    width = -(-longest // _BINS)
+    bins = -(-longest // width)
+    counts = [0] * bins
+    for length in lengths:
+        counts[min((length - 1) // width, bins - 1)] += 1
+    return Lengths(tuple(i * width for i in range(bins + 1)), tuple(counts), cut, context_length)
+
+
+def own_name(stem: str) -> str:
+    """A name for an own table that no bundled task has; short, and fit for an address."""
+    name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:40] or "table"
+    taken = {*task_names(), "sms-spam-collection"}
+    return f"my-{name}" if name in taken else name
+
+
+def _is_missing(cell: str) -> bool:
+    return len(cell) < 6 and cell.strip().casefold() in _MISSING
+
+
+def _columns(table: Table) -> str:
+    shown = ", ".join(f"'{column[:30]}'" for column in table.columns[:8])
+    more = f" and {len(table.columns) - 8} more" if len(table.columns) > 8 else ""
+    one = len(table.columns) == 1
+    return f"This table has {'only the column' if one else 'the columns'} {shown}{more}."
+
+
+def _needed(table: Table) -> str:
+    """Which columns there are, and what is needed."""
+    sentence = f"{_columns(table)} One column 'text' and one 'label' are needed"
+    if len(table.columns) < 2:
+        return f"{sentence}, separated by commas, semicolons or tabs."
+    return f"{sentence}, or say which two of these they are."
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -1,0 +1,77 @@
+"""Parts of the page that the browser draws itself: plotly.js inside `gr.HTML`.
+
+A `gr.Plot` is rebuilt at every update: it flickers and forgets its zoom. Here the component's value
+is plain data (Gradio sends only what was added to it), its template never changes, and a script in
+`assets/` draws whenever the value does. Use it so:
+
+    figure = part("curves", {"runs": []}, script="curves.js", plotly=True, elem_id="curves")
+
+and in the script `LoraLab.define("curves", ({element, props, trigger, draw}) => {...})`, where
+`draw(callback)` calls back now, at each new value, and when the theme changes. Colours come from
+`LoraLab.colour("frozen")`, layouts from `LoraLab.layout({...})`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import plotly
+from starlette.responses import FileResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+ASSETS = Path(__file__).resolve().parents[3] / "assets"
+PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+
+
+def routes() -> list[Route | Mount]:
+    """What the server answers besides Gradio: our scripts, styles, pictures and plotly.js."""
+
+    async def plotly_js(_request: object) -> FileResponse:
+        headers = {"Cache-Control": "public, max-age=31536000, immutable"}
+        return FileResponse(PLOTLY, media_type="text/javascript", headers=headers)
+
+    return [
+        Route("/lab/plotly.min.js", plotly_js),
+        Mount("/lab", StaticFiles(directory=ASSETS / "page")),
+    ]
+
+
+@functools.cache
+def address(name: str) -> str:
+    """Where the browser finds a file of `assets/page`, or plotly.js; changes with its content."""
+    path = PLOTLY if name == PLOTLY.name else ASSETS / "page" / name
+    return f"lab/{name}?v={hashlib.sha256(path.read_bytes()).hexdigest()[:10]}"
+
+
+def script_tag(name: str) -> str:
+    """A `<script>` for a file of `assets/page`, or plotly.js."""
+    return f'<script src="{address(name)}"></script>'
+
+
+def part(
+    kind: str,
+    value: Any = None,
+    *,
+    script: str = "lab.js",
+    plotly: bool = False,
+    **kwargs: Any,
+) -> gr.HTML:
+    """A component that the browser draws: `LoraLab.define(kind, …)` in `assets/page/<script>`.
+
+    `value` is anything that JSON can hold. Other keywords go to `gr.HTML`; those that it does not
+    know reach the script as `props`.
+    """
+    scripts = [PLOTLY.name] if plotly else []
+    return gr.HTML(
+        value,
+        html_template=f'<div class="lab-part lab-{kind}"></div>',
+        js_on_load=f"LoraLab.mount({kind!r}, {script!r}, element, props, trigger, watch);",
+        head="".join(script_tag(name) for name in [*scripts, "lab.js", script]),
+        apply_default_css=False,
+        **kwargs,
+    )

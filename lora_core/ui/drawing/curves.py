@@ -1,0 +1,141 @@
+"""From a run's events to what is drawn of it: points, a status line, a row of the table.
+
+Plain data in, plain data out; nothing here knows gradio.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from lora_core.training import Diverged, Evaluated, Event, Finished, Started, Step
+from lora_core.ui.text import words
+
+_SHOWN = (  # in a run's name, where runs differ in it
+    *("task", "base", "targets", "scaling", "head", "dropout"),
+    *("learning_rate", "steps", "batch_size", "seed"),
+)
+MAX_POINTS = 600  # of a raw loss curve: beyond, neighbouring steps are averaged
+
+
+_PAST = 0.9  # weight of the past in a smoothed loss
+
+
+def smooth(losses: Sequence[float | None]) -> list[float | None]:
+    """The running mean of the losses, corrected for its start; None where a loss is None."""
+    smoothed: list[float | None] = []
+    mean = weight = 0.0
+    for loss in losses:
+        if loss is not None:
+            mean = _PAST * mean + (1 - _PAST) * loss
+            weight = _PAST * weight + (1 - _PAST)
+        smoothed.append(None if loss is None else round(mean / weight, 5))
+    return smoothed
+
+
+class Curve:
+    """The points of one run. Feed it events as they come; `data()` is what the browser gets."""
+
+    def __init__(self) -> None:
+        self.started: Started | None = None
+        self.step: Step | None = None
+        self.evaluated: list[Evaluated] = []
+        self.diverged: Diverged | None = None
+        self.finished: Finished | None = None
+        self._steps: list[int] = []
+        self._losses: list[float] = []
+        self._bucket: list[float] = []
+
+    def feed(self, events: Iterable[Event]) -> None:
+        """Take in further events, in order."""
+        for event in events:
+            if isinstance(event, Started):
+                self.started = event
+            elif isinstance(event, Step):
+                self.step = event
+                self._add(event)
+            elif isinstance(event, Evaluated):
+                self.evaluated.append(event)
+            elif isinstance(event, Diverged):
+                self.diverged = event
+            elif isinstance(event, Finished):
+                self.finished = event
+
+    def _add(self, event: Step) -> None:
+        total = self.started.steps if self.started else 1
+        size = max(1, math.ceil(total / MAX_POINTS))
+        self._bucket.append(event.loss)
+        if len(self._bucket) == size or event.step == total:
+            self._steps.append(event.step)
+            self._losses.append(round(sum(self._bucket) / len(self._bucket), 5))
+            self._bucket = []
+
+    def data(self) -> dict[str, Any]:
+        """Lists of numbers by the chart's names; new lists at each call."""
+        losses = [loss if math.isfinite(loss) else None for loss in self._losses]
+        return {
+            "step": list(self._steps),
+            "loss": losses,
+            "smooth": smooth(losses),
+            "at": [e.step for e in self.evaluated],
+            "train_loss": [_round(e.train_loss) for e in self.evaluated],
+            "validation_loss": [_round(e.validation_loss) for e in self.evaluated],
+            "train_accuracy": [_round(e.train_accuracy) for e in self.evaluated],
+            "validation_accuracy": [_round(e.validation_accuracy) for e in self.evaluated],
+        }
+
+    @property
+    def best(self) -> Evaluated | None:
+        """The evaluation whose weights are kept."""
+        return next((e for e in reversed(self.evaluated) if e.best), None)
+
+    def seconds_left(self) -> float | None:
+        """From the pace so far; None before the first step."""
+        if self.started is None or self.step is None:
+            return None
+        return self.step.seconds / self.step.step * (self.started.steps - self.step.step)
+
+
+def _round(value: float) -> float | None:
+    return round(value, 5) if math.isfinite(value) else None
+
+
+def names(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Names of runs by what differs among them: method, rank and alpha always, the rest if needed.
+
+    `settings` holds `Settings` as dictionaries, one a run, oldest first.
+    """
+    differing = [key for key in _SHOWN if len({str(s.get(key)) for s in settings}) > 1]
+    made: list[str] = []
+    for given in settings:
+        method = given["method"]
+        if method == "lora":
+            parts = [f"r {given['rank']}, α {words.number(given['alpha'], 6)}"]
+        else:
+            parts = [words.METHOD_NAMES[method]]
+        parts += [_differing(key, given) for key in differing]
+        made.append(", ".join(part for part in parts if part))
+    earlier = [made[:i].count(name) for i, name in enumerate(made)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(made, earlier, strict=True)]
+
+
+def _differing(key: str, given: dict[str, Any]) -> str:
+    value = given.get(key)
+    if given["method"] != "lora" and key in ("targets", "scaling", "head", "dropout"):
+        return ""
+    if key == "targets":
+        return "+".join(str(t).rsplit(".", 1)[-1] for t in value or ())
+    if key == "learning_rate":
+        return f"lr {value:g}" if value else "default lr"
+    texts = {
+        "task": str(value),
+        "base": str(value),
+        "scaling": f"scale {words.SCALINGS.get(given['scaling'], '')}",
+        "head": "head trained" if value == "train" else "LoRA on head",
+        "dropout": f"dropout {value:g}" if isinstance(value, float) else "",
+        "steps": f"{value} steps",
+        "batch_size": f"batch {value}",
+        "seed": f"seed {value}",
+    }
+    return texts[key]

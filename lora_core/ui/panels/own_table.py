@@ -1,0 +1,227 @@
+"""Step 1, a table of one's own: dropped, looked at, and taken as the task.
+
+Also the way to the book's data set, which is downloaded. Whatever cannot be used gets its sentence
+here, beside the control; what was chosen and trained before stays as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import html
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_core.base.checkpoint import BaseError
+from lora_core.limits import Limits
+from lora_core.serving.registry import RunError
+from lora_core.tasks import sms_collection
+from lora_core.tasks.file import FORMAT_NAMES
+from lora_core.tasks.own_table import TableReport, inspect_table, own_name
+from lora_core.tasks.task import COLLECTION, TITLES, Task, TaskError, read_task, task_names
+from lora_core.ui.context import Context, Lab
+from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.settings import Settings
+from lora_core.ui.text import words
+
+
+def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
+    """(title, name) of the bundled tasks, the downloaded one, and this visitor's own tables."""
+    names = [*task_names(), *([COLLECTION] if COLLECTION in lab.tasks else [])]
+    shown = [(TITLES.get(name) or lab.task(name).title, name) for name in names]
+    own = lab.registry.tasks(visitor) if visitor else []
+    return [*shown, *((f"{task.title} (yours)", task.name) for task in own)]
+
+
+def build(context: Context) -> None:
+    """The fold under the settings of step 1; `context.task` must be there."""
+    lab = context.lab
+    with gr.Accordion("Your own table", open=False, elem_classes="fold", elem_id="own"):
+        gr.HTML(f'<p class="hint">{_needs(lab.registry.limits)}</p>', apply_default_css=False)
+        file = gr.File(label="Table", show_label=False, elem_id="own-file", height=110)
+        with gr.Row():
+            text = gr.Dropdown(
+                [], label="Column of texts", visible=False, elem_id="own-text", min_width=140
+            )
+            label = gr.Dropdown(
+                [], label="Column of labels", visible=False, elem_id="own-label", min_width=140
+            )
+        report = part("table", {}, script="table.js", elem_id="own-report")
+        use = gr.Button(
+            "Use this table", variant="primary", visible=False, elem_id="own-use", min_width=120
+        )
+        gr.HTML(_collection_words(), apply_default_css=False)
+        fetch = gr.Button("Get it from UCI (0.2 MB)", elem_id="own-fetch", size="sm")
+        fetched = part("table", {}, script="table.js", elem_id="own-fetched")
+    looked = [report, text, label, use]
+    options: dict[str, Any] = {
+        "show_progress": "minimal",
+        "show_progress_on": report,
+        "api_visibility": "private",
+    }
+
+    def look(path: str | None, text: str | None = None, label: str | None = None) -> list[Any]:
+        return _look(lab, path, text, label)
+
+    def take(visitor: str, path: str | None, text: str | None, label: str | None) -> list[Any]:
+        try:
+            task = own_task(lab, visitor, path, text, label)
+        except (TaskError, RunError) as error:
+            return [gr.skip(), gr.skip(), {"problem": str(error)}, *[gr.skip()] * 3]
+        chosen = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
+        return [chosen, None, {"done": _taken(task)}, *_hidden()]
+
+    def get(visitor: str) -> list[Any]:
+        try:
+            task = lab.task(COLLECTION)
+        except TaskError as error:
+            return [gr.skip(), {"problem": str(error)}]
+        chosen = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
+        return [chosen, {"done": _taken(task)}]
+
+    file.upload(look, file, looked, **options)
+    file.clear(lambda: [{}, *_hidden()], None, looked, queue=False, **options)
+    gr.on([text.input, label.input], look, [file, text, label], looked, **options)
+    use.click(take, [context.visitor, file, text, label], [context.task, file, *looked], **options)
+    fetch.click(
+        get,
+        context.visitor,
+        [context.task, fetched],
+        show_progress="minimal",
+        show_progress_on=fetched,
+        api_visibility="private",
+    )
+
+
+def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) -> gr.Dropdown:
+    """At a load: the tasks of this visitor, and the one that the address names, if it is here.
+
+    `fixed`: it cannot be changed.
+    """
+    more: dict[str, Any] = {"interactive": False} if fixed else {}
+    if wanted == COLLECTION:  # an address that names it asks for it
+        with contextlib.suppress(TaskError):
+            lab.task(COLLECTION)
+    choices = task_choices(lab, visitor)
+    if wanted is None:
+        return gr.Dropdown(choices=choices, **more)
+    if wanted in [name for _, name in choices]:
+        return gr.Dropdown(choices=choices, value=wanted, **more)
+    gr.Warning(f"The table “{html.escape(wanted[:60])}” is not here any more. Bring it again.")
+    return gr.Dropdown(choices=choices, value=Settings().task, **more)
+
+
+def own_task(lab: Lab, visitor: str, path: str | None, text: str | None, label: str | None) -> Task:
+    """Read a visitor's file as a task of theirs, under a name that no other task of theirs has.
+
+    Raises `TaskError` or `RunError`, in words.
+    """
+    if not path:
+        raise TaskError("Drop a file first.")
+    limits = lab.registry.limits
+    task = read_task(path, text_column=text, label_column=label, limits=limits)
+    taken = {own.name for own in lab.registry.tasks(visitor)}
+    name, title, again = own_name(task.name), task.title, 2
+    while name in taken:
+        name, title, again = f"{own_name(task.name)}-{again}", f"{task.title} {again}", again + 1
+    task = replace(task, name=name, title=title)
+    lab.registry.add_task(visitor, task)
+    return task
+
+
+def _look(lab: Lab, path: str | None, text: str | None, label: str | None) -> list[Any]:
+    if not path:
+        return [{}, *_hidden()]
+    try:
+        base = lab.base()
+        report = inspect_table(
+            path,
+            text,
+            label,
+            encoding=base.tokenizer,
+            context_length=base.config.context_length,
+            limits=lab.registry.limits,
+        )
+    except (TaskError, BaseError) as error:
+        return [{"title": Path(path).name, "problem": str(error)}, *_hidden()]
+    choices = [(column, column) for column in report.columns]
+    return [
+        shown(report, Path(path).name),
+        gr.Dropdown(choices=choices, value=report.text_column, visible=True),
+        gr.Dropdown(choices=choices, value=report.label_column, visible=True),
+        gr.Button(visible=True, interactive=not report.problem),
+    ]
+
+
+def shown(report: TableReport, name: str) -> dict[str, Any]:
+    """What the browser draws of a report."""
+    usable = sum(report.classes.values())
+    value: dict[str, Any] = {
+        "title": f"{name}: {_many(report.rows, 'row')}, {_many(len(report.columns), 'column')}",
+        "problem": report.problem,
+        "columns": list(report.columns),
+        "text": report.text_column,
+        "label": report.label_column,
+        "preview": [list(row) for row in report.preview],
+        "warnings": list(report.warnings),
+    }
+    if report.classes and not report.problem:
+        value["classes_title"] = f"{len(report.classes)} labels, {_many(usable, 'text')}"
+        value["classes"] = [
+            [label, count, words.count(count)] for label, count in report.classes.items()
+        ]
+    lengths = report.lengths
+    if lengths is not None:
+        value["lengths"] = {
+            "edges": list(lengths.edges),
+            "counts": list(lengths.counts),
+            "cut": lengths.cut,
+            "title": "Length of the texts in tokens",
+            "words": (
+                f"Histogram of the texts' lengths, from 1 to {lengths.edges[-1]} tokens; "
+                f"{_many(lengths.cut, 'text')} longer than the model reads."
+            ),
+        }
+    return value
+
+
+def _hidden() -> list[Any]:
+    return [gr.Dropdown(visible=False), gr.Dropdown(visible=False), gr.Button(visible=False)]
+
+
+def _taken(task: Task) -> str:
+    parts = (task.train, task.validation, task.test)
+    train, validation, test = (words.count(len(part)) for part in parts)
+    return (
+        f"“{task.title}” is the task now: {len(task.labels)} labels; {train} texts to train on, "
+        f"{validation} to choose the best weights by, {test} to test with."
+    )
+
+
+def _many(number: int, what: str) -> str:
+    return f"{words.count(number)} {what}" + ("" if number == 1 else "s")
+
+
+def _needs(limits: Limits) -> str:
+    hours, minutes = divmod(limits.idle_minutes, 60)
+    unused = f"{limits.idle_minutes} minutes" if minutes else _many(hours, "hour")
+    return (
+        f"{FORMAT_NAMES}, up to {limits.upload_mb} MB and {limits.max_rows:,} rows: one column "
+        "with texts, one with labels, two to a hundred different ones. It stays on the machine "
+        "that runs this page, only you can use it, and it is forgotten when it was not used for "
+        f"{unused}."
+    )
+
+
+def _collection_words() -> str:
+    doi = sms_collection.CITATION.rpartition("doi:")[2]
+    citation = html.escape(sms_collection.CITATION.rpartition(" doi:")[0])
+    return (
+        '<div class="own-source"><h3>The book’s SMS Spam Collection</h3>'
+        "<p>747 spam and 747 ham of the real one, split as in the book. It comes from UCI’s "
+        "server, so this needs a network. "
+        f"{citation} <a href='https://doi.org/{doi}' target='_blank' rel='noopener'>doi:{doi}</a>. "
+        f"Licence: {sms_collection.LICENCE}.</p></div>"
+    )

@@ -1,0 +1,322 @@
+"""Step 5, Take it along: the shelf of adapters, downloads, and the way back in."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from lora_core.adapters.adapter import AdapterError, load_adapter, zip_adapter
+from lora_core.adapters.card import merged_snippet, peft_snippet
+from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, OtherBaseError
+from lora_core.adapters.merged import zip_merged
+from lora_core.base.checkpoint import HUB_NAMES, BaseError
+from lora_core.classifier import Classifier
+from lora_core.config import ConfigError
+from lora_core.serving.export import runs_csv, runs_json
+from lora_core.serving.registry import Run, RunError
+from lora_core.tasks.task import TaskError
+from lora_core.ui.context import Context, Lab
+from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.files import Downloads
+from lora_core.ui.panels import hub
+from lora_core.ui.panels.shelf import contents_value, shelf_value
+from lora_core.ui.panels.viewer import run_name
+from lora_core.ui.settings import Settings
+from lora_core.ui.text.programs import lora_core_program, peft_program
+
+MAX_UNPACKED = 64 * 2**20  # bytes of a visitor's adapter, unpacked
+_SCRIPT = "take.js"
+_ERRORS = (AdapterError, BaseError, ConfigError, RunError, TaskError)
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
+_PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+
+
+def build(context: Context) -> None:
+    """The panel below its heading."""
+    lab, downloads = context.lab, Downloads()
+    base = context.controls[Settings.names().index("base")]
+    where = [context.visitor, context.ready]
+    with gr.Row(elem_classes="take-bench"):
+        with gr.Column(scale=6, min_width=320):
+            shelf = part("shelf", shelf_value(lab, "", ""), script=_SCRIPT, elem_id="shelf")
+            bring = gr.File(
+                label="Bring an adapter: its zip, or its two files",
+                file_count="multiple",
+                file_types=[".zip", ".json", ".safetensors"],
+                height=112,
+                elem_id="bring",
+                interactive=True,
+            )
+            note = part("note", {"text": "", "bad": False}, script=_SCRIPT, elem_id="take-note")
+        with gr.Column(scale=5, min_width=320):
+            about = part("about", _about(None), script=_SCRIPT, elem_id="take-about")
+            with gr.Row(elem_classes="take-actions"):
+                adapter = _button("Download adapter", "take-adapter", variant="primary")
+                merged = _button("Whole model", "take-model")
+            gr.HTML(
+                '<p class="take-row-title" id="take-runs-title">All runs, and the figure</p>',
+                apply_default_css=False,
+            )
+            with gr.Row(elem_classes="take-actions small"):
+                as_csv = _button("Runs as CSV", "take-csv")
+                as_json = _button("Runs as JSON", "take-json")
+                png = _button("Curves as PNG", "take-png")
+                svg = _button("Curves as SVG", "take-svg")
+                link = _button("Copy link", "take-link")
+            contents = part("contents", contents_value(None), script=_SCRIPT, elem_id="contents")
+            programs = part("programs", _programs(None, Settings()), script=_SCRIPT, elem_id="code")
+    with gr.Accordion("Hugging Face Hub", open=False, elem_classes="fold", elem_id="hub"):
+        hub_note = hub.build(context)
+    made = gr.DownloadButton("made", visible="hidden", elem_id="take-made")
+
+    def refresh(visitor: str, ready: str, *values: Any) -> list[Any]:
+        run = _find(lab, visitor, ready)
+        try:
+            settings = Settings.from_values(*values)
+            code: Any = _programs(run, settings)
+        except ConfigError:
+            code = gr.skip()
+        return [shelf_value(lab, visitor, ready), _about(run), contents_value(run), code]
+
+    outputs = [shelf, about, contents, programs]
+    gr.on(
+        [context.ready.change, context.visitor.change],
+        refresh,
+        [*where, *context.controls],
+        outputs,
+        trigger_mode="always_last",
+        **_QUIET,
+    )
+
+    def settings_changed(visitor: str, ready: str, *values: Any) -> Any:
+        try:
+            return _programs(_find(lab, visitor, ready), Settings.from_values(*values))
+        except ConfigError:
+            return gr.skip()
+
+    gr.on(
+        [control.change for control in context.controls],  # type: ignore[attr-defined]
+        settings_changed,
+        [*where, *context.controls],
+        programs,
+        trigger_mode="always_last",
+        **_QUIET,
+    )
+
+    def act(visitor: str, ready: str, event: gr.EventData) -> list[Any]:
+        """A press on the shelf: show another adapter at once, or remove one."""
+        run_id, what = str(event._data["id"]), event._data["act"]
+        try:
+            run = lab.registry.get(visitor, run_id)
+        except RunError as error:
+            return [shelf_value(lab, visitor, ready), ready, _note(error)]
+        if what == "show":
+            return [shelf_value(lab, visitor, run.id), run.id, _note()]
+        name = run_name(run)
+        lab.registry.remove(visitor, run.id)
+        ready = "" if ready == run.id else ready
+        return [shelf_value(lab, visitor, ready), ready, _note(f"Removed: {name}.")]
+
+    shelf.select(act, where, [shelf, context.ready, note], **_QUIET)
+
+    def take_in(visitor: str, ready: str, files: list[str] | None, base_name: str) -> list[Any]:
+        """What was dropped, as a run of its own; whatever happens, nothing else is touched."""
+        if not files:
+            return [gr.skip()] * 4
+        try:
+            run = bring_in(lab, visitor, files, str(base_name or "bundled"))
+        except _ERRORS as error:
+            return [gr.skip(), gr.skip(), _note(error), None]
+        finally:
+            for file in files:
+                Path(file).unlink(missing_ok=True)
+        said = _note(f"Here it is: {run_name(run)}. Steps 3 and 4 show it now.")
+        return [shelf_value(lab, visitor, run.id), run.id, said, None]
+
+    inputs = [*where, bring, base]
+    bring.upload(take_in, inputs, [shelf, context.ready, note, bring], **_PRIVATE)
+
+    def download(button: gr.Button, make: Callable[[str, str, Path], Path]) -> None:
+        def prepare(visitor: str, ready: str) -> list[Any]:
+            try:
+                return [str(make(visitor, ready, downloads.folder())), _note()]
+            except _ERRORS as error:
+                return [None, _note(error)]
+
+        pressed = button.click(prepare, where, [made, note], **_PRIVATE)
+        pressed.then(None, made, None, js="(file) => { LoraLab.take.save(file); }")
+
+    def make_adapter(visitor: str, ready: str, folder: Path) -> Path:
+        run = _chosen(lab, visitor, ready)
+        assert run.classifier is not None
+        return zip_adapter(run.classifier, folder / f"{file_name(run)}.zip")
+
+    def make_model(visitor: str, ready: str, folder: Path) -> Path:
+        run = _chosen(lab, visitor, ready)
+        assert run.classifier is not None
+        return zip_merged(run.classifier, folder / f"{file_name(run)}-model.zip")
+
+    def report(name: str, write: Callable[[Sequence[Run]], str]) -> Callable[..., Path]:
+        def make(visitor: str, ready: str, folder: Path) -> Path:
+            runs = [run for run in lab.registry.runs(visitor) if run.state != "loaded"]
+            if not runs:
+                raise RunError("There are no runs yet: fine-tune in step 2 first.")
+            path = folder / name
+            path.write_text(write(runs), encoding="utf-8")
+            return path
+
+        return make
+
+    download(adapter, make_adapter)
+    download(merged, make_model)
+    download(as_csv, report("runs.csv", runs_csv))
+    download(as_json, report("runs.json", runs_json))
+    for button, kind in ((png, "png"), (svg, "svg")):
+        script = f"async () => [await LoraLab.take.figure('{kind}')]"
+        button.click(None, None, note, js=script)
+
+    def address(*values: Any) -> str:
+        try:
+            return Settings.from_values(*values).query()
+        except ConfigError:
+            return ""
+
+    query = gr.Textbox("", visible="hidden", elem_id="take-query", label="Link to the settings")
+    link.click(address, context.controls, query, **_QUIET).then(
+        None, query, note, js="async (query) => [await LoraLab.take.link(query)]"
+    )
+    hub_note.change(refresh, [*where, *context.controls], outputs, **_QUIET)
+
+
+def _button(label: str, elem_id: str, variant: str = "secondary") -> gr.Button:
+    return gr.Button(label, elem_id=elem_id, variant=variant, size="sm", min_width=90)  # type: ignore[arg-type]
+
+
+def bring_in(lab: Lab, visitor: str, files: Sequence[str], base_name: str) -> Run:
+    """Load a visitor's zip, or the two files of an adapter, over the base that it belongs to.
+
+    The base of step 1 is tried first, then those that the server holds. Raises `AdapterError`,
+    `BaseError` or `RunError`.
+    """
+    archives = [file for file in files if file.lower().endswith(".zip")]
+    if archives and len(files) > 1:
+        raise AdapterError("Bring one adapter at a time: one zip, or its two files.")
+    if archives:
+        return _keep(lab, visitor, Path(archives[0]), base_name)
+    ends = {".json": CONFIG_FILE, ".safetensors": WEIGHTS_FILE}
+    named = {ends.get(Path(file).suffix.lower(), ""): file for file in files}
+    if len(files) != len(named) or set(named) != set(ends.values()):
+        raise AdapterError(f"Bring both files of an adapter: {' and '.join(ends.values())}.")
+    with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
+        for name, file in named.items():
+            shutil.copyfile(file, Path(folder) / name)
+        return _keep(lab, visitor, Path(folder), base_name)
+
+
+def _keep(lab: Lab, visitor: str, source: Path, base_name: str) -> Run:
+    known = base_name in ("bundled", *HUB_NAMES, *lab.bases)
+    bases = [lab.base(base_name if known else "bundled")]
+    bases += [base for base in [lab.base(), *lab.bases.values()] if base is not bases[0]]
+    refused: OtherBaseError | None = None
+    for base in bases:
+        try:
+            classifier = load_adapter(source, base, max_bytes=MAX_UNPACKED)
+        except OtherBaseError as error:
+            refused = refused or error
+        else:
+            return keep(lab, visitor, classifier)
+    assert refused is not None
+    raise refused
+
+
+def keep(lab: Lab, visitor: str, classifier: Classifier) -> Run:
+    """A loaded classifier as a run, with its task where the server has the same one."""
+    task = None
+    try:
+        known = lab.task(classifier.task_name, visitor)
+        task = known if known.labels == classifier.labels else None
+    except TaskError:
+        pass
+    return lab.registry.add_classifier(visitor, classifier, task, "brought along")
+
+
+def _find(lab: Lab, visitor: str, run_id: str) -> Run | None:
+    try:
+        run = lab.registry.get(visitor, run_id) if run_id else None
+    except RunError:
+        return None
+    return run if run is not None and run.classifier is not None else None
+
+
+def _chosen(lab: Lab, visitor: str, run_id: str) -> Run:
+    run = _find(lab, visitor, run_id)
+    if run is None:
+        raise RunError("There is nothing to take along yet: fine-tune in step 2 first.")
+    return run
+
+
+def file_name(run: Run) -> str:
+    """A name for a file: letters, digits and dashes."""
+    lora = run.lora_config
+    what = f"r{lora.rank}" if lora else run.train_config.method if run.train_config else "model"
+    task = run.task.name if run.task else run.classifier.task_name if run.classifier else ""
+    text = f"{task or 'adapter'}-{what}"
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)[:60].strip("-")
+
+
+def _about(run: Run | None) -> dict[str, Any]:
+    """What is shown at present, in a line, and which downloads it has."""
+    if run is None or run.classifier is None:
+        return {
+            "title": "Nothing trained yet",
+            "text": "Fine-tune in step 2, or bring an adapter.",
+            "adapter": False,
+            "model": False,
+        }
+    adapter = run.lora_config is not None
+    first, more = run.classifier.labels[:6], len(run.classifier.labels) - 6
+    labels = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+    return {
+        "title": run_name(run),
+        "text": f"Tells apart: {labels}. "
+        + (
+            "The adapter opens with peft; the whole model, with transformers."
+            if adapter
+            else "There is no adapter in this run; the whole model opens with transformers."
+        ),
+        "adapter": adapter,
+        "model": True,
+    }
+
+
+def _programs(run: Run | None, settings: Settings) -> dict[str, Any]:
+    """The programs: use what is shown, and train the present settings again."""
+    labels: Sequence[str] = ("label one", "label two")
+    source, adapter, tokenizer = "assets/base", True, "."
+    if run is not None and run.classifier is not None:
+        labels, source = run.classifier.labels, run.classifier.base_source
+        adapter = run.lora_config is not None
+        tokenizer = "." if run.classifier.base_name == "bundled" else source
+    use = peft_snippet(labels, source) if adapter else merged_snippet(tokenizer)
+    return {
+        "programs": [
+            {"key": "use", "title": "Use it with " + ("peft" if adapter else "transformers"),
+             "note": "Run it in the folder that you unpacked.", "code": use},
+            {"key": "lora_core", "title": "Train with lora_core",
+             "note": "The settings of step 1, in this project’s folder.",
+             "code": lora_core_program(settings)},
+            {"key": "peft", "title": "Train with peft",
+             "note": "The same settings without this library, in this project’s folder.",
+             "code": peft_program(settings)},
+        ]
+    }  # fmt: skip
+
+
+def _note(message: object = "") -> dict[str, Any]:
+    """A line beside the control; an error is told apart by more than its colour."""
+    return {"text": str(message), "bad": isinstance(message, Exception)}

@@ -1,0 +1,92 @@
+"""What the tests of the registry of runs share."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import lora_core as lc
+from lora_core.base.checkpoint import Base
+from lora_core.base.tokenizer import load_encoding
+from lora_core.serving import registry, worker
+from lora_core.serving.registry import Run, new_visitor
+from lora_core.tasks.task import Example, Task
+
+WAIT = 120.0  # seconds after which a wait is a failure; no test depends on how long it took
+
+
+def tiny_base() -> Base:
+    """A base of random weights: many runs in a second, with the bundled tokenizer."""
+    torch.manual_seed(3)
+    folder = Path(lc.__file__).parent.parent / "assets" / "base"
+    encoding = load_encoding(folder / "tokenizer.tiktoken")
+    model = lc.GPT(lc.GPTConfig(encoding.n_vocab, 24, 16, 2, 2), num_classes=None)
+    return Base("tiny", model.requires_grad_(False).eval(), encoding, "tests")
+
+
+def words_task() -> Task:
+    """Two labels that a word tells apart."""
+    rows = [Example(f"{'win cash' if i % 2 else 'see you'} {i}", i % 2) for i in range(40)]
+    return Task("words", ("no", "yes"), tuple(rows[:24]), tuple(rows[24:32]), tuple(rows[32:]))
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Gate:
+    """Holds every training step until it is opened, and counts the threads that wait there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.opened = threading.Event()
+        self.started: list[Run] = []
+        self._some = threading.Condition()
+        original = worker.execute
+
+        def held(run, on_step):
+            with self._some:
+                self.started.append(run)
+                self._some.notify_all()
+            while not self.opened.wait(0.01):
+                if run.stopping.is_set():
+                    break
+            return original(run, on_step)
+
+        monkeypatch.setattr(registry, "execute", held)
+
+    def wait_for(self, number: int) -> None:
+        with self._some:
+            assert self._some.wait_for(lambda: len(self.started) >= number, WAIT)
+
+
+def submit(registry, base, task, visitor=None, *, rank=2, watch=(), **train) -> Run:
+    config = lc.TrainConfig(**{"steps": 3, "batch_size": 4, "evaluations": 1, **train})
+    lora = lc.LoRAConfig(rank=rank, dropout=0.1)
+    return registry.submit(visitor or new_visitor(), base, task, lora, config, watch_texts=watch)
+
+
+def wait(*some: Run) -> None:
+    ticker = threading.Event()
+    for run in some:
+        for _ in range(int(WAIT / 0.01)):
+            if run.is_over:
+                break
+            ticker.wait(0.01)
+        assert run.is_over, run
+
+
+def adapter(run: Run) -> dict[str, torch.Tensor]:
+    assert run.classifier is not None, run
+    return {n: p for n, p in run.classifier.model.named_parameters() if p.requires_grad}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)

@@ -1,0 +1,59 @@
+"""Runs as CSV and JSON: every run, its settings and its curves; no ids, no texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import time
+
+import pytest
+
+import lora_core as lc
+from lora_core.serving.export import run_row, runs_csv, runs_json
+from lora_core.serving.registry import Registry, Run
+
+
+@pytest.fixture(scope="module")
+def runs(base, task) -> list[Run]:
+    """A LoRA run and one of the head alone, both over."""
+    visitor = "v" * 32
+    small = lc.Task("=cmd", task.labels, task.train[:32], task.validation[:8], task.test[:8])
+    with Registry(workers=1) as registry:
+        for method in ("lora", "head"):
+            config = lc.TrainConfig(steps=2, batch_size=4, evaluations=1, method=method)
+            secret = (small.train[0].text,)
+            registry.submit(visitor, base, small, lc.LoRAConfig(3, 6), config, watch_texts=secret)
+        deadline = time.monotonic() + 300
+        while not all(run.is_over for run in registry.runs(visitor)):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return registry.runs(visitor)
+
+
+def test_csv(runs) -> None:
+    rows = list(csv.DictReader(io.StringIO(runs_csv(runs))))
+    assert [(r["method"], r["rank"], r["steps"], r["state"]) for r in rows] == [
+        ("lora", "3", "2", "finished"),
+        ("head", "", "2", "finished"),
+    ]
+    assert rows[0]["task"] == "'=cmd"  # a spreadsheet shows it and computes nothing
+    accuracy = runs[0].test_score.accuracy
+    assert float(rows[0]["test_accuracy"]) == pytest.approx(accuracy, rel=1e-5)
+    assert runs_csv([]) == ""
+
+
+def test_json(runs) -> None:
+    made = json.loads(runs_json(runs))
+    assert [run["method"] for run in made] == ["lora", "head"]
+    kinds = [event["event"] for event in made[0]["events"]]
+    assert kinds.count("step") == 2 and kinds[0] == "started" and kinds[-1] == "finished"
+    assert made[0]["trainable_parameters"] == run_row(runs[0])["trainable_parameters"] > 0
+    assert made[0]["confusion"] == [list(row) for row in runs[0].test_score.confusion]
+
+
+def test_nothing_secret(runs) -> None:
+    for text in (runs_csv(runs), runs_json(runs)):
+        for run in runs:
+            assert run.id not in text and run.visitor not in text
+            assert run.watch_texts[0] not in text

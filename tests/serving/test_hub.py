@@ -1,0 +1,370 @@
+"""The Hub's few routes, spoken by a server of our own: names in, an adapter out, a token kept safe.
+
+No test of this file leaves the machine.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import torch
+from huggingface_hub import constants
+
+import lora_core as lc
+from lora_core.limits import Limits
+from lora_core.serving.hub import (
+    HubError,
+    check_hub_base,
+    load_hub_adapter,
+    load_hub_task,
+    push_adapter,
+)
+from tests.adapters.hostile import small_adapter, small_base
+
+TOKEN = "hf_" + "s3cr3t" * 5
+COMMIT = "0" * 40
+
+
+class Hub(ThreadingHTTPServer):
+    """Repositories in memory: {(kind, name): {file: bytes}}."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.repositories: dict[tuple[str, str], dict[str, bytes]] = {}
+        self.objects: dict[str, bytes] = {}  # uploaded LFS objects
+        self.authorised: list[tuple[str, str]] = []  # (route, Authorization header)
+        self.created: list[dict[str, object]] = []
+        self.status: int | None = None  # answer everything with this
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """`/api/models/…`, `/{name}/resolve/…`, and what a commit needs."""
+
+    server: Hub
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _json(self, value: object, status: int = 200) -> None:
+        self._answer(status, json.dumps(value).encode(), Content_Type="application/json")
+
+    def _begin(self) -> list[str] | None:
+        length = int(self.headers.get("Content-Length") or 0)
+        self.body = self.rfile.read(length)
+        path = unquote(urlsplit(self.path).path)
+        if self.headers.get("Authorization"):
+            self.server.authorised.append((path, self.headers["Authorization"]))
+        if self.server.status:
+            self._json({"error": "as told"}, self.server.status)
+            return None
+        return path.strip("/").split("/")
+
+    def do_GET(self) -> None:
+        parts = self._begin()
+        if parts is None:
+            return
+        if parts[0] == "api" and parts[1] in ("models", "datasets"):
+            kind, name = parts[1][:-1], "/".join(parts[2:4])
+            files = self.server.repositories.get((kind, name))
+            if files is None:
+                self._answer(404, X_Error_Code="RepoNotFound")
+                return
+            siblings = [{"rfilename": f, "size": len(c)} for f, c in files.items()]
+            self._json({"id": name, "sha": COMMIT, "siblings": siblings, "private": False,
+                        "downloads": 0, "likes": 0, "tags": [], "disabled": False})  # fmt: skip
+            return
+        kind = "dataset" if parts[0] == "datasets" else "model"
+        parts = parts[1:] if kind == "dataset" else parts
+        content = self.server.repositories.get((kind, "/".join(parts[:2])), {}).get(
+            "/".join(parts[4:])
+        )
+        if content is None or parts[2] != "resolve":
+            self._answer(404, X_Error_Code="EntryNotFound")
+            return
+        digest = hashlib.sha256(content).hexdigest()
+        self._answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=COMMIT)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def do_POST(self) -> None:
+        parts = self._begin()
+        if parts is None:
+            return
+        if parts == ["api", "repos", "create"]:
+            wanted = json.loads(self.body)
+            self.server.created.append(wanted)
+            name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
+            self.server.repositories.setdefault(("model", name), {})
+            self._json({"url": f"{self.server.address}/{name}", "name": name, "id": name})
+        elif parts[4:5] == ["preupload"]:
+            files = json.loads(self.body)["files"]
+            kinds = [
+                {
+                    "path": file["path"],
+                    "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular",
+                    "shouldIgnore": False,
+                }
+                for file in files
+            ]
+            self._json({"files": kinds})
+        elif parts[-3:] == ["lfs", "objects", "batch"]:
+            wanted = json.loads(self.body)["objects"]
+            objects = [
+                {
+                    "oid": o["oid"],
+                    "size": o["size"],
+                    "authenticated": True,
+                    "actions": {"upload": {"href": f"{self.server.address}/put/{o['oid']}"}},
+                }
+                for o in wanted
+            ]
+            self._json({"transfer": "basic", "objects": objects})
+        elif parts[4:5] == ["commit"]:
+            self._commit("/".join(parts[2:4]))
+        elif parts[:2] == ["api", "validate-yaml"]:
+            self._json({"errors": [], "warnings": []})
+        else:
+            self._answer(404)
+
+    def _commit(self, name: str) -> None:
+        files = self.server.repositories[("model", name)]
+        for line in self.body.splitlines():
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.server.objects[value["oid"]]
+        address = f"{self.server.address}/{name}/commit/{COMMIT}"
+        self._json({"commitUrl": address, "commitOid": COMMIT, "hookOutput": "", "success": True})
+
+    def do_PUT(self) -> None:
+        parts = self._begin()
+        if parts is not None:
+            assert hashlib.sha256(self.body).hexdigest() == parts[1]
+            self.server.objects[parts[1]] = self.body
+            self._answer(200)
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A Hub on this machine, in the place of the real one."""
+    made = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", made.address)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture(scope="module")
+def small() -> lc.Base:
+    return small_base()
+
+
+@pytest.fixture
+def classifier(small, tmp_path) -> lc.Classifier:
+    small_adapter(small, tmp_path / "a.zip")
+    return lc.load_adapter(tmp_path / "a.zip", small)
+
+
+def test_published_and_brought_back(hub, small, classifier) -> None:
+    """A push and a load by name: the same probabilities, and the files a stranger expects."""
+    address = push_adapter(classifier, "me/my-adapter", TOKEN)
+    assert address == f"{hub.address}/me/my-adapter"
+    files = hub.repositories[("model", "me/my-adapter")]
+    assert {"adapter_config.json", "adapter_model.safetensors", "README.md"} <= set(files)
+    assert hub.created[0]["visibility"] == "private"
+    back = load_hub_adapter("me/my-adapter", small)
+    assert back.classify("hello").probabilities == classifier.classify("hello").probabilities
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(
+    hub, classifier, caplog, capfd, tmp_path, monkeypatch
+) -> None:
+    """Not into files, logs, the environment or messages; and reading sends none at all."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with caplog.at_level(logging.DEBUG):
+        push_adapter(classifier, "me/a", f"  {TOKEN}\n")
+        hub.status = 403
+        with pytest.raises(HubError, match="refused the token") as caught:
+            push_adapter(classifier, "me/a", TOKEN)
+    assert {header for _, header in hub.authorised} == {f"Bearer {TOKEN}"}
+    assert TOKEN not in str(caught.value)
+    assert caught.value.__cause__ is None
+    printed = capfd.readouterr()
+    assert TOKEN not in caplog.text + printed.out + printed.err
+    assert not any(TOKEN.encode() in p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+    for content in hub.repositories[("model", "me/a")].values():
+        assert TOKEN.encode() not in content
+
+
+def test_the_servers_own_token_is_not_lent(hub, small, classifier, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_host")
+    push_adapter(classifier, "me/a", TOKEN)
+    hub.authorised.clear()
+    load_hub_adapter("me/a", small)
+    assert hub.authorised == []
+
+
+def test_a_table_by_name(hub) -> None:
+    rows = "".join(f"the {word} number {i},{label}\n" for i in range(30)
+                   for word, label in (("apple", "fruit"), ("hammer", "tool")))  # fmt: skip
+    hub.repositories[("dataset", "some/things")] = {
+        "README.md": b"# things",
+        "data/test.csv": b"text,label\nx,y\n",
+        "data/train.csv": ("text,label\n" + rows).encode(),
+        "dataset_infos.json": b"{}",
+    }
+    task = load_hub_task("some/things")
+    assert task.labels == ("fruit", "tool")
+    assert task.name == "things"
+    assert len(task.train) + len(task.validation) + len(task.test) == 60
+
+
+@pytest.mark.parametrize(
+    ("files", "word"),
+    [
+        ({"README.md": b"x"}, "no table"),
+        ({"train.csv": b"a,b\n1,2\n"}, "(?i)label|column"),
+        ({"train.csv": b"x" * 3_000_000}, "MB"),
+    ],
+)
+def test_what_is_no_table(hub, files, word) -> None:
+    hub.repositories[("dataset", "some/thing")] = files
+    with pytest.raises((HubError, lc.TaskError), match=word):
+        load_hub_task("some/thing", Limits(upload_mb=2))
+
+
+def test_what_is_no_adapter(hub, small) -> None:
+    hub.repositories[("model", "some/model")] = {"config.json": b"{}"}
+    with pytest.raises(HubError, match="not an adapter"):
+        load_hub_adapter("some/model", small)
+    hub.repositories[("model", "some/pickle")] = {
+        "adapter_config.json": b'{"peft_type": "LORA"}',
+        "adapter_model.bin": b"\x80\x04.",
+    }
+    with pytest.raises(lc.AdapterError, match="There is no adapter_model"):
+        load_hub_adapter("some/pickle", small)
+
+
+def test_what_is_too_large_is_not_downloaded(hub, small, monkeypatch) -> None:
+    class Huge(bytes):
+        def __len__(self) -> int:
+            return 10**10
+
+    hub.repositories[("model", "some/huge")] = {
+        "adapter_config.json": b"{}",
+        "adapter_model.safetensors": Huge(),
+        "config.json": b"",
+        "model.safetensors": Huge(),
+    }
+    with pytest.raises(HubError, match=r"10,000\.0 MB"):
+        load_hub_adapter("some/huge", small)
+    with pytest.raises(HubError, match=r"10,000\.0 MB"):
+        check_hub_base("some/huge")
+
+
+def test_a_base_by_name(hub) -> None:
+    hub.repositories[("model", "some/base")] = {"config.json": b"{}", "model.safetensors": b"123"}
+    check_hub_base("some/base")
+    hub.repositories[("model", "some/old")] = {"config.json": b"{}", "pytorch_model.bin": b"123"}
+    with pytest.raises(HubError, match="safetensors"):
+        check_hub_base("some/old")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "plain", "a/b/c", "../etc/passwd", "a/..", "a b/c", "x" * 300, "-a/b", None, 7]
+)
+def test_names_that_are_none(hub, small, name) -> None:
+    """Refused before anything is asked."""
+    hub.status = 500
+    with pytest.raises(HubError, match="owner/name"):
+        load_hub_adapter(name, small)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(404, "not on the Hub"), (401, "not on the Hub"), (429, "too many"), (500, "500")],
+)
+def test_what_the_hub_answers(hub, small, status, words) -> None:
+    hub.status = status
+    with pytest.raises(HubError, match=words):
+        load_hub_adapter("some/adapter", small)
+
+
+def test_no_token_no_push(hub, classifier) -> None:
+    for token in ("", "   ", None):
+        with pytest.raises(HubError, match="token"):
+            push_adapter(classifier, "me/a", token)
+    assert hub.created == []
+
+
+def test_offline_there_is_a_sentence(hub, small, classifier, monkeypatch) -> None:
+    """With the network switched off, and with nobody listening."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError, match="cannot be reached"):
+        load_hub_adapter("some/adapter", small)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for act in (
+        lambda: load_hub_adapter("some/adapter", small),
+        lambda: load_hub_task("some/table"),
+        lambda: push_adapter(classifier, "me/a", TOKEN),
+    ):
+        with pytest.raises(HubError, match="cannot be reached"):
+            act()
+
+
+def test_a_hub_that_never_answers_is_given_up(small, classifier, monkeypatch) -> None:
+    """As behind a network that lets everything out and nothing back."""
+    for module in ("base", "hub"):
+        monkeypatch.setattr(f"lora_core.{module}.HUB_SILENCE", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen(20)  # connections are taken up by the system, and nobody reads them
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        monkeypatch.setattr(constants, "ENDPOINT", address)
+        before = time.monotonic()
+        with pytest.raises(HubError, match="cannot be reached"):
+            push_adapter(classifier, "me/a", TOKEN)
+        with pytest.raises(lc.BaseError, match="cannot be reached"):
+            lc.load_base("nobody/has-this")
+    assert time.monotonic() - before < 20
+
+
+def test_what_was_loaded_classifies_over_the_shared_base(hub, small, classifier) -> None:
+    push_adapter(classifier, "me/a", TOKEN)
+    digest = small.digest()
+    back = load_hub_adapter("me/a", small, labels=["on", "off"])
+    assert back.labels == ("on", "off")
+    shared = back.model.token_embedding.weight.data_ptr()
+    assert shared == small.model.token_embedding.weight.data_ptr()
+    assert small.digest() == digest
+    assert torch.isfinite(torch.tensor(list(back.classify("x").probabilities.values()))).all()

@@ -1,0 +1,181 @@
+"""What steps 3 and 4 send to the browser, without a browser: numbers of the model, bounded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import gradio as gr
+import pytest
+import torch
+
+import lora_core as lc
+from lora_core.explain.test_report import TestReport, report_on_test
+from lora_core.serving.registry import Registry, Run
+from lora_core.ui.context import Lab
+from lora_core.ui.panels import classify, inside, take
+from lora_core.ui.panels.viewer import Shown, Viewer
+from lora_core.ui.settings import Settings
+from tests.conftest import warm
+
+VISITOR = "v" * 43
+
+
+@pytest.fixture
+def lab(base: lc.Base, task: lc.Task) -> Iterator[Lab]:
+    with Registry(workers=1) as registry:
+        made = Lab(registry)
+        made.bases["bundled"] = base
+        made.tasks[task.name] = task
+        yield made
+
+
+@pytest.fixture
+def viewer(lab: Lab) -> Viewer:
+    controls = [gr.Textbox(render=False) for _ in Settings.names()]
+    return Viewer(SimpleNamespace(lab=lab, controls=controls))  # type: ignore[arg-type]
+
+
+def classifier(base: lc.Base, classes: int) -> lc.Classifier:
+    generator = torch.Generator().manual_seed(0)
+    model = base.classifier_model(classes, generator)
+    lc.inject_lora(model, lc.LoRAConfig(rank=2), generator)
+    warm(model)
+    return lc.Classifier(model, base.tokenizer, [f"label {i:02}" for i in range(classes)])
+
+
+def shown(base: lc.Base, classes: int) -> Shown:
+    run = Run("id", VISITOR, "", base, None, lc.LoRAConfig(rank=2), lc.TrainConfig())
+    return Shown(classifier(base, classes), None, base, run, "a run")
+
+
+@pytest.mark.parametrize("classes", [2, 6, 7, 100])
+def test_answer_rows_sum_to_one_and_stay_few(base: lc.Base, classes: int) -> None:
+    found = shown(base, classes)
+    value = classify.answer_value(found, "any text", 1.0)
+    rows = value["rows"]
+    assert len(rows) == min(classes, 6)
+    for side in (1, 2):
+        assert sum(row[side] for row in rows) == pytest.approx(1.0, abs=1e-5)
+    after = found.classifier.classify("any text").probabilities
+    for label, _, p in rows:
+        if label in after:
+            assert p == after[label]
+    assert value["adapted"] in [row[0] for row in rows]
+    json.dumps(value)
+
+
+def test_pieces_are_the_text(base: lc.Base) -> None:
+    text = "  <b>WIN</b>\n\n £1000 now 👩\u200d👧 "
+    value = classify.evidence_value(shown(base, 2), text, 1.0)
+    assert "".join(piece[0] for piece in value["pieces"]) == text.rstrip()
+    assert [p[0] for p in value["pieces"] if len(p) == 3] == text.split()
+    assert classify.evidence_value(shown(base, 2), " ", 1.0)["shown"] is False
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(0.5, 0.5), (9, 2.0), (-1, 0.0), (None, 1.0), ("", 1.0), (float("nan"), 1.0), ("0.3", 0.3)],
+)
+def test_strength_is_always_a_number_in_range(given: object, expected: float) -> None:
+    assert classify.strength_of(given) == expected
+
+
+def test_before_training_it_is_what_a_run_starts_from(viewer: Viewer, task: lc.Task) -> None:
+    found = viewer.find(VISITOR, "", (task.name, "bundled", 5))
+    assert not found.trained and found.task is task
+    assert (
+        viewer.find(VISITOR, "unknown run", (task.name, "bundled", 5)).classifier
+        is found.classifier
+    )
+    run = viewer.lab.registry.submit(
+        VISITOR, found.base, task, lc.LoRAConfig(rank=2), lc.TrainConfig(steps=1, seed=5)
+    )
+    while not run.is_over:
+        pass
+    trained = viewer.find(VISITOR, run.id, (task.name, "bundled", 0))
+    assert trained.trained and trained.name == f"{task.name}, r 2, α 16"
+    text = task.test[0].text
+    start = trained.classifier.classify(text, 0.0).probabilities
+    assert found.classifier.classify(text).probabilities == pytest.approx(start, abs=1e-6)
+    other = viewer.find("w" * 43, run.id, (task.name, "bundled", 0))
+    assert not other.trained, "another visitor's run is never shown"
+
+
+def test_examples_are_test_texts_and_marked_by_what_happened(
+    viewer: Viewer, base: lc.Base, task: lc.Task
+) -> None:
+    untrained = viewer.find(VISITOR, "", (task.name, "bundled", 0))
+    tests = {e.text: task.labels[e.label] for e in task.test}
+    for example in classify.examples_value(untrained, None)["examples"]:
+        assert tests[example["text"]] == example["mark"]
+    report = report_on_test(untrained.classifier, task)
+    assert report is not None
+    examples = classify.examples_value(untrained, report)["examples"]
+    assert len({e["text"] for e in examples}) == len(examples) >= 4
+    for example in examples:
+        said = untrained.classifier.classify(example["text"]).label
+        right = said == tests[example["text"]]
+        assert right == (example["kind"] != "wrong")
+    value = classify.judged_value(report)
+    assert value["correct"] + value["wrong"] == value["rows"] == len(task.test)
+
+
+def test_many_classes_are_told_as_pairs() -> None:
+    labels = tuple(f"l{i}" for i in range(100))
+    confusion = tuple(
+        tuple(int(j == (i + 1) % 100) * (i + 1) for j in range(100)) for i in range(100)
+    )
+    value = classify.judged_value(TestReport(labels, confusion, ()))
+    assert value["confusion"] is None
+    assert value["pairs"][0] == (100, "l99", "l0") and len(value["pairs"]) <= 12
+
+
+def test_pinned_line_is_what_the_run_watched(task: lc.Task, base: lc.Base) -> None:
+    run = Run(
+        "id",
+        VISITOR,
+        "",
+        base,
+        task,
+        lc.LoRAConfig(),
+        lc.TrainConfig(steps=9),
+        ("pin me",),
+        "finished",
+    )
+    assert classify.pinned_value(run, "pin me")["steps"] == []
+    run.events += [lc.Watched(0, ((0.6, 0.4),)), lc.Watched(9, ((0.1, 0.9),))]
+    value = classify.pinned_value(run, "other")
+    assert (value["watched"], value["text"], value["total"]) == ("pin me", "other", 9)
+    assert value["labels"] == [task.labels[1]] and value["lines"] == [[0.4, 0.9]]
+
+
+def test_layers_are_laid_out_as_kinds_by_blocks(lab: Lab, base: lc.Base) -> None:
+    found = shown(base, 2)
+    proof, layers, layer = inside.inside_values(lab, found)
+    assert proof["equal"] and proof["before"] == proof["after"] == base.digest()
+    blocks = base.config.n_layers
+    assert [len(row["cells"]) for row in layers["rows"]] == [blocks] * 6
+    assert [row["kind"] for row in layers["outside"]] == ["word pieces"]
+    cells = [c for row in layers["rows"] for c in row["cells"]]
+    ratios = {c["name"]: c["ratio"] for c in cells + [row["cell"] for row in layers["outside"]]}
+    assert layers["most"] == max(ratios.values()) == ratios[layers["selected"]]
+    assert layer["name"] == layers["selected"] and len(layer["values"]) == 2
+    levels = [level for row in layer["cells"] for level in row]
+    assert max(map(abs, levels)) == 127
+    json.dumps([proof, layers, layer])
+
+
+def test_a_damaged_base_would_be_said(lab: Lab, base: lc.Base) -> None:
+    lab.digests["bundled"] = "0" * 64
+    value = inside.proof_value(lab, shown(base, 2))
+    assert value["equal"] is False and "must not happen" in value["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("classes", "end"), [(2, "label 01."), (6, "label 05."), (9, "and 3 more.")]
+)
+def test_step_5_names_six_labels_and_counts_the_rest(lab: Lab, base, classes, end) -> None:
+    run = lab.registry.add_classifier(VISITOR, classifier(base, classes))
+    assert end in take._about(run)["text"]
