@@ -18,6 +18,7 @@ from lora_core.explain.changes import (
     singular_values,
 )
 from lora_core.lora import lora_layers
+from lora_core.tasks.task import Example
 from tests.conftest import warm
 
 
@@ -34,7 +35,7 @@ def adapted(base: lc.Base) -> lc.Classifier:
 def runs(base: lc.Base) -> dict[str, lc.Classifier]:
     """One short run a method."""
     rows = [("win cash now", "spam"), ("see you soon", "ham")]
-    examples = tuple(lc.tasks.Example(f"{t} {i}", i % 2) for i in range(8) for t, _ in rows)
+    examples = tuple(Example(f"{t} {i}", i % 2) for i in range(8) for t, _ in rows)
     task = lc.Task("two", ("ham", "spam"), examples, examples[:4], examples[:4])
     return {
         method: list(
