@@ -18,6 +18,7 @@ from lora_core.config import (
     LoRAConfig,
     TrainConfig,
 )
+from lora_core.errors import LabError
 from lora_core.lora import (
     EmbeddingWithLoRA,
     LinearWithLoRA,
@@ -65,6 +66,7 @@ __all__ = [
     "Event",
     "Finished",
     "GPTConfig",
+    "LabError",
     "LinearWithLoRA",
     "LoRAConfig",
     "LoRAEmbedding",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lora_core.batches import encode_text, sorted_batches
 from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.errors import LabError
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
 
@@ -21,7 +22,7 @@ MAX_STRENGTH = 4.0
 MAX_CHARACTERS = 1_000_000  # of one text; what lies beyond the context is not read
 
 
-class ClassifyError(ValueError):
+class ClassifyError(LabError, ValueError):
     """A text that cannot be classified; the message says why."""
 
 

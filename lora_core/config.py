@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from lora_core.errors import LabError
+
 Scaling = Literal["alpha/rank", "alpha", "alpha/sqrt(rank)"]
 HeadMode = Literal["train", "lora"]
 Method = Literal["lora", "full", "head"]
@@ -27,7 +29,7 @@ MAX_RANK = 256
 MAX_CLASSES = 100
 
 
-class ConfigError(ValueError):
+class ConfigError(LabError, ValueError):
     """A setting that cannot be used; the message says what is wrong and what to do."""
 
 

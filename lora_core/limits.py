@@ -14,6 +14,7 @@ from typing import Any
 
 from lora_core.base.checkpoint import Base
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
+from lora_core.errors import LabError
 from lora_core.parameters import BYTES_FP32, predict_parameters
 from lora_core.tasks.task import Task
 
@@ -21,7 +22,7 @@ PREFIX = "LORA_LAB_"
 MEGABYTE = 1_000_000
 
 
-class RunError(RuntimeError):
+class RunError(LabError, RuntimeError):
     """Something a visitor asked for and cannot have; the message is a sentence for them."""
 
 

@@ -19,9 +19,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from lora_core.config import HEAD, LoRAConfig, Scaling, lora_scale
+from lora_core.errors import LabError
 
 
-class LoRAError(ValueError):
+class LoRAError(LabError, ValueError):
     """A model that cannot be adapted as asked; the message says why."""
 
 

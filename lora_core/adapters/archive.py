@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from lora_core.errors import LabError
+
 MAX_MEMBERS = 200
 MAX_DIRECTORY = 2**20  # bytes of an archive's table of contents
 _CHUNK = 2**20
@@ -21,7 +23,7 @@ _END = b"PK\x05\x06"  # the record at an archive's end: where its table of conte
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
-class ArchiveError(ValueError):
+class ArchiveError(LabError, ValueError):
     """An archive that cannot be used; the message says why."""
 
 

@@ -21,6 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lora_core.errors import LabError
+
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_BYTES = 256 * 2**20  # of the weights
@@ -53,7 +55,7 @@ _HARMLESS = ("use_rslora",)  # known here and computed
 _WRITES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
 
-class AdapterError(ValueError):
+class AdapterError(LabError, ValueError):
     """An adapter that cannot be saved or loaded; the message says why."""
 
 

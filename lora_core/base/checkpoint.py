@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 
 from lora_core.base.tokenizer import TokenizerError, gpt2_encoding, load_encoding
 from lora_core.config import HEAD, ConfigError, GPTConfig
+from lora_core.errors import LabError
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
 
@@ -43,7 +44,7 @@ _BLOCK_NAMES = {
 _IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
 
-class BaseError(RuntimeError):
+class BaseError(LabError, RuntimeError):
     """A base that cannot be loaded; the message says why and what to do."""
 
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import tiktoken
 
+from lora_core.errors import LabError
+
 END_OF_TEXT = "<|endoftext|>"
 
 # How text is cut before merging. GPT-2's rule with three changes: a number is cut every two
@@ -27,7 +29,7 @@ END_OF_TEXT = "<|endoftext|>"
 SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
 
 
-class TokenizerError(RuntimeError):
+class TokenizerError(LabError, RuntimeError):
     """A tokenizer that cannot be used; the message says what is wrong and what to do."""
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lora_core.base.checkpoint import Base, frozen_digest
 from lora_core.classifier import Classifier
 from lora_core.config import HEAD
+from lora_core.errors import LabError
 from lora_core.lora import lora_layers
 
 MAP_CELLS = 64  # a heat map is at most so many cells wide and high
@@ -25,7 +26,7 @@ MAP_CELLS = 64  # a heat map is at most so many cells wide and high
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)")
 
 
-class InspectionError(ValueError):
+class InspectionError(LabError, ValueError):
     """Something that cannot be looked at; the message says why."""
 
 

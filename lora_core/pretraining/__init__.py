@@ -5,6 +5,10 @@ Reading order: `corpus` (text to token windows), `network` (the GPT's loss, writ
 per byte) and `export` (Hugging Face's folder layout). Nothing else in `lora_core` imports this.
 """
 
+from __future__ import annotations
 
-class PretrainingError(RuntimeError):
+from lora_core.errors import LabError
+
+
+class PretrainingError(LabError, RuntimeError):
     """Pretraining cannot go on; the message says why and what to do."""

@@ -18,9 +18,10 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from lora_core.base.tokenizer import TokenizerError, load_encoding
-from lora_core.config import ConfigError, GPTConfig
+from lora_core.base.tokenizer import load_encoding
+from lora_core.config import GPTConfig
 from lora_core.devices import Device, choose_device
+from lora_core.errors import LabError
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         with_group(options)
-    except (PretrainingError, TokenizerError, ConfigError) as error:
+    except LabError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

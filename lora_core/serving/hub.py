@@ -19,6 +19,7 @@ from lora_core.adapters.adapter import load_adapter, save_adapter
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE
 from lora_core.base.checkpoint import HUB_SILENCE, Base
 from lora_core.classifier import Classifier
+from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
 from lora_core.tasks.own_table import read_own_task
 from lora_core.tasks.task import Task
@@ -35,7 +36,7 @@ OFFLINE = (
 )
 
 
-class HubError(RuntimeError):
+class HubError(LabError, RuntimeError):
     """What the Hub did not give or take; the message says why, and never holds a token."""
 
 

@@ -8,6 +8,7 @@ import torch
 
 from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, batched_logits
+from lora_core.errors import LabError
 from lora_core.serving.run import Run, State, TestScore
 from lora_core.training import Diverged, Finished, Step, fine_tune
 
@@ -70,7 +71,7 @@ def score_test(run: Run, classifier: Classifier) -> TestScore | None:
 
 def why(error: Exception) -> str:
     """The sentence for a visitor whose run broke; never the program's own words."""
-    if isinstance(error, ValueError) and type(error).__module__.startswith("lora_core"):
+    if isinstance(error, LabError):
         return str(error)
     text = str(error).lower()
     if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:

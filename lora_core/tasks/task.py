@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lora_core.config import MAX_CLASSES
+from lora_core.errors import LabError
 
 if TYPE_CHECKING:
     from lora_core.limits import Limits
@@ -27,7 +28,7 @@ COLLECTION = "sms-spam-collection"  # downloaded when asked for, see `downloads`
 SPLIT = (0.7, 0.1, 0.2)  # train, validation, test: the book's
 
 
-class TaskError(ValueError):
+class TaskError(LabError, ValueError):
     """A table that cannot be used; the message says what is wrong and what is needed."""
 
 

@@ -13,20 +13,16 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.adapters.adapter import AdapterError
-from lora_core.base.checkpoint import BaseError
 from lora_core.classifier import ClassifyError
 from lora_core.config import ConfigError
-from lora_core.lora import LoRAError
-from lora_core.serving.registry import Run, RunError
-from lora_core.tasks.task import TaskError
+from lora_core.errors import LabError
+from lora_core.serving.registry import Run
 from lora_core.training import Event, Finished, Started
 from lora_core.ui.settings import Settings
 
 log = logging.getLogger(__name__)
 
 _LONGEST_SENTENCE = 400  # of an answer that quotes what was sent
-_IN_WORDS = (AdapterError, BaseError, ClassifyError, ConfigError, LoRAError, RunError, TaskError)
 
 
 def in_words(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +53,7 @@ def _sentence(error: Exception, endpoint: str) -> gr.Error:
     """What a client reads; Gradio renders it as HTML, so what was sent is escaped."""
     if isinstance(error, gr.Error):
         return error
-    if isinstance(error, _IN_WORDS):
+    if isinstance(error, LabError):
         text = str(error)
         if len(text) > _LONGEST_SENTENCE:
             text = text[:_LONGEST_SENTENCE] + " …"

@@ -14,15 +14,14 @@ from lora_core.config import (
     GPT2_CONFIGS,
     HEAD,
     TARGETS,
-    ConfigError,
     GPTConfig,
     LoRAConfig,
     Method,
     Scaling,
     lora_scale,
 )
+from lora_core.errors import LabError
 from lora_core.parameters import ParameterCount, predict_parameters
-from lora_core.tasks.task import TaskError
 from lora_core.training import DEFAULT_LEARNING_RATES
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
@@ -121,7 +120,7 @@ def build(context: Context) -> None:
             settings.lora_config()
             settings.train_config()
             drawing, numbers = describe(context.lab, settings, visitor)
-        except (ConfigError, TaskError) as error:
+        except LabError as error:
             return [gr.skip(), {"problem": str(error)}, gr.skip()]
         return [drawing, numbers, settings.query()]
 

@@ -17,10 +17,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
 
-from lora_core.base.checkpoint import BaseError
-from lora_core.config import ConfigError
+from lora_core.errors import LabError
 from lora_core.serving.registry import Run, RunError
-from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.drawing.colours import RUN_COLOURS
@@ -78,7 +76,7 @@ def build(context: Context, table: gr.HTML, scatter: gr.HTML) -> None:
     def on_task(visitor: str, *values: Any) -> Any:
         try:
             return baseline(lab, Settings.from_values(*values), visitor)
-        except (ConfigError, TaskError):
+        except LabError:
             return gr.skip()
 
     inputs = [context.visitor, *context.controls]
@@ -123,7 +121,7 @@ def in_words(function: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return function(*args, **kwargs)
-        except (BaseError, ConfigError, RunError, TaskError) as error:
+        except LabError as error:
             raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
     return wrapped

@@ -14,9 +14,8 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.base.checkpoint import BaseError
+from lora_core.errors import LabError
 from lora_core.limits import Limits
-from lora_core.serving.registry import RunError
 from lora_core.tasks import sms_collection
 from lora_core.tasks.file import FORMAT_NAMES
 from lora_core.tasks.own_table import TableReport, inspect_table, own_name
@@ -68,7 +67,7 @@ def build(context: Context) -> None:
     def take(visitor: str, path: str | None, text: str | None, label: str | None) -> list[Any]:
         try:
             task = own_task(lab, visitor, path, text, label)
-        except (TaskError, RunError) as error:
+        except LabError as error:
             return [gr.skip(), gr.skip(), {"problem": str(error)}, *[gr.skip()] * 3]
         chosen = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
         return [chosen, None, {"done": _taken(task)}, *_hidden()]
@@ -144,7 +143,7 @@ def _look(lab: Lab, path: str | None, text: str | None, label: str | None) -> li
             context_length=base.config.context_length,
             limits=lab.registry.limits,
         )
-    except (TaskError, BaseError) as error:
+    except LabError as error:
         return [{"title": Path(path).name, "problem": str(error)}, *_hidden()]
     choices = [(column, column) for column in report.columns]
     return [
