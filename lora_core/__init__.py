@@ -35,7 +35,9 @@ from lora_core.lora import (
 from lora_core.model import GPT
 from lora_core.parameters import ParameterCount, count_parameters, predict_parameters
 from lora_core.progress import progress
-from lora_core.tasks.task import Task, TaskError, load_task, read_task
+from lora_core.tasks.bundled import load_task
+from lora_core.tasks.own_table import read_task
+from lora_core.tasks.task import Task, TaskError
 from lora_core.training import (
     Diverged,
     Evaluated,

@@ -5,29 +5,18 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parent.parent
+from tests import architecture
+from tests.architecture import PROJECT, graph, imports, nested, parsed
+
 FILES = sorted((PROJECT / "lora_core").rglob("*.py"))
 PAGE = PROJECT / "lora_core" / "ui"
 PROGRAM = PROJECT / "lora_core" / "pretraining"
 TOP_LEVEL = {"app.py", "lora_core", "assets", "tests", "requirements.txt", "README.md"}
 ALSO = {"LICENSE", "pyproject.toml"}
-
-
-def imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
-
-def parsed(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def within(path: Path, folder: Path) -> bool:
@@ -59,19 +48,52 @@ def test_nothing_in_the_package_prints() -> None:
 @pytest.mark.parametrize(
     ("module", "allowed"),
     [
-        ("config", set()),
-        ("lora", {"config"}),
+        ("errors", set()),
+        ("config", {"errors"}),
+        ("limits", {"config", "errors"}),
+        ("lora", {"config", "errors"}),
         ("model", {"config"}),
         ("parameters", {"config"}),
-        ("base.tokenizer", set()),
+        ("base.tokenizer", {"errors"}),
     ],
 )
 def test_the_leaves_are_leaves(module: str, allowed: set[str]) -> None:
-    tree = parsed(PROJECT / "lora_core" / f"{module.replace(chr(46), chr(47))}.py")
-    ours = {n.removeprefix("lora_core.") for n in imports(tree) if n.startswith("lora_core")}
-    assert ours <= allowed
+    assert graph()[module] <= allowed
+    tree = parsed(architecture.modules()[module])
     if module == "config":
         assert "torch" not in set(imports(tree))
+
+
+def test_no_circle_and_no_arrow_upwards() -> None:
+    arrows = graph()
+    assert architecture.circle(arrows) == []
+    assert architecture.upward(arrows) == []
+
+
+def test_a_circle_and_an_upward_arrow_would_be_seen() -> None:
+    arrows = {"lora": {"ui.page"}, "ui.page": {"config"}, "config": {"lora"}}
+    assert len(set(architecture.circle(arrows))) == 3
+    assert architecture.upward(arrows) == ["config -> lora", "lora -> ui.page"]
+
+
+# What may be imported late, and why; each place says it again beside the import.
+LATE = {
+    "openpyxl": "0.3 s, only for who brings an XLSX",
+    "pyarrow": "0.4 s, only for who brings a Parquet file",
+    "charset_normalizer": "only for a file that is not UTF-8",
+    "huggingface_hub": "1 s, only for who asks the Hub",
+    "tqdm": "not for those who need no bar",
+    "resource": "not on Windows",
+    "spaces": "only on a ZeroGPU Space",
+    "torch": "the page is served before torch is ready, or a program that has none",
+}
+
+
+def test_an_import_inside_a_function_has_its_reason() -> None:
+    for path in FILES:
+        for node in nested(parsed(path)):
+            roots = {name.split(".")[0] for name in imports(node)}
+            assert roots <= set(LATE), f"{path}:{node.lineno}"
 
 
 def test_the_library_imports_without_gradio_and_pandas() -> None:

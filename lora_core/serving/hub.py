@@ -21,7 +21,7 @@ from lora_core.base.checkpoint import HUB_SILENCE, Base
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
-from lora_core.tasks.own_table import read_own_task
+from lora_core.tasks.own_table import read_task
 from lora_core.tasks.task import Task
 
 MAX_ADAPTER_BYTES = 64 * 2**20
@@ -74,7 +74,7 @@ def load_hub_task(name: str, limits: Limits | None = None) -> Task:
         path = _fetch(name, file, "dataset", Path(folder))
         named = path.with_name(name.partition("/")[2][:60] + path.suffix)  # the task's name
         path.rename(named)
-        return read_own_task(named, limits=limits)
+        return read_task(named, limits=limits)
 
 
 def check_hub_base(name: str) -> None:

@@ -24,6 +24,7 @@ from lora_core.classifier import Classifier
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.limits import MEGABYTE, Limits, RunError
 from lora_core.serving import log
+from lora_core.serving.admission import check_run
 from lora_core.serving.fair_queue import Turns
 from lora_core.serving.run import (
     Run,
@@ -101,7 +102,7 @@ class Registry:
         `own_table`: the task is the visitor's own, though not kept by `add_task`.
         """
         _check_visitor(visitor)
-        self.limits.check_run(base, task, lora_config, train_config, watch_texts)
+        check_run(self.limits, base, task, lora_config, train_config, watch_texts)
         watched = tuple(watch_texts)
         run = Run(new_id(), visitor, name, base, task, lora_config, train_config, watched)
         with self._lock:

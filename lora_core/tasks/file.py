@@ -12,14 +12,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lora_core.limits import Limits
 from lora_core.tasks.binary_formats import SheetError, read_sheet
 from lora_core.tasks.task import TaskError
 from lora_core.tasks.text_formats import decode, read_csv, read_json
-
-if TYPE_CHECKING:
-    from lora_core.limits import Limits
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xlsx", ".parquet")
 FORMAT_NAMES = "CSV, TSV, JSON Lines, XLSX or Parquet"
@@ -134,8 +131,6 @@ def read_table(path: str | Path, limits: Limits | None = None) -> Table:
 
 def default_limits() -> Limits:
     """The caps of a server that was started without options."""
-    from lora_core.limits import Limits
-
     return Limits()
 
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lora_core.batches import encode_text
 from lora_core.config import MAX_CLASSES
+from lora_core.limits import Limits
+from lora_core.tasks.bundled import task_names
 from lora_core.tasks.file import LABEL_NAMES, TEXT_NAMES, Table, default_limits, read_table
-from lora_core.tasks.task import Task, TaskError, make_task, normalise, task_names
+from lora_core.tasks.task import Task, TaskError, make_task, normalise
 
 if TYPE_CHECKING:
     import tiktoken
-
-    from lora_core.limits import Limits
 
 FEW_ROWS = 10  # a class with fewer is warned of
 _LABEL = 100  # characters; a longer one is a text in the wrong column
@@ -55,14 +56,32 @@ class TableReport:
     problem: str = ""  # why it cannot be trained on, in a sentence; "" when it can
 
 
-def read_own_task(
+def read_task(
     path: str | Path,
+    *,
     text_column: str | None = None,
     label_column: str | None = None,
     seed: int = 0,
     limits: Limits | None = None,
 ) -> Task:
-    """A file as a task; what `tasks.read_task` does, where it is described."""
+    """Somebody's own table as a task: a CSV, TSV, JSON Lines, XLSX or Parquet file.
+
+        task = lc.read_task("mine.csv")                     # columns called text and label
+        task = lc.read_task("mine.xlsx", text_column="Message", label_column="Desk")
+        print(*task.warnings, sep="\n")                     # what was left out, what looks odd
+        *_, end = lc.fine_tune(lc.load_base(), task, lc.LoRAConfig(), lc.TrainConfig())
+
+    Columns called `text` and `label`, in capitals or not, are taken; others are named. A label may
+    be a word or a number; there must be two to a hundred different ones. Encodings, separators and
+    quotes are found out. Left out, and counted in `Task.warnings`: rows without a text or a label,
+    texts that came before, texts under two labels.
+
+    The split is 70/10/20, stratified; the same `seed` and rows give the same one. `limits` bound
+    the file: `lora_core.limits.Limits(upload_mb=200, max_rows=1_000_000)` for a larger one.
+    To look at a file first: `lora_core.tasks.own_table.inspect_table(path)`.
+
+    Raises `TaskError`: one sentence that says what is wrong with the file and what is needed.
+    """
     table = read_table(path, limits)
     text_column, label_column = choose_columns(table, text_column, label_column)
     rows, warnings = usable_rows(table, text_column, label_column, limits)
@@ -290,8 +309,6 @@ def token_lengths(
     texts: Sequence[str], encoding: tiktoken.Encoding, context_length: int
 ) -> Lengths:
     """How long texts are in tokens, in bins up to the context."""
-    from lora_core.batches import encode_text
-
     lengths = [len(encode_text(encoding, text, context_length + 1)) for text in texts]
     cut = sum(length > context_length for length in lengths)
     longest = max(1, min(context_length, max(lengths)))

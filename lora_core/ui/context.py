@@ -8,7 +8,8 @@ import gradio as gr
 
 from lora_core.base.checkpoint import Base, load_base
 from lora_core.serving.registry import Registry
-from lora_core.tasks.task import Task, load_task
+from lora_core.tasks.bundled import load_task
+from lora_core.tasks.task import Task
 
 
 @dataclass

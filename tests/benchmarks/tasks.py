@@ -31,7 +31,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 
 import lora_core as lc
-from lora_core.tasks.task import Example, make_task, task_names
+from lora_core.tasks.bundled import task_names
+from lora_core.tasks.task import Example, make_task
 
 
 def bag_of_words(task: lc.Task) -> tuple[float, float]:

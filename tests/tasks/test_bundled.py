@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import lora_core as lc
-from lora_core.tasks.task import BUNDLED_TASKS, normalise
+from lora_core.tasks.bundled import BUNDLED_TASKS
+from lora_core.tasks.task import normalise
 
 SIZES = {"sms-spam": 2000, "sentiment": 2000, "support-topic": 2000, "prompt-injection": 1500}
 CLASSES = {"sms-spam": 2, "sentiment": 2, "support-topic": 8, "prompt-injection": 2}

@@ -9,8 +9,9 @@ from collections import Counter
 import pytest
 
 import lora_core as lc
-from lora_core.tasks import sms_collection
-from lora_core.tasks.task import COLLECTION, TITLES, make_task, normalise, task_names
+from lora_core.tasks import bundled
+from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
+from lora_core.tasks.task import make_task, normalise
 
 
 def rows(**counts: int) -> list[tuple[str, str]]:
@@ -80,7 +81,7 @@ def test_a_bundled_table_read_as_one_s_own_is_the_same_task() -> None:
 
 
 def test_the_collection_is_the_downloaded_one(monkeypatch, task) -> None:
-    monkeypatch.setattr(sms_collection, "sms_spam_collection", lambda: task)
+    monkeypatch.setattr(bundled, "sms_spam_collection", lambda: task)
     assert lc.load_task(COLLECTION) is task
 
 

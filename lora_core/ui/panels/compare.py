@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -70,7 +71,6 @@ def build(table: gr.HTML, scatter: gr.HTML) -> None:
 
 def sweep_of(settings: Settings) -> list[Settings]:
     """The runs of a sweep: the ranks, each with the same alpha / rank as now, and all weights."""
-    from dataclasses import replace
 
     scale = settings.alpha / settings.rank
     swept = [

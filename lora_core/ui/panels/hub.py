@@ -16,9 +16,11 @@ from lora_core.serving.hub import (
     push_adapter,
 )
 from lora_core.serving.registry import RunError
-from lora_core.tasks.task import TaskError, task_names
+from lora_core.tasks.bundled import task_names
+from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.panels.shelf import keep
 from lora_core.ui.settings import Settings
 
 MAX_BASES = 4  # in the server's memory, the bundled one included
@@ -99,8 +101,6 @@ def build(context: Context) -> gr.HTML:
 
 
 def _bring_adapter(lab: Lab, visitor: str, name: str, base_name: str) -> str:
-    from lora_core.ui.panels.take import keep
-
     base = lab.base(base_name if base_name in lab.bases else "bundled")
     return keep(lab, visitor, load_hub_adapter(name, base)).id
 

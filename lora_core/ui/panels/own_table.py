@@ -17,9 +17,10 @@ import gradio as gr
 from lora_core.errors import LabError
 from lora_core.limits import Limits
 from lora_core.tasks import sms_collection
+from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
 from lora_core.tasks.file import FORMAT_NAMES
-from lora_core.tasks.own_table import TableReport, inspect_table, own_name
-from lora_core.tasks.task import COLLECTION, TITLES, Task, TaskError, read_task, task_names
+from lora_core.tasks.own_table import TableReport, inspect_table, own_name, read_task
+from lora_core.tasks.task import Task, TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.settings import Settings

@@ -11,6 +11,7 @@ from lora_core.adapters.adapter import AdapterError, adapter_tensors
 from lora_core.classifier import Classifier
 from lora_core.parameters import BYTES_FP32
 from lora_core.serving.registry import Run
+from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Lab
 from lora_core.ui.panels.viewer import run_name
 from lora_core.ui.text import words
@@ -137,3 +138,14 @@ def contents_value(run: Run | None) -> dict[str, Any]:
             "layer, so their three adapters stand in blocks of one."
         )
     return {"name": name, "rows": rows, "note": note, "adapter": True}
+
+
+def keep(lab: Lab, visitor: str, classifier: Classifier) -> Run:
+    """A loaded classifier as a run, with its task where the server has the same one."""
+    task = None
+    try:
+        known = lab.task(classifier.task_name, visitor)
+        task = known if known.labels == classifier.labels else None
+    except TaskError:
+        pass
+    return lab.registry.add_classifier(visitor, classifier, task, "brought along")

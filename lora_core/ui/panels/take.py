@@ -15,7 +15,6 @@ from lora_core.adapters.card import merged_snippet, peft_snippet
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, OtherBaseError
 from lora_core.adapters.merged import zip_merged
 from lora_core.base.checkpoint import HUB_NAMES, BaseError
-from lora_core.classifier import Classifier
 from lora_core.config import ConfigError
 from lora_core.serving.export import runs_csv, runs_json
 from lora_core.serving.registry import Run, RunError
@@ -24,7 +23,7 @@ from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.files import Downloads
 from lora_core.ui.panels import hub
-from lora_core.ui.panels.shelf import contents_value, shelf_value
+from lora_core.ui.panels.shelf import contents_value, keep, shelf_value
 from lora_core.ui.panels.viewer import run_name
 from lora_core.ui.settings import Settings
 from lora_core.ui.text.programs import lora_core_program, peft_program
@@ -232,17 +231,6 @@ def _keep(lab: Lab, visitor: str, source: Path, base_name: str) -> Run:
             return keep(lab, visitor, classifier)
     assert refused is not None
     raise refused
-
-
-def keep(lab: Lab, visitor: str, classifier: Classifier) -> Run:
-    """A loaded classifier as a run, with its task where the server has the same one."""
-    task = None
-    try:
-        known = lab.task(classifier.task_name, visitor)
-        task = known if known.labels == classifier.labels else None
-    except TaskError:
-        pass
-    return lab.registry.add_classifier(visitor, classifier, task, "brought along")
 
 
 def _find(lab: Lab, visitor: str, run_id: str) -> Run | None:

@@ -1,0 +1,58 @@
+"""Which runs a server takes: the caps of `limits`, applied to a base and a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_core.base.checkpoint import Base
+from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
+from lora_core.limits import MEGABYTE, Limits, RunError
+from lora_core.parameters import BYTES_FP32, predict_parameters
+from lora_core.tasks.task import Task
+
+
+def check_run(
+    limits: Limits,
+    base: Base,
+    task: Task,
+    lora_config: LoRAConfig,
+    train_config: TrainConfig,
+    watch_texts: Sequence[str] = (),
+) -> None:
+    """Raise `RunError`, in words, for a run that this server does not take."""
+    method = train_config.method
+    rank = lora_config.rank if method == "lora" else 1
+    rows = len(task.train) + len(task.validation) + len(task.test)
+    for what, value, cap in (
+        ("steps", train_config.steps, limits.max_steps),
+        ("texts a step", train_config.batch_size, limits.max_batch),
+        ("rank", rank, limits.max_rank),
+        ("evaluations", train_config.evaluations or 0, limits.max_steps),
+        ("watched texts", len(watch_texts), limits.max_watched),
+        ("rows of the table", rows, limits.max_rows),
+    ):
+        if value > cap:
+            raise RunError(f"{what.capitalize()}: {value:,} is more than this server's {cap:,}.")
+    for text in watch_texts:
+        limits.check_text(text)
+    try:
+        needed = run_bytes(base, task, lora_config, method)
+    except ConfigError as error:
+        raise RunError(str(error)) from error
+    if needed > min(limits.run_mb, limits.memory_mb) * MEGABYTE:
+        raise RunError(
+            f"Training this would take about {needed / MEGABYTE:,.0f} MB of memory, more than "
+            "this server lends to one run. Choose LoRA, a lower rank or a smaller base."
+        )
+
+
+def run_bytes(base: Base, task: Task, lora_config: LoRAConfig, method: Method) -> int:
+    """Bytes of the weights, gradients, moments and copies of one run while it trains.
+
+    Seven float32 numbers a trained parameter: itself, gradient, AdamW's two moments, the best
+    weights so far, and the first and last value that a strength is interpolated between.
+    Activations are not in it: the caps on batch and context bound them.
+    Raises `ConfigError` where a target does not fit the base.
+    """
+    count = predict_parameters(base.config, lora_config, len(task.labels), method)
+    return 7 * BYTES_FP32 * count.trainable
