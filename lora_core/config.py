@@ -27,6 +27,7 @@ HEAD = "head"
 
 MAX_RANK = 256
 MAX_CLASSES = 100
+MAX_ALPHA = 65_536.0  # a sweep keeps the scale of rank 1 at rank 64 and beyond
 
 
 class ConfigError(LabError, ValueError):
@@ -104,7 +105,7 @@ class LoRAConfig:
 
     def __post_init__(self) -> None:
         _whole("rank", self.rank, 1, MAX_RANK)
-        _number("alpha", self.alpha, 0.0, 4096.0, above=True)
+        _number("alpha", self.alpha, 0.0, MAX_ALPHA, above=True)
         _number("dropout", self.dropout, 0.0, 0.95)
         choices = get_args(Scaling)
         _require(

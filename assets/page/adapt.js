@@ -2,15 +2,7 @@
 // Every number shown was computed by the server for every notch; here they are only looked up, so
 // that a moved slider is answered at once.
 (() => {
-  const { define, node, say, emit, state, preset } = LoraLab;
-  const SVG = "http://www.w3.org/2000/svg";
-
-  function svg(tag, attributes = {}, text = null) {
-    const made = document.createElementNS(SVG, tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    if (text !== null) made.textContent = text;
-    return made;
-  }
+  const { define, node, svg, say, emit, state, preset } = LoraLab;
 
   // A slider over a few given values: rank and alpha.
   define("notches", ({ element, props, trigger, draw, on }) => {
@@ -132,7 +124,7 @@
       const crowded = lora && shape.caption.length + drawing.caption.length > 56;
       put(labels.wcap, crowded ? W[0] + W[2] + 4 : W[0], height - (crowded ? 19 : 3), shape.caption, "start");
       const middle = AB[1] + AB[3] / 2;
-      const scaled = data.scales[rank]?.[String(state.alpha)];
+      const scaled = data.scales[rank]?.find((entry) => entry.alpha === state.alpha);
       for (const name of ["AB", "A", "B", "plus", "times", "abcap"]) labels[name].textContent = "";
       if (lora) {
         name(labels.AB, AB, "A·B");

@@ -1,8 +1,7 @@
 // Step 3: both answers, the words that mattered, the pinned text along the run, the test texts.
 // Every text, typed or not, becomes a text node; nothing here is ever read as HTML.
 (() => {
-  const { define, node, say, emit, isStill } = LoraLab;
-  const SVG = "http://www.w3.org/2000/svg";
+  const { define, node, svg, say, emit, isStill } = LoraLab;
   const SETTLED = 220; // ms without a new answer before words are weighed
   const LIVE = 600; // ms between two looks at the pinned text while something trains
   const PLAIN = 1.0; // nats that give the full colour where no word weighs more
@@ -207,13 +206,6 @@
     const line = node("p", { class: "hint", role: "status" });
     element.append(title, figure, line);
     let value = { text: "" };
-
-    function svg(tag, attributes, text) {
-      const made = document.createElementNS(SVG, tag);
-      for (const [name, given] of Object.entries(attributes)) made.setAttribute(name, given);
-      if (text !== undefined) made.textContent = text;
-      return made;
-    }
 
     function plot() {
       const width = Math.max(240, figure.clientWidth);

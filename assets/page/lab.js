@@ -99,6 +99,24 @@ window.LoraLab ??= (() => {
     return made;
   }
 
+  /** Make a part of a drawing: svg("text", {x: 1, y: 2}, "W"). */
+  function svg(tag, attributes = {}, text = null) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    if (text !== null) made.textContent = text;
+    return made;
+  }
+
+  /** Put a text on the clipboard; false where the browser does not allow it. */
+  async function clip(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch {
+      return false;
+    }
+  }
+
   /** Write text only when it changed, so that nothing flickers and readers are not interrupted. */
   function say(element, text) {
     if (element.textContent !== text) element.textContent = text;
@@ -134,12 +152,7 @@ window.LoraLab ??= (() => {
   async function copyLink(id) {
     const button = document.getElementById(id);
     const before = button.textContent;
-    try {
-      await navigator.clipboard.writeText(location.href);
-      button.textContent = "Copied";
-    } catch {
-      button.textContent = "Copy it from the address bar";
-    }
+    button.textContent = (await clip(location.href)) ? "Copied" : "Copy it from the address bar";
     setTimeout(() => { button.textContent = before; }, 1800);
   }
 
@@ -161,7 +174,7 @@ window.LoraLab ??= (() => {
     .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
   return {
-    define, mount, on, emit, state, colour, tint, layout, plotOptions, node, say, setAddress,
+    define, mount, on, emit, state, colour, tint, layout, plotOptions, node, svg, clip, say, setAddress,
     copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

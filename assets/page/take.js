@@ -1,6 +1,6 @@
 // Step 5: the shelf to scale, what is in the file, programs to copy, and saving files.
 (() => {
-  const { define, node, say, colour } = LoraLab;
+  const { define, node, say, colour, clip } = LoraLab;
 
   define("shelf", ({ element, trigger, draw }) => {
     const summary = node("h3", { class: "shelf-summary" });
@@ -117,15 +117,6 @@
   function coloured(text) {
     return text.split(/(#[^\n]*)/).map((piece) =>
       piece.startsWith("#") ? node("span", { class: "comment" }, piece) : piece);
-  }
-
-  async function clip(text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      return true;
-    } catch {
-      return false;
-    }
   }
 
   function download(url, name) {

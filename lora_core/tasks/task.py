@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -37,6 +39,17 @@ class Task:
     test: tuple[Example, ...]
     title: str = ""
     warnings: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def majority(self) -> tuple[float, str]:
+        """(share, label) of the commonest label of the validation texts: what habit alone reaches.
+
+        Of the training texts where there are none to validate on.
+        """
+        rows = self.validation or self.train
+        counts = Counter(example.label for example in rows)
+        label, number = min(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return number / len(rows), self.labels[label]
 
 
 def make_task(name: str, rows: Sequence[tuple[str, str]], seed: int = 0, title: str = "") -> Task:

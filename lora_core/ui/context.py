@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from lora_core.base.checkpoint import Base, load_base
+from lora_core.base.checkpoint import HUB_NAMES, Base, load_base
+from lora_core.config import GPT2_CONFIGS, GPTConfig
 from lora_core.serving.registry import Registry
 from lora_core.tasks.bundled import load_task
 from lora_core.tasks.task import Task
+
+_SHAPES = dict(zip(HUB_NAMES, GPT2_CONFIGS.values(), strict=True))
 
 
 @dataclass
@@ -28,6 +31,10 @@ class Lab:
             self.digests[name] = loaded.digest()  # before anybody could have trained on it
             self.bases[name] = loaded
         return self.bases[name]
+
+    def shape(self, name: str) -> GPTConfig:
+        """The shape of a base; GPT-2's are known without downloading anything."""
+        return _SHAPES[name] if name in _SHAPES else self.base(name).config
 
     def task(self, name: str, visitor: str = "") -> Task:
         """A bundled task, or a table that this visitor brought. Raises `TaskError`."""

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
+from lora_core.serving.run import Run
 
 _KINDS: dict[str, Any] = {"int": int, "float": float, "tuple[str, ...]": tuple}
 
@@ -34,6 +35,27 @@ class Settings:
     def names(cls) -> list[str]:
         """The settings' names, in the order of `Context.controls`."""
         return [field.name for field in fields(cls)]
+
+    @classmethod
+    def of(cls, run: Run) -> Settings:
+        """The settings that a run was submitted with."""
+        lora = run.lora_config or LoRAConfig()
+        train = run.train_config or TrainConfig()
+        return cls(
+            task=run.task.name if run.task else "",
+            base=run.base.name if run.base else "",
+            method=train.method,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            targets=lora.targets,
+            scaling=lora.scaling,
+            head=lora.head,
+            dropout=lora.dropout,
+            learning_rate=train.learning_rate or 0.0,
+            steps=train.steps,
+            batch_size=train.batch_size,
+            seed=train.seed,
+        )
 
     @classmethod
     def from_values(cls, *values: Any) -> Settings:

@@ -46,7 +46,7 @@ def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     assert evaluated[0] == 0 and evaluated[-1] == 30, "from step 0, the base, to the end"
     assert all(0 <= value <= 1 for value in accuracy)
     status = page.inner_text("#status .status-line")
-    assert "r 4, α 16: done" in status and "validation accuracy" in status
+    assert "r 4: done" in status and "validation accuracy" in status
     reason = page.inner_text("#status .hint")
     assert "float" in reason and len(reason) > 30, "device and format, with the reason"
     row = page.locator("#runs tbody tr").first
@@ -137,7 +137,7 @@ def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
         timeout=PATIENCE,
     )
     chips = page.locator("#curves .chip")
-    assert chips.all_inner_texts() == ["r 1, α 16", "head only"]
+    assert chips.all_inner_texts() == ["r 1", "head only"]
     traces = "document.querySelector('#curves .plot').data.length"
     both = page.evaluate(traces)
     chips.first.focus()
@@ -159,11 +159,11 @@ def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
     assert numbers == sorted(numbers) and len(numbers) >= 2
     # Picking the first run hands it to steps 3 to 5.
     before = page.input_value("#ready textarea, #ready input")
-    page.locator("#runs .pick", has_text="r 1, α 16").click()
+    page.locator("#runs .pick", has_text="r 1").click()
     page.wait_for_function(
         "(b) => document.querySelector('#ready textarea, #ready input').value !== b", arg=before
     )
-    expect(page.locator("#runs tr.picked")).to_contain_text("r 1, α 16")
+    expect(page.locator("#runs tr.picked")).to_contain_text("r 1")
     # The scatter holds both, at their numbers of trained parameters.
     points = page.evaluate("[...document.querySelector('#scatter .plot').data[0].x]")
     assert len(points) == 2 and min(points) == min(numbers)
@@ -195,7 +195,7 @@ def test_sweep_queues_all_on_one_chart(visit: Visit, ranks: tuple[int, ...]) -> 
     chips = page.locator("#curves .chip")
     expect(chips).to_have_count(5)
     assert chips.all_inner_texts() == [
-        *(f"r {r}, α {2 * r}" for r in ranks),
+        *(f"r {r}" for r in ranks),
         "full fine-tuning",
     ]
     deadline = time.monotonic() + PATIENCE / 1000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,16 +13,19 @@ import lora_core as lc
 from lora_core.config import HEAD, TARGETS
 from lora_core.limits import Limits
 from lora_core.serving.registry import Registry, RunError, new_visitor
+from lora_core.ui import sweep
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.colours import COLOURS, RUN_COLOURS
-from lora_core.ui.drawing.curves import MAX_POINTS, Curve, names, smooth
+from lora_core.ui.drawing.curves import MAX_POINTS, Curve, smooth
 from lora_core.ui.drawing.figures import accuracy_figure, loss_figure
 from lora_core.ui.drawing.html_head import Head
 from lora_core.ui.drawing.layer import HAIR, HEIGHT, SIDE, WIDTH, draw
+from lora_core.ui.names import short_names
 from lora_core.ui.panels.adapt import RANKS, describe
-from lora_core.ui.panels.compare import SWEEP_RANKS, compare, majority, settings_of, sweep_of
+from lora_core.ui.panels.compare import compare
 from lora_core.ui.panels.finetune import View, baseline, queue_runs
 from lora_core.ui.settings import Settings
+from lora_core.ui.sweep import sweep_of
 from lora_core.ui.text import words
 
 
@@ -97,12 +100,13 @@ def test_warning_when_an_adapter_outsizes_its_layer(lab: Lab) -> None:
 
 def test_scales_are_those_of_the_layer(lab: Lab) -> None:
     for scaling in words.SCALINGS:
-        drawing, _ = describe(lab, Settings(scaling=scaling, alpha=12.0, rank=3), "")
+        drawing, _ = describe(lab, Settings(scaling=scaling, alpha=12.0625019, rank=3), "")
         for rank, row in drawing["scales"].items():
-            for alpha, entry in row.items():
-                layer = lc.LoRALayer(8, 8, int(rank), float(alpha), scaling=scaling)
+            for entry in row:
+                layer = lc.LoRALayer(8, 8, int(rank), entry["alpha"], scaling=scaling)
                 assert entry["short"] == words.number(layer.scale)
-    assert "3" in drawing["scales"] and "12" in drawing["scales"]["3"]  # a link may hold any value
+        # A link may hold any value, and no digit of it is cut.
+        assert 12.0625019 in [entry["alpha"] for entry in drawing["scales"]["3"]]
 
 
 def test_shapes_are_the_models(lab: Lab) -> None:
@@ -126,14 +130,16 @@ def test_numbers_in_words() -> None:
 
 
 def test_runs_are_named_by_what_differs() -> None:
-    one = asdict(Settings())
-    assert names([one]) == ["r 8, α 16"]
-    assert names([one, one]) == ["r 8, α 16", "r 8, α 16 (2)"]
-    assert names([one, asdict(Settings(method="full"))]) == ["r 8, α 16", "full fine-tuning"]
-    other = asdict(Settings(rank=64, seed=1))
-    assert names([one, other]) == ["r 8, α 16, seed 0", "r 64, α 16, seed 1"]
-    rated = asdict(Settings(learning_rate=1e-3))
-    assert names([one, rated]) == ["r 8, α 16, default lr", "r 8, α 16, lr 0.001"]
+    one = Settings()
+    assert short_names([one]) == ["r 8"]
+    assert short_names([one, one]) == ["r 8", "r 8 (2)"]
+    assert short_names([one, Settings(method="full")]) == ["r 8", "full fine-tuning"]
+    other = Settings(rank=64, alpha=128, seed=1)
+    assert short_names([one, other]) == ["r 8, seed 0", "r 64, seed 1"], "of one scale"
+    assert short_names([one, Settings(rank=64)]) == ["r 8, α 16", "r 64, α 16"], "of two"
+    assert short_names([one, Settings(alpha=16.0625)]) == ["r 8, α 16", "r 8, α 16.0625"]
+    rated = Settings(learning_rate=1e-3)
+    assert short_names([one, rated]) == ["r 8, default lr", "r 8, lr 0.001"]
 
 
 def test_a_long_curve_is_averaged_a_short_one_is_not() -> None:
@@ -150,16 +156,26 @@ def test_a_long_curve_is_averaged_a_short_one_is_not() -> None:
     assert sum(long["loss"]) / len(long["loss"]) == pytest.approx(2499.5, rel=0.01)
 
 
-def test_a_sweep_keeps_the_scale() -> None:
-    swept = sweep_of(Settings(rank=8, alpha=16.0))
-    assert [s.rank for s in swept[:-1]] == list(SWEEP_RANKS)
-    assert {s.lora_config().scale for s in swept[:-1]} == {2.0}
+@pytest.mark.parametrize("scaling", list(words.SCALINGS))
+@pytest.mark.parametrize(("rank", "alpha"), [(8, 16.0), (1, 128.0), (64, 1.0), (3, 1.5)])
+def test_a_sweep_keeps_the_effective_scale(scaling: str, rank: int, alpha: float) -> None:
+    settings = Settings(rank=rank, alpha=alpha, scaling=scaling)
+    swept = sweep_of(settings, Limits())
+    assert [s.rank for s in swept[:-1]] == list(sweep.RANKS)
+    wanted = settings.lora_config().scale
+    assert [s.lora_config().scale for s in swept[:-1]] == pytest.approx([wanted] * 4)
     assert swept[-1].method == "full"
+
+
+def test_a_sweep_stays_within_the_limits() -> None:
+    assert [s.rank for s in sweep_of(Settings(), Limits(max_rank=10))] == [1, 4, 10, 8]
+    steep = Settings(rank=1, alpha=60_000.0)
+    assert [s.rank for s in sweep_of(steep, Limits())] == [1, 1], "alpha has an end, too"
 
 
 def test_baseline_is_what_habit_reaches(lab: Lab) -> None:
     task = lab.task("sms-spam")
-    share, label = majority(task)
+    share, label = task.majority
     index = task.labels.index(label)
     assert share == sum(e.label == index for e in task.validation) / len(task.validation)
     shown = baseline(lab, Settings(), "")
@@ -199,7 +215,7 @@ def test_view_of_a_run_and_its_return(lab: Lab, task: lc.Task) -> None:
     assert run.classifier is not None
     counted = lc.count_parameters(run.classifier.model)
     assert row["cells"]["trainable"] == f"{counted.trainable:,}"
-    assert settings_of(run) == settings
+    assert Settings.of(run) == settings
     again = View(lab, visitor).update()
     assert again is not None and again[1] == last[1], "a reloaded page sees the same curves"
     assert View(lab, new_visitor()).update()[1]["order"] == [], "another visitor sees nothing"  # type: ignore[index]
@@ -268,7 +284,8 @@ def test_a_sweep_is_queued_whole_or_not_at_all() -> None:
     with Registry(Limits(waiting_a_visitor=2), workers=1) as registry:
         visitor = new_visitor()
         with pytest.raises(RunError, match="runs waiting"):
-            queue_runs(Lab(registry), visitor, "", sweep_of(Settings(steps=10)))
+            swept = sweep_of(Settings(steps=10), registry.limits)
+            queue_runs(Lab(registry), visitor, "", swept)
         assert registry.runs(visitor) == []
 
 

@@ -10,12 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from lora_core.training import Diverged, Evaluated, Event, Finished, Started, Step
-from lora_core.ui.text import words
 
-_SHOWN = (  # in a run's name, where runs differ in it
-    *("task", "base", "targets", "scaling", "head", "dropout"),
-    *("learning_rate", "steps", "batch_size", "seed"),
-)
 MAX_POINTS = 600  # of a raw loss curve: beyond, neighbouring steps are averaged
 
 
@@ -99,43 +94,3 @@ class Curve:
 
 def _round(value: float) -> float | None:
     return round(value, 5) if math.isfinite(value) else None
-
-
-def names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """Names of runs by what differs among them: method, rank and alpha always, the rest if needed.
-
-    `settings` holds `Settings` as dictionaries, one a run, oldest first.
-    """
-    differing = [key for key in _SHOWN if len({str(s.get(key)) for s in settings}) > 1]
-    made: list[str] = []
-    for given in settings:
-        method = given["method"]
-        if method == "lora":
-            parts = [f"r {given['rank']}, α {words.number(given['alpha'], 6)}"]
-        else:
-            parts = [words.METHOD_NAMES[method]]
-        parts += [_differing(key, given) for key in differing]
-        made.append(", ".join(part for part in parts if part))
-    earlier = [made[:i].count(name) for i, name in enumerate(made)]
-    return [f"{name} ({n + 1})" if n else name for name, n in zip(made, earlier, strict=True)]
-
-
-def _differing(key: str, given: dict[str, Any]) -> str:
-    value = given.get(key)
-    if given["method"] != "lora" and key in ("targets", "scaling", "head", "dropout"):
-        return ""
-    if key == "targets":
-        return "+".join(str(t).rsplit(".", 1)[-1] for t in value or ())
-    if key == "learning_rate":
-        return f"lr {value:g}" if value else "default lr"
-    texts = {
-        "task": str(value),
-        "base": str(value),
-        "scaling": f"scale {words.SCALINGS.get(given['scaling'], '')}",
-        "head": "head trained" if value == "train" else "LoRA on head",
-        "dropout": f"dropout {value:g}" if isinstance(value, float) else "",
-        "steps": f"{value} steps",
-        "batch_size": f"batch {value}",
-        "seed": f"seed {value}",
-    }
-    return texts[key]

@@ -11,7 +11,6 @@ import gradio as gr
 from lora_core.base.checkpoint import HUB_NAMES
 from lora_core.config import (
     EMBEDDING_TARGET,
-    GPT2_CONFIGS,
     HEAD,
     TARGETS,
     GPTConfig,
@@ -32,7 +31,6 @@ from lora_core.ui.text import words
 
 RANKS = (1, 2, 4, 8, 16, 32, 64)
 ALPHAS = (1, 2, 4, 8, 16, 32, 64, 128)
-_SHAPES = dict(zip(HUB_NAMES, GPT2_CONFIGS.values(), strict=True))
 _NAMES = {
     "query": "query (attention)",
     "key": "key (attention)",
@@ -228,17 +226,12 @@ def _more(default: Settings) -> dict[str, gr.Component]:
     }
 
 
-def gpt_config(lab: Lab, base: str) -> GPTConfig:
-    """The shape of a base; GPT-2's are known without downloading anything."""
-    return _SHAPES[base] if base in _SHAPES else lab.base(base).config
-
-
 def describe(lab: Lab, settings: Settings, visitor: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """The values of the drawing and of the numbers, for every notch of rank and alpha at once.
 
     Raises `ConfigError` or `TaskError` for settings that cannot be used.
     """
-    config = gpt_config(lab, settings.base)
+    config = lab.shape(settings.base)
     classes = len(lab.task(settings.task, visitor).labels)
     ranks = sorted({*RANKS, settings.rank})
     lora = settings.lora_config()
@@ -282,16 +275,18 @@ def _drawing(
             }
         )
         shapes[key] = _shape_drawings(n_in, n_out, ranks)
-    scales: dict[str, dict[str, Any]] = {}
+    scales: dict[str, list[dict[str, Any]]] = {}
     for rank in ranks:
-        scales[str(rank)] = {}
+        scales[str(rank)] = []
         for a in sorted({*map(float, ALPHAS), alpha}):
             scale = lora_scale(rank, a, lora.scaling)
-            scales[str(rank)][f"{a:g}"] = {
+            entry = {
+                "alpha": a,
                 "short": words.number(scale),
                 "sentence": words.scale_sentence(rank, a, lora.scaling, scale),
                 "weight": round(min(0.85, 0.12 + 0.16 * scale**0.5), 3),
             }
+            scales[str(rank)].append(entry)
     first = next((name for name in TARGETS if name in lora.targets), TARGETS[0])
     return {
         "method": method,

@@ -21,7 +21,8 @@ from lora_core.tasks.task import Task, TaskError
 from lora_core.training import Watched
 from lora_core.ui.context import Context
 from lora_core.ui.drawing.browser_part import part
-from lora_core.ui.panels.viewer import Shown, Viewer, run_name
+from lora_core.ui.names import long_name
+from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from lora_core.ui.text.explanations import CLASSIFY
 
@@ -331,7 +332,7 @@ def pinned_value(run: Run | None, text: str) -> dict[str, Any]:
         order = [1]
     return value | {
         "watched": run.watch_texts[0],
-        "model": run_name(run),
+        "model": long_name(run),
         "total": run.train_config.steps if run.train_config else watched[-1].step,
         "steps": [event.step for event in watched],
         "labels": [labels[i] for i in order],

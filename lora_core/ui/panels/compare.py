@@ -5,26 +5,21 @@ The scatter is the lesson of the page: how little has to be trained.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.parameters import ParameterCount, predict_parameters
 from lora_core.serving.registry import Run
-from lora_core.tasks.task import Task
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.drawing.colours import RUN_COLOURS
 from lora_core.ui.drawing.curves import Curve
-from lora_core.ui.panels.adapt import gpt_config
 from lora_core.ui.settings import Settings
+from lora_core.ui.sweep import sweep_of
 from lora_core.ui.text import words
 
-SWEEP_RANKS = (1, 4, 16, 64)
 COLUMNS = [
     {"key": key, "title": title, "number": key not in ("name", "state")}
     for key, title in {
@@ -69,17 +64,6 @@ def build(table: gr.HTML, scatter: gr.HTML) -> None:
     gr.HTML(words.fold("compare"), apply_default_css=False)
 
 
-def sweep_of(settings: Settings) -> list[Settings]:
-    """The runs of a sweep: the ranks, each with the same alpha / rank as now, and all weights."""
-
-    scale = settings.alpha / settings.rank
-    swept = [
-        replace(settings, method="lora", rank=rank, alpha=scale * rank, learning_rate=0.0)
-        for rank in SWEEP_RANKS
-    ]
-    return [*swept, replace(settings, method="full", learning_rate=0.0)]
-
-
 def compare(
     lab: Lab, shown: Sequence[tuple[Run, Curve, str]], visitor: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -94,7 +78,7 @@ def compare(
     for index, (run, curve, name) in enumerate(shown):
         if run.lora_config is None or run.train_config is None:
             continue
-        settings = settings_of(run)
+        settings = Settings.of(run)
         latest, task, config = settings, run.task, run.base and run.base.config
         counted = counted_of(lab, run)
         rows.append(_row(run, curve, name, settings, counted, index % len(RUN_COLOURS)))
@@ -110,9 +94,9 @@ def compare(
                 }
             )
     task = task or lab.task(latest.task, visitor)
-    config = config or gpt_config(lab, latest.base)
+    config = config or lab.shape(latest.base)
     planned = []
-    for settings in sweep_of(latest):
+    for settings in sweep_of(latest, lab.registry.limits):
         if (settings.method, settings.rank if settings.method == "lora" else 0) in done:
             continue
         name = f"r {settings.rank}" if settings.method == "lora" else words.METHOD_NAMES["full"]
@@ -126,7 +110,7 @@ def compare(
         points.append(
             {"name": name, "trainable": counted.trainable, "accuracy": None, "colour": None}
         )
-    share, label = majority(task)
+    share, label = task.majority
     spoken = [f"{p['name']}: {p['accuracy']:.1%}" for p in points if p["accuracy"] is not None]
     text = "Validation accuracy against trainable parameters. " + (
         "; ".join(spoken) + "."
@@ -202,45 +186,13 @@ def _planned_row(name: str, settings: Settings, counted: ParameterCount) -> dict
     return row
 
 
-def settings_of(run: Run) -> Settings:
-    """The settings that a run was submitted with."""
-    lora = run.lora_config or LoRAConfig()
-    train = run.train_config or TrainConfig()
-    return Settings(
-        task=run.task.name if run.task else "",
-        base=run.base.name if run.base else "",
-        method=train.method,
-        rank=lora.rank,
-        alpha=lora.alpha,
-        targets=lora.targets,
-        scaling=lora.scaling,
-        head=lora.head,
-        dropout=lora.dropout,
-        learning_rate=train.learning_rate or 0.0,
-        steps=train.steps,
-        batch_size=train.batch_size,
-        seed=train.seed,
-    )
-
-
 def counted_of(lab: Lab, run: Run) -> ParameterCount:
     """What a run trains, known before it starts."""
     assert run.base is not None and run.task is not None
-    settings = settings_of(run)
+    settings = Settings.of(run)
     return predict_parameters(
         run.base.config,
         settings.lora_config(),
         len(run.task.labels),
         settings.train_config().method,
     )
-
-
-@functools.lru_cache(maxsize=64)
-def majority(task: Task) -> tuple[float, str]:
-    """(share, label) of the commonest label of the validation texts: what habit alone reaches."""
-    rows = task.validation or task.train
-    counts = [0] * len(task.labels)
-    for example in rows:
-        counts[example.label] += 1
-    best = max(range(len(counts)), key=counts.__getitem__)
-    return counts[best] / len(rows), task.labels[best]

@@ -12,7 +12,6 @@ import html
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable
-from dataclasses import asdict
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
@@ -22,9 +21,11 @@ from lora_core.serving.registry import Run, RunError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.drawing.colours import RUN_COLOURS
-from lora_core.ui.drawing.curves import Curve, names
-from lora_core.ui.panels.compare import compare, majority, settings_of, sweep_of
+from lora_core.ui.drawing.curves import Curve
+from lora_core.ui.names import short_names
+from lora_core.ui.panels.compare import compare
 from lora_core.ui.settings import Settings
+from lora_core.ui.sweep import sweep_of
 from lora_core.ui.text import words
 
 P = ParamSpec("P")
@@ -54,7 +55,9 @@ def build(context: Context, table: gr.HTML, scatter: gr.HTML) -> None:
         return queue_runs(lab, visitor, pinned, [Settings.from_values(*values)])
 
     def submit_sweep(visitor: str, pinned: str, *values: Any) -> str:
-        return queue_runs(lab, visitor, pinned, sweep_of(Settings.from_values(*values)))
+        return queue_runs(
+            lab, visitor, pinned, sweep_of(Settings.from_values(*values), lab.registry.limits)
+        )
 
     for button, function in ((start, submit), (sweep, submit_sweep)):
         button.click(
@@ -149,7 +152,7 @@ def baseline(lab: Lab, settings: Settings, visitor: str) -> dict[str, Any]:
     """What guessing and habit reach on a task: lines to measure the curves against."""
     task = lab.task(settings.task, visitor)
     classes = len(task.labels)
-    share, label = majority(task)
+    share, label = task.majority
     return {
         "loss": math.log(classes),
         "loss_words": f"pure guessing: ln {classes} = {math.log(classes):.3f}",
@@ -207,7 +210,7 @@ class View:
         if key == self._key:
             return None
         self._key = key
-        titles = names([asdict(settings_of(run)) for run in runs])
+        titles = short_names([Settings.of(run) for run in runs])
         shown = list(zip(runs, (self._curves[r.id] for r in runs), titles, strict=True))
         table: Any = gr.skip()
         points: Any = gr.skip()

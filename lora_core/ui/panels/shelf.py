@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 from torch import Tensor
@@ -13,7 +12,7 @@ from lora_core.parameters import BYTES_FP32
 from lora_core.serving.registry import Run
 from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Lab
-from lora_core.ui.panels.viewer import run_name
+from lora_core.ui.names import long_name, numbered, task_of
 from lora_core.ui.text import words
 
 _EMPTY = "The shelf is empty: fine-tune in step 2, or bring an adapter."
@@ -42,7 +41,7 @@ def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
             bases[frozen[0].data_ptr()] = sum(t.nbytes for t in frozen)
     shared = sum(bases.values())
     largest = max([*bases.values(), *own])
-    names = _names(runs)
+    names = numbered([long_name(run) for run in runs])
     items = [
         {
             "id": run.id,
@@ -74,18 +73,8 @@ def _split(classifier: Classifier) -> tuple[list[Tensor], list[Tensor]]:
     return frozen, carried
 
 
-def _names(runs: list[Run]) -> list[str]:
-    names = [run_name(run) for run in runs]
-    repeated = Counter(names)
-    made = []
-    for i, name in enumerate(names):
-        number = names[: i + 1].count(name)
-        made.append(f"{name} ({number})" if repeated[name] > 1 else name)
-    return made
-
-
 def _summary(runs: list[Run], own: list[int], bases: dict[int, int], whole: int) -> tuple[str, str]:
-    tasks = {run_name(run).partition(",")[0] for run in runs}
+    tasks = {task_of(run) for run in runs}
     beside, together = sum(own), sum(own) + sum(bases.values())
     parts = [_many(len(tasks), "task")]
     if len(runs) != len(tasks):
@@ -110,7 +99,7 @@ def contents_value(run: Run | None) -> dict[str, Any]:
     """Names, shapes and bytes of the tensors that the shown run's file holds."""
     if run is None or run.classifier is None:
         return {"name": "", "rows": [], "note": "Train or choose a run first.", "adapter": False}
-    name = run_name(run)
+    name = long_name(run)
     try:
         tensors = adapter_tensors(run.classifier)
     except AdapterError as error:

@@ -22,9 +22,9 @@ from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.files import Downloads
+from lora_core.ui.names import file_name, long_name
 from lora_core.ui.panels import hub
 from lora_core.ui.panels.shelf import contents_value, keep, shelf_value
-from lora_core.ui.panels.viewer import run_name
 from lora_core.ui.settings import Settings
 from lora_core.ui.text.programs import lora_core_program, peft_program
 
@@ -116,7 +116,7 @@ def build(context: Context) -> None:
             return [shelf_value(lab, visitor, ready), ready, _note(error)]
         if what == "show":
             return [shelf_value(lab, visitor, run.id), run.id, _note()]
-        name = run_name(run)
+        name = long_name(run)
         lab.registry.remove(visitor, run.id)
         ready = "" if ready == run.id else ready
         return [shelf_value(lab, visitor, ready), ready, _note(f"Removed: {name}.")]
@@ -134,7 +134,7 @@ def build(context: Context) -> None:
         finally:
             for file in files:
                 Path(file).unlink(missing_ok=True)
-        said = _note(f"Here it is: {run_name(run)}. Steps 3 and 4 show it now.")
+        said = _note(f"Here it is: {long_name(run)}. Steps 3 and 4 show it now.")
         return [shelf_value(lab, visitor, run.id), run.id, said, None]
 
     inputs = [*where, bring, base]
@@ -248,15 +248,6 @@ def _chosen(lab: Lab, visitor: str, run_id: str) -> Run:
     return run
 
 
-def file_name(run: Run) -> str:
-    """A name for a file: letters, digits and dashes."""
-    lora = run.lora_config
-    what = f"r{lora.rank}" if lora else run.train_config.method if run.train_config else "model"
-    task = run.task.name if run.task else run.classifier.task_name if run.classifier else ""
-    text = f"{task or 'adapter'}-{what}"
-    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)[:60].strip("-")
-
-
 def _about(run: Run | None) -> dict[str, Any]:
     """What is shown at present, in a line, and which downloads it has."""
     if run is None or run.classifier is None:
@@ -270,7 +261,7 @@ def _about(run: Run | None) -> dict[str, Any]:
     first, more = run.classifier.labels[:6], len(run.classifier.labels) - 6
     labels = ", ".join(first) + (f" and {more} more" if more > 0 else "")
     return {
-        "title": run_name(run),
+        "title": long_name(run),
         "text": f"Tells apart: {labels}. "
         + (
             "The adapter opens with peft; the whole model, with transformers."

@@ -18,8 +18,8 @@ from lora_core.serving.registry import Run, RunError
 from lora_core.tasks.task import Task
 from lora_core.training import build_model
 from lora_core.ui.context import Context, Lab
+from lora_core.ui.names import long_name
 from lora_core.ui.settings import Settings
-from lora_core.ui.text import words
 
 _UNTRAINED_KEPT = 16  # untrained classifiers: a head each, over the shared base
 _NEEDED = ("task", "base", "seed")  # the settings on which an untrained classifier depends
@@ -67,7 +67,7 @@ class Viewer:
                 run = None
             if run is not None and run.classifier is not None:
                 base = run.base or self.lab.bases.get(run.classifier.base_name)
-                return Shown(run.classifier, run.task, base, run, run_name(run))
+                return Shown(run.classifier, run.task, base, run, long_name(run))
         given = dict(zip(_NEEDED, values, strict=True))
         default = Settings()
         base_name = str(given["base"] or default.base)
@@ -105,13 +105,3 @@ class Viewer:
         if shown.classifier not in self._reports:
             self._reports[shown.classifier] = report_on_test(shown.classifier, shown.task)
         return self._reports[shown.classifier]
-
-
-def run_name(run: Run) -> str:
-    """What was trained on what: "sms-spam, r 8, α 16"."""
-    task = run.task.name if run.task else (run.classifier.task_name if run.classifier else "")
-    method = run.train_config.method if run.train_config else "lora"
-    what: str = words.METHOD_NAMES[method]
-    if method == "lora" and run.lora_config:
-        what = f"r {run.lora_config.rank}, α {words.number(run.lora_config.alpha, 6)}"
-    return ", ".join(part for part in (task, what) if part)

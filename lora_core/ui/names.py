@@ -1,0 +1,97 @@
+"""What runs are called: in the chart, in the table, on the shelf and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lora_core.serving.registry import Run
+from lora_core.ui.settings import Settings
+from lora_core.ui.text import words
+
+# In a run's short name where the runs named together differ in it; rank or method always is.
+_ALSO = (
+    *("base", "alpha", "targets", "scaling", "head", "dropout"),
+    *("learning_rate", "steps", "batch_size", "seed"),
+)
+_OF_LORA = ("alpha", "targets", "scaling", "head", "dropout")
+
+
+def short_names(settings: Sequence[Settings]) -> list[str]:
+    """Names that tell the runs of one task apart: rank or method, and whatever else differs.
+
+    Alpha counts as different only where the effective scale is: a sweep changes both together.
+    Equal runs are numbered. Oldest first.
+    """
+    adapted = [s for s in settings if s.method == "lora"]
+    differing = [key for key in _ALSO if _differ(key, adapted if key in _OF_LORA else settings)]
+    made = []
+    for given in settings:
+        if given.method == "lora":
+            parts = [f"r {given.rank}"]
+        else:
+            parts = [words.METHOD_NAMES[given.method]]  # type: ignore[index]  # validated long ago
+        parts += [
+            _value(key, given) for key in differing if given.method == "lora" or key not in _OF_LORA
+        ]
+        made.append(", ".join(parts))
+    return numbered(made)
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """The same names; of equal ones the second is "… (2)"."""
+    earlier = [list(names[:i]).count(name) for i, name in enumerate(names)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, earlier, strict=True)]
+
+
+def task_of(run: Run) -> str:
+    """The name of what a run was trained on; of an adapter that was brought, what its file says."""
+    if run.task:
+        return run.task.name
+    return run.classifier.task_name if run.classifier else ""
+
+
+def long_name(run: Run) -> str:
+    """What was trained on what, by itself: "sms-spam, r 8, α 16"."""
+    method = run.train_config.method if run.train_config else "lora"
+    what: str = words.METHOD_NAMES[method]
+    if method == "lora" and run.lora_config:
+        what = f"r {run.lora_config.rank}, {alpha(run.lora_config.alpha)}"
+    return ", ".join(part for part in (task_of(run), what) if part)
+
+
+def file_name(run: Run) -> str:
+    """A name for a file: letters, digits and dashes."""
+    lora = run.lora_config
+    what = f"r{lora.rank}" if lora else run.train_config.method if run.train_config else "model"
+    text = f"{task_of(run) or 'adapter'}-{what}"
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)[:60].strip("-")
+
+
+def alpha(value: float) -> str:
+    """`α 16`; no digit that counts is cut."""
+    return f"α {words.number(value, 6)}"
+
+
+def _differ(key: str, settings: Sequence[Settings]) -> bool:
+    if key == "alpha":
+        return len({round(s.lora_config().scale, 9) for s in settings}) > 1
+    return len({str(getattr(s, key)) for s in settings}) > 1
+
+
+def _value(key: str, given: Settings) -> str:
+    value = getattr(given, key)
+    if key == "targets":
+        return "+".join(str(t).rsplit(".", 1)[-1] for t in value)
+    if key == "learning_rate":
+        return f"lr {value:g}" if value else "default lr"
+    texts = {
+        "base": given.base,
+        "alpha": alpha(given.alpha),
+        "scaling": f"scale {words.SCALINGS.get(given.scaling, '')}",  # type: ignore[call-overload]
+        "head": "head trained" if value == "train" else "LoRA on head",
+        "dropout": f"dropout {given.dropout:g}",
+        "steps": f"{value} steps",
+        "batch_size": f"batch {value}",
+        "seed": f"seed {value}",
+    }
+    return texts[key]
