@@ -19,6 +19,7 @@ from lora_core.config import (
     TrainConfig,
 )
 from lora_core.errors import LabError
+from lora_core.events import Diverged, Evaluated, Event, Finished, Started, Step, Watched
 from lora_core.lora import (
     EmbeddingWithLoRA,
     LinearWithLoRA,
@@ -38,16 +39,7 @@ from lora_core.progress import progress
 from lora_core.tasks.bundled import load_task
 from lora_core.tasks.own_table import read_task
 from lora_core.tasks.task import Task, TaskError
-from lora_core.training import (
-    Diverged,
-    Evaluated,
-    Event,
-    Finished,
-    Started,
-    Step,
-    Watched,
-    fine_tune,
-)
+from lora_core.training import fine_tune
 
 __version__ = "0.1.0"
 

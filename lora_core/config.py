@@ -152,7 +152,7 @@ class TrainConfig:
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
     # Peak, of a head that is trained in full beside other weights; None: with many classes a
-    # multiple of the learning rate (`training.default_head_rate`). A head alone has the latter.
+    # multiple of the learning rate (`preparation.default_head_rate`). A head alone has the latter.
     head_learning_rate: float | None = None
     method: Method = "lora"
     seed: int = 0  # head, A, order of the batches, dropout

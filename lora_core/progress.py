@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lora_core.training import Evaluated, Event, Started, Step
+from lora_core.events import Evaluated, Event, Started, Step
 
 
 def progress(events: Iterable[Event]) -> Iterator[Event]:

@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("config", "base.tokenizer", "devices"),
     ("lora", "model", "parameters", "limits", "batches", "tasks", "base"),
-    ("fast", "classifier", "events", "training", "progress"),
+    ("fast", "classifier", "events", "preparation", "training", "progress"),
     ("adapters", "explain", "pretraining"),
     ("serving",),
     ("ui",),

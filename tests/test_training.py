@@ -12,8 +12,9 @@ import torch
 
 import lora_core as lc
 from lora_core.batches import make_batch, sorted_batches, training_batches
-from lora_core.fast.engine import move
-from lora_core.training import default_head_rate, schedule
+from lora_core.fast.engine import FastEngine, move
+from lora_core.preparation import default_head_rate
+from lora_core.training import schedule
 
 
 def run(base, task, lora=None, **settings) -> list[lc.Event]:
@@ -122,6 +123,44 @@ def test_a_run_that_explodes_says_so_and_keeps_what_it_had(base, task) -> None:
     finished = events[-1]
     assert finished.outcome == "diverged" and finished.best_step == 0
     assert all(torch.isfinite(p).all() for p in finished.classifier.model.parameters())
+
+
+def test_an_error_within_a_run_does_not_lose_the_best_weights(base, task, monkeypatch) -> None:
+    """Memory ends in the ninth step: what was evaluated after the eighth is still there."""
+    step, taken = FastEngine.step, []
+
+    def out_of_memory(self, batch, rate):
+        taken.append(rate)
+        if len(taken) == 9:
+            raise MemoryError("not enough memory for this batch")
+        return step(self, batch, rate)
+
+    monkeypatch.setattr(FastEngine, "step", out_of_memory)
+    config = lc.TrainConfig(steps=12, evaluations=3)
+    events: list[lc.Event] = []
+    with pytest.raises(MemoryError, match="this batch"):
+        for event in lc.fine_tune(base, task, None, config):
+            events.append(event)
+    finished = events[-1]
+    assert isinstance(finished, lc.Finished) and finished.outcome == "failed"
+    assert finished.step == 8
+    evaluated = [e for e in events if isinstance(e, lc.Evaluated)]
+    assert [e.step for e in evaluated] == [0, 4, 8]
+    assert finished.best_step == max(evaluated, key=rank_of).step > 0
+    assert finished.classifier.classify("win a prize").label in task.labels
+    assert not [p for p in finished.classifier.model.parameters() if p.grad is not None]
+
+
+def test_an_error_before_the_first_evaluation_is_raised_alone(base, task, monkeypatch) -> None:
+    def broken(self, batch):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(FastEngine, "logits", broken)
+    events = lc.fine_tune(base, task, None, lc.TrainConfig(steps=4))
+    assert isinstance(next(events), lc.Started)
+    with pytest.raises(RuntimeError, match="kernel"):
+        next(events)
+    assert list(events) == []
 
 
 def test_best_weights_are_the_ones_that_classify(base, task) -> None:

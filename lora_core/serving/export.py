@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lora_core.events import Event, Finished, Started
 from lora_core.serving.registry import Run
-from lora_core.training import Event, Finished, Started
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute what begins so
 

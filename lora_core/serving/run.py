@@ -11,9 +11,9 @@ from typing import Literal
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
 from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.events import Event
 from lora_core.lora import lora_layers
 from lora_core.tasks.task import Task
-from lora_core.training import Event
 
 State = Literal["waiting", "running", "finished", "stopped", "failed", "loaded"]
 ENDED = ("finished", "stopped", "failed", "loaded")

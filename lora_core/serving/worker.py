@@ -9,8 +9,10 @@ import torch
 from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.errors import LabError
+from lora_core.events import Diverged, Finished, Step
+from lora_core.serving import log
 from lora_core.serving.run import Run, State, TestScore
-from lora_core.training import Diverged, Finished, Step, fine_tune
+from lora_core.training import fine_tune
 
 _TEST_ROWS = 128  # rows scored between two looks at the stop flag
 
@@ -23,30 +25,43 @@ def use_one_thread() -> None:
 
 def execute(run: Run, on_step: Callable[[Run], None]) -> tuple[State, str, Finished]:
     """Train and test; events go to the run as they come, all but the last, which is returned
-    together with the state and the reason. Raises what `fine_tune` raises."""
+    together with the state and the reason.
+
+    An error after the first evaluation does not lose the weights: the run is "failed" and has the
+    best of them. Before it, what `fine_tune` raises is raised.
+    """
     assert run.base is not None and run.task is not None
     state: State = "finished"
     reason = ""
-    for event in fine_tune(
-        run.base,
-        run.task,
-        run.lora_config,
-        run.train_config,
-        watch_texts=run.watch_texts,
-        should_stop=run.stopping.is_set,
-    ):
-        if isinstance(event, Finished):
-            if event.outcome == "stopped":
-                return "stopped", "", event
-            run.test_score = score_test(run, event.classifier)
-            return state, reason, event
-        run.events.append(event)
-        if isinstance(event, Diverged):
-            state, reason = "failed", event.message
-        if isinstance(event, Step):
-            run.step = event.step
-            on_step(run)
-    raise AssertionError("fine_tune ended without Finished")
+    finished: Finished | None = None
+    try:
+        for event in fine_tune(
+            run.base,
+            run.task,
+            run.lora_config,
+            run.train_config,
+            watch_texts=run.watch_texts,
+            should_stop=run.stopping.is_set,
+        ):
+            if isinstance(event, Finished):
+                finished = event
+                continue  # where an error broke the run off, it is raised now
+            run.events.append(event)
+            if isinstance(event, Diverged):
+                state, reason = "failed", event.message
+            if isinstance(event, Step):
+                run.step = event.step
+                on_step(run)
+        assert finished is not None, "fine_tune ended without Finished"
+        if finished.outcome == "stopped":
+            return "stopped", "", finished
+        run.test_score = score_test(run, finished.classifier)
+    except Exception as error:
+        if finished is None:
+            raise
+        log.broke(run, error)
+        return "failed", reason or f"{why(error)} The best weights so far were kept.", finished
+    return state, reason, finished
 
 
 def score_test(run: Run, classifier: Classifier) -> TestScore | None:

@@ -16,8 +16,8 @@ import gradio as gr
 from lora_core.classifier import ClassifyError
 from lora_core.config import ConfigError
 from lora_core.errors import LabError
+from lora_core.events import Event, Finished, Started
 from lora_core.serving.registry import Run
-from lora_core.training import Event, Finished, Started
 from lora_core.ui.settings import Settings
 
 log = logging.getLogger(__name__)

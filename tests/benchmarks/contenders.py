@@ -20,7 +20,7 @@ from lora_core.batches import Batch
 from lora_core.devices import Device, choose_device
 from lora_core.fast.engine import FastEngine
 from lora_core.lora import LoRALayer
-from lora_core.training import build_model
+from lora_core.preparation import build_model
 
 PADDED = 120  # tokens: what the book and many notebooks pad every text to
 RATE = 1e-3

@@ -17,7 +17,7 @@ from lora_core.fast.engine import FastEngine, PlainEngine
 from lora_core.fast.gpt import FastGPT, why_not
 from lora_core.fast.linear import frozen_bytes, frozen_cast
 from lora_core.fast.packing import pack, round_up
-from lora_core.training import build_model
+from lora_core.preparation import build_model
 from tests.conftest import warm
 
 LABELS = torch.tensor([0, 2, 1, 0, 2])

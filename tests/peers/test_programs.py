@@ -12,8 +12,8 @@ import pytest
 
 import lora_core as lc
 from lora_core.base.checkpoint import BUNDLED
+from lora_core.preparation import default_head_rate
 from lora_core.tasks.bundled import BUNDLED_TASKS
-from lora_core.training import default_head_rate
 from lora_core.ui.settings import Settings
 from lora_core.ui.text.programs import lora_core_program, peft_program
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import lora_core as lc
+from lora_core.fast.engine import FastEngine
 from lora_core.limits import Limits
 from lora_core.serving import worker
 from lora_core.serving.fair_queue import Turns
@@ -321,6 +322,40 @@ def test_a_broken_run_takes_nothing_else_with_it(
     assert broken.classifier is None and well.state == "finished"
     logged = " ".join(record.getMessage() for record in caplog.records)
     assert "broke" in logged and "secret" not in logged
+
+
+@pytest.mark.parametrize("where", ["a step", "the test"])
+def test_a_run_that_breaks_after_an_evaluation_keeps_its_best_weights(
+    tiny, words, monkeypatch, caplog, where
+) -> None:
+    error = RuntimeError("can't allocate memory: secret")
+    if where == "a step":
+        step = FastEngine.step
+
+        def eighth(self, batch, rate):
+            eighth.steps += 1
+            if eighth.steps == 8:
+                raise error
+            return step(self, batch, rate)
+
+        eighth.steps = 0
+        monkeypatch.setattr(FastEngine, "step", eighth)
+    else:
+
+        def too_large(model, ids):
+            raise error
+
+        monkeypatch.setattr(worker, "batched_logits", too_large)
+    with Registry(workers=1) as registry:
+        run = submit(registry, tiny, words, steps=9, evaluations=3)
+        wait(run)
+    assert run.state == "failed" and "out of memory" in run.reason and "kept" in run.reason
+    assert "secret" not in run.reason + caplog.text and "broke" in caplog.text
+    finished = run.events[-1]
+    assert isinstance(finished, lc.Finished)
+    assert finished.outcome == ("failed" if where == "a step" else "completed")
+    assert run.classifier is finished.classifier and run.test_score is None
+    assert run.classifier.classify("win").label in words.labels
 
 
 # The end ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lora_core.training import Diverged, Evaluated, Event, Finished, Started, Step
+from lora_core.events import Diverged, Evaluated, Event, Finished, Started, Step
 
 MAX_POINTS = 600  # of a raw loss curve: beyond, neighbouring steps are averaged
 

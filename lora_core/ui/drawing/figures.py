@@ -15,7 +15,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lora_core.training import Event
+from lora_core.events import Event
 from lora_core.ui.drawing.colours import COLOURS, RUN_COLOURS
 from lora_core.ui.drawing.curves import Curve
 

@@ -21,7 +21,7 @@ from lora_core.config import (
 )
 from lora_core.errors import LabError
 from lora_core.parameters import ParameterCount, predict_parameters
-from lora_core.training import DEFAULT_LEARNING_RATES
+from lora_core.preparation import DEFAULT_LEARNING_RATES
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.drawing.layer import HEIGHT, WIDTH, draw

@@ -14,11 +14,11 @@ import gradio as gr
 from lora_core.base.checkpoint import BaseError
 from lora_core.classifier import ClassifyError, Prediction
 from lora_core.config import ConfigError
+from lora_core.events import Watched
 from lora_core.explain.attribution import Attribution, attribute
 from lora_core.explain.test_report import Judged, TestReport
 from lora_core.serving.registry import Run
 from lora_core.tasks.task import Task, TaskError
-from lora_core.training import Watched
 from lora_core.ui.context import Context
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.names import long_name

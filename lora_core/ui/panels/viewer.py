@@ -14,9 +14,9 @@ from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
 from lora_core.config import ConfigError, LoRAConfig
 from lora_core.explain.test_report import TestReport, report_on_test
+from lora_core.preparation import build_model
 from lora_core.serving.registry import Run, RunError
 from lora_core.tasks.task import Task
-from lora_core.training import build_model
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.names import long_name
 from lora_core.ui.settings import Settings

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from lora_core.base.checkpoint import HUB_NAMES
 from lora_core.config import TARGETS, LoRAConfig, TrainConfig
+from lora_core.preparation import default_learning_rate
 from lora_core.tasks.bundled import task_names
-from lora_core.training import default_learning_rate
 from lora_core.ui.settings import Settings
 
 _FUSED = ("query", "key", "value")
