@@ -1,9 +1,10 @@
 """LoRA on a small GPT: inject, count, fine-tune, classify, look inside, take along.
 
-Reading order: `config` and `lora` (the method), `model` (the GPT), `parameters` (counting),
-`base` and `tokenizer` (what is frozen), `tasks` and `batches` (text), `training` (the loop),
-`classifier` (the answer), `adapters` (in and out), `inspection` (what an adapter did), `runs` (many
-visitors). Nothing here knows the page; the page is `lora_core.ui`.
+Reading order: `lora` and `injection` (the method), `config` (every setting), `model` (the GPT),
+`parameters` (counting), `base` (what is frozen), `tasks` and `batches` (text), `training` (the
+loop), `events` (what it says) and `preparation` (what it needs), `classifier` (the answer),
+`adapters` (in and out), `explain` (what an adapter did), `serving` (many visitors), `fast` (the
+same arithmetic, faster). Nothing of that knows the page; the page is `lora_core.ui`.
 """
 
 from lora_core.adapters.adapter import AdapterError, load_adapter, save_adapter
@@ -20,17 +21,19 @@ from lora_core.config import (
 )
 from lora_core.errors import LabError
 from lora_core.events import Diverged, Evaluated, Event, Finished, Started, Step, Watched
+from lora_core.injection import (
+    LoRAError,
+    inject_lora,
+    reinject_lora,
+    remove_lora,
+    replace_linear_with_lora,
+)
 from lora_core.lora import (
     EmbeddingWithLoRA,
     LinearWithLoRA,
     LoRAEmbedding,
-    LoRAError,
     LoRALayer,
-    inject_lora,
     merge_lora,
-    reinject_lora,
-    remove_lora,
-    replace_linear_with_lora,
     unmerge_lora,
 )
 from lora_core.model import GPT

@@ -39,6 +39,12 @@ def _require(condition: bool, message: str) -> None:
         raise ConfigError(message)
 
 
+def is_target(name: str, target: str) -> bool:
+    """Whether `target` is the dotted name of a layer or the end of it: "mlp.up" is a target of
+    "blocks.0.mlp.up". PEFT's rule, too."""
+    return name == target or name.endswith("." + target)
+
+
 def _whole(name: str, value: object, low: int, high: int) -> None:
     ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     _require(ok, f"{name} must be a whole number from {low:,} to {high:,}, not {value!r}.")

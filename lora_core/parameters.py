@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from lora_core.config import HEAD, ConfigError, GPTConfig, LoRAConfig, Method
+from lora_core.config import HEAD, ConfigError, GPTConfig, LoRAConfig, Method, is_target
 
 BYTES_FP32 = 4
 
@@ -86,7 +86,7 @@ def predict_parameters(
     targets = lora_config.targets if lora_config else ()
     names = [name for name, dims, _ in layers if dims]
     for target in targets:
-        if not any(("." + name).endswith("." + target) for name in names):
+        if not any(is_target(name, target) for name in names):
             raise ConfigError(f"No layer of this model that can be adapted is called '{target}'.")
     counts: dict[str, LayerCount] = {}
     for name, dims, shape in layers:
@@ -94,7 +94,7 @@ def predict_parameters(
         if name == HEAD:
             adapted = lora_config is not None and lora_config.head == "lora"
         else:
-            adapted = bool(dims) and any(("." + name).endswith("." + t) for t in targets)
+            adapted = bool(dims) and any(is_target(name, t) for t in targets)
         if adapted and lora_config is not None:
             counts[name] = LayerCount(lora_config.rank * sum(dims), size)
         elif name == HEAD:

@@ -18,7 +18,8 @@ from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.devices import Device, choose_device
 from lora_core.events import Started
 from lora_core.fast.engine import make_engine
-from lora_core.lora import inject_lora, lora_layers
+from lora_core.injection import inject_lora
+from lora_core.lora import lora_layers
 from lora_core.model import GPT
 from lora_core.parameters import count_parameters
 from lora_core.tasks.task import Example, Task

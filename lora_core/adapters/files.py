@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lora_core.config import is_target
 from lora_core.errors import LabError
 
 CONFIG_FILE = "adapter_config.json"
@@ -224,6 +225,6 @@ def pattern_value(config: Mapping[str, Any], key: str, layer: str, default: Any)
                 f"{key} has the expression {quoted(name)}; only plain layer names can be read."
             )
         plain = name.removeprefix("^")
-        if layer == plain or (plain == name and layer.endswith("." + name)):
+        if layer == plain or (plain == name and is_target(layer, name)):
             return value
     return default

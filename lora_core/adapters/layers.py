@@ -32,6 +32,7 @@ from lora_core.config import (
     TARGETS,
     ConfigError,
     LoRAConfig,
+    is_target,
     lora_scale,
 )
 from lora_core.lora import AdaptedLayer, EmbeddingWithLoRA, LinearWithLoRA, lora_layers
@@ -296,7 +297,7 @@ def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int
         i
         for i, name in enumerate(_FUSED)
         if isinstance(targets, list)
-        and any(isinstance(t, str) and t and ("." + name).endswith("." + t) for t in targets)
+        and any(isinstance(t, str) and t and is_target(name, t) for t in targets)
     ]
     if mine and told.get("rank") == rank / len(mine):
         step = rank // len(mine)
@@ -333,7 +334,7 @@ def _our_config(model: GPT, config: Mapping[str, Any], facts: Mapping[str, Any])
     own amount to."""
     layers = dict(lora_layers(model))
     names = (*TARGETS, POSITIONS_TARGET)
-    targets = tuple(t for t in names if any(("." + n).endswith("." + t) for n in layers))
+    targets = tuple(t for t in names if any(is_target(n, t) for n in layers))
     told = facts.get("lora")
     if isinstance(told, dict):
         try:
