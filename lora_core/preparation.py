@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Generator
+from torch import Generator, Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch, encode_text, sorted_batches, training_batches
@@ -131,6 +131,22 @@ def build_model(
         model.requires_grad_(False)
         model.head.requires_grad_(True)
     return model.eval()
+
+
+def trained_weights(model: GPT) -> dict[str, Tensor]:
+    """Copies of the parameters that training changes, by their names."""
+    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+
+
+@torch.no_grad()
+def load_trained(model: GPT, weights: Mapping[str, Tensor]) -> None:
+    """Put `trained_weights` into a model of the same settings. Raises `ConfigError`."""
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    fits = trained.keys() == weights.keys()
+    if not fits or any(trained[n].shape != tensor.shape for n, tensor in weights.items()):
+        raise ConfigError("These weights are not those of a run with these settings.")
+    for name, tensor in weights.items():
+        trained[name].copy_(tensor)
 
 
 def default_learning_rate(method: Method, lora_config: LoRAConfig) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.devices import Device
 from lora_core.events import Diverged, Evaluated, Event, Finished, Outcome, Step, Watched
 from lora_core.fast.engine import Engine
-from lora_core.preparation import Preparation
+from lora_core.preparation import Preparation, load_trained, trained_weights
 from lora_core.tasks.task import Task
 
 _WATCHES = 50  # how often along a run the watched texts are classified
@@ -37,6 +37,8 @@ def fine_tune(
     *,
     watch_texts: Sequence[str] = (),
     should_stop: Callable[[], bool] = lambda: False,
+    on_best: Callable[[int, dict[str, Tensor]], None] | None = None,
+    resume: tuple[int, Mapping[str, Tensor]] | None = None,
     device: Device | None = None,
 ) -> Iterator[Event]:
     """Adapt `base` to `task`, yielding what happens: `Started`, then `Evaluated` and `Step`s (with
@@ -49,6 +51,9 @@ def fine_tune(
     far. An error within a run that has been evaluated does not lose them either: `Finished` comes
     first, with the outcome "failed", then the error is raised. The base is shared, never written to
     (full fine-tuning works on a copy).
+    `on_best` gets the step and a copy of the trained weights, by their names, whenever they are the
+    best so far. `resume` goes on from such weights: the texts and the learning rate of the later
+    steps are those of the whole run, AdamW's moments start anew.
     Raises `ConfigError` before the first event when the settings do not fit the base or the task.
     """
     lora_config, config = lora_config or LoRAConfig(), train_config or TrainConfig()
@@ -59,7 +64,12 @@ def fine_tune(
     watch_steps = {round(config.steps * i / _WATCHES) for i in range(_WATCHES + 1)}
     runaway_loss = _RUNAWAY * max(1.0, math.log(len(task.labels)))
     outcome: Outcome = "completed"
-    step, tokens, training_seconds, smoothed = 0, 0, 0.0, 0.0
+    step, tokens, training_seconds, smoothed = 0, 0, 0.0, math.nan
+    if resume is not None:
+        load_trained(run.model, resume[1])
+        for _ in range(min(resume[0], config.steps)):
+            next(run.batches)  # these texts were learnt from already
+            step += 1
 
     yield run.started()
     begin = time.perf_counter()
@@ -68,6 +78,8 @@ def fine_tune(
             if step in evaluation_steps:
                 validation = evaluate(run.engine, run.validation)
                 improved = best.offer(step, validation)
+                if improved and on_best is not None:
+                    on_best(step, trained_weights(run.model))
                 train = evaluate(run.engine, run.train_sample)
                 scores = train.loss, train.accuracy, validation.loss, validation.accuracy
                 yield Evaluated(step, *scores, improved, time.perf_counter() - begin)
@@ -84,7 +96,7 @@ def fine_tune(
             tokens += batch.real_tokens
             training_seconds += time.perf_counter() - step_begin
             yield Step(step, loss, rate, tokens / training_seconds, time.perf_counter() - begin)
-            smoothed = loss if step == 1 else 0.8 * smoothed + 0.2 * loss
+            smoothed = loss if math.isnan(smoothed) else 0.8 * smoothed + 0.2 * loss
             if not taken or smoothed > runaway_loss:
                 outcome = "diverged"
                 yield Diverged(step, loss, _advice(loss, run.peak))

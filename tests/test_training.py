@@ -224,3 +224,24 @@ def test_a_run_elsewhere_leaves_the_bases_weights_where_they_are(base) -> None:
         setattr(module, name, parameter)
     frozen = {n for n, p in before.items() if not p.requires_grad}
     assert frozen and all(dict(model.named_parameters())[n] is before[n] for n in frozen)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "head"])
+def test_a_run_goes_on_from_its_best_weights(base, task, method) -> None:
+    kept: list[tuple[int, dict[str, torch.Tensor]]] = []
+
+    def on_best(step: int, weights: dict[str, torch.Tensor]) -> None:
+        kept.append((step, weights))
+
+    config = lc.TrainConfig(steps=12, evaluations=3, method=method)
+    whole = list(lc.fine_tune(base, task, None, config, on_best=on_best))
+    assert kept[-1][0] == whole[-1].best_step
+    assert all(torch.equal(p, kept[-1][1][n]) for n, p in adapter(whole[-1]).items())
+    step, weights = kept[0][0] + 8, kept[-1][1]
+    later = list(lc.fine_tune(base, task, None, config, resume=(step, weights)))
+    assert [e.step for e in later if isinstance(e, lc.Step)] == [9, 10, 11, 12]
+    rates = [e.learning_rate for e in whole if isinstance(e, lc.Step)]
+    assert [e.learning_rate for e in later if isinstance(e, lc.Step)] == rates[8:]
+    assert later[1].step == 8 and later[1].validation_accuracy == whole[-1].validation_accuracy
+    with pytest.raises(lc.ConfigError, match="not those of a run"):
+        next(lc.fine_tune(base, task, lc.LoRAConfig(rank=3), resume=(0, weights)))
