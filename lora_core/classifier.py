@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -125,6 +126,25 @@ class Classifier:
                 yield self.model
             finally:
                 self._set_strength(1.0)
+
+    def private_copy(self) -> Classifier:
+        """The same classifier over modules of its own, for experiments that change layers while
+        others classify. Frozen tensors and A and B are shared: replace them, never write to them.
+        What was trained in full is copied."""
+        made = copy.copy(self)
+        made._lock = threading.RLock()
+        with self.at_strength(1.0) as model:
+            shared = {id(p): p for n, p in model.named_parameters() if n not in self.initial}
+            for _, layer in lora_layers(model):
+                shared[id(layer.lora.generator)] = layer.lora.generator  # type: ignore[assignment]
+            made.model = copy.deepcopy(model, shared)
+        made.initial, made._trained = dict(self.initial), dict(self._trained)
+        return made
+
+    @property
+    def trained(self) -> dict[str, Tensor]:
+        """The values after training of the tensors in `initial`: what strength 1 sets them to."""
+        return self._trained
 
     def _set_strength(self, strength: float) -> None:
         for _, layer in lora_layers(self.model):
