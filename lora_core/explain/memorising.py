@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lora_core.training import Evaluated, Event
+from lora_core.events import Evaluated, Event
 
 
 @dataclass(frozen=True)

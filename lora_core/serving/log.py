@@ -36,6 +36,12 @@ def broke(run: Run, error: Exception) -> None:
     log.error("run %s broke: %s\n%s", short(run), type(error).__name__, places)
 
 
+def question_broke(error: Exception) -> None:
+    """As `broke`, for what was asked of a finished run."""
+    places = "".join(traceback.format_tb(error.__traceback__))
+    log.error("a question broke: %s\n%s", type(error).__name__, places)
+
+
 def short(run: Run) -> str:
     """The first characters of the id: enough to tell runs apart, too few to open one."""
     return run.id[:6]

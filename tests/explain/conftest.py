@@ -1,4 +1,4 @@
-"""Two short runs on the real base, one with LoRA and one of all weights; the tests only read them."""
+"""Two short runs on the real base, with LoRA and of all weights; the tests only read them."""
 
 from __future__ import annotations
 

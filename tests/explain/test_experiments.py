@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lora_core as lc
+from lora_core.events import Evaluated
 from lora_core.explain import forgetting, knockout, voting
 from lora_core.explain.equal_cost import choices
 from lora_core.explain.exam import Exam, ExperimentError, finish, values
@@ -17,7 +18,6 @@ from lora_core.explain.knife import Knife, cuts, enough, strongest
 from lora_core.explain.memorising import memorising
 from lora_core.explain.merging import check_merging
 from lora_core.lora import lora_layers
-from lora_core.training import Evaluated
 
 from .conftest import train
 

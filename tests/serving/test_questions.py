@@ -1,0 +1,207 @@
+"""Plans and computations: fair, bounded, dropped when nobody looks."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+
+import pytest
+
+import lora_core as lc
+from lora_core.limits import Limits, RunError
+from lora_core.serving import computations
+from lora_core.serving.computations import Computations
+from lora_core.serving.plans import Cell, Plan, Plans
+from lora_core.serving.registry import Registry, new_visitor
+
+from .registry import WAIT, Gate, submit, wait
+
+
+def until(condition) -> None:
+    ticker = threading.Event()
+    for _ in range(int(WAIT / 0.01)):
+        if condition():
+            return
+        ticker.wait(0.01)
+    raise AssertionError("It did not happen.")
+
+
+def cells(ranks, seeds=1) -> list[Cell]:
+    return [
+        Cell(
+            (rank, seed), lc.LoRAConfig(rank=rank), lc.TrainConfig(steps=3, batch_size=4, seed=seed)
+        )
+        for rank in ranks
+        for seed in range(seeds)
+    ]
+
+
+def test_a_plan_ends_with_a_figure_each(tiny: lc.Base, words: lc.Task) -> None:
+    visitor = new_visitor()
+    with Registry(workers=2) as registry:
+        plans = Plans(registry)
+        plan = plans.submit(visitor, "ranks", tiny, words, cells([1, 2, 4], seeds=2))
+        until(lambda: plan.state != "running")
+        assert plan.state == "done" and plan.done == 6 and plan.seconds_left() is None
+        for cell, result in zip(plan.cells, plan.results, strict=True):
+            assert result is not None and result.state == "finished"
+            assert result.rows == len(words.test) and result.trainable
+            # The same as a run of the visitor's own.
+            own = registry.submit(visitor, tiny, words, cell.lora_config, cell.train_config)
+            wait(own)
+            assert own.test_score and own.test_score.accuracy == result.test
+        assert not registry.counts().keys() - {"finished"}
+        assert len(registry.runs(visitor)) == 6, "only the visitor's own; a plan keeps none"
+        assert plans.find(plan.id) is plan and plans.of(new_visitor()) == []
+
+
+def test_a_plan_starves_nobody(
+    tiny: lc.Base, words: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate(monkeypatch)
+    with Registry(workers=1) as registry:
+        plans = Plans(registry)
+        plan = plans.submit(new_visitor(), "ranks", tiny, words, cells(range(1, 9), seeds=5))
+        gate.wait_for(1)
+        own, other = (submit(registry, tiny, words, v) for v in (plan.visitor, new_visitor()))
+        assert (own.place, other.place) == (1, 2), "forty runs of a plan wait elsewhere"
+        gate.opened.set()
+        wait(own, other)
+        assert plan.done < len(plan.cells)
+        plans.stop(plan)
+        plans.stop(plan)
+        assert plan.state == "stopped" and not plan.running
+
+
+def test_stopped_and_done_plans_stay_as_they_are(tiny: lc.Base, words: lc.Task) -> None:
+    with Registry(workers=1) as registry:
+        plans = Plans(registry)
+        visitor = new_visitor()
+        made: list[Plan] = []
+        for _ in range(6):
+            made.append(plans.submit(visitor, "ranks", tiny, words, cells([1])))
+            until(lambda: made[-1].state == "done")
+        assert plans.of(visitor) == made[-4:]
+        with pytest.raises(RunError, match="not here"):
+            plans.find(made[0].id)
+        plans.stop(made[-1])
+        assert made[-1].state == "done"
+
+
+def test_refused_in_words(tiny: lc.Base, words: lc.Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = Gate(monkeypatch)
+    with Registry(Limits(max_rank=8), workers=1) as registry:
+        plans = Plans(registry)
+        visitor = new_visitor()
+        with pytest.raises(RunError, match="Rank: 16 is more"):
+            plans.submit(visitor, "ranks", tiny, words, cells([1, 16]))
+        with pytest.raises(RunError, match="81 runs"):
+            plans.submit(visitor, "ranks", tiny, words, cells([1], seeds=81))
+        with pytest.raises(RunError, match="0 runs"):
+            plans.submit(visitor, "ranks", tiny, words, [])
+        assert plans.of(visitor) == []
+        plan = plans.submit(visitor, "ranks", tiny, words, cells([1, 2]))
+        with pytest.raises(RunError, match="Another sweep"):
+            plans.submit(visitor, "ranks", tiny, words, cells([1]))
+        gate.opened.set()
+        plans.stop(plan)
+
+
+def test_the_end_of_the_server_ends_a_plan(tiny: lc.Base, words: lc.Task) -> None:
+    with Registry(workers=1) as registry:
+        plans = Plans(registry)
+        plan = plans.submit(new_visitor(), "ranks", tiny, words, cells(range(1, 9), seeds=5))
+    until(lambda: plan.state != "running")
+    assert plan.state == "stopped" and "ending" in plan.reason
+
+
+# Computations -------------------------------------------------------------------------------------
+
+
+class Thing:
+    """What questions are about."""
+
+
+def counting(stop: int, log: list[str] | None = None, name: str = ""):
+    for i in range(stop):
+        if log is not None:
+            log.append(name)
+        yield i
+    return "end"
+
+
+def test_values_grow_and_are_kept() -> None:
+    asked = Computations()
+    thing, begun = Thing(), []
+
+    def make():
+        begun.append(1)
+        return counting(5)
+
+    for _ in range(3):
+        found = asked.ask("me", thing, "count", make)
+        until(lambda found=found: found.is_over)
+        assert (found.state, found.value) == ("done", "end")
+    assert begun == [1]
+
+
+def test_visitors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(computations, "SLICE", 0.0)  # a slice is then one value
+    asked, thing, log = Computations(), Thing(), []
+    gate = threading.Event()
+
+    def held(name):
+        def make():
+            assert gate.wait(WAIT)
+            return counting(20, log, name)
+
+        return make
+
+    long = [asked.ask("one", thing, ("long", i), held("one")) for i in range(4)]
+    short = asked.ask("two", thing, "short", held("two"))
+    gate.set()
+    until(lambda: short.is_over and all(c.is_over for c in long))
+    last = max(i for i, name in enumerate(log) if name == "two")
+    assert log[:last].count("one") <= 25, "four long questions hold up another by one turn each"
+
+
+def test_bounded_and_failing_in_words() -> None:
+    asked, thing = Computations(), Thing()
+    gate = threading.Event()
+
+    def stuck():
+        assert gate.wait(WAIT)
+        return counting(1)
+
+    mine = [asked.ask("me", thing, i, stuck) for i in range(computations.OF_A_VISITOR)]
+    with pytest.raises(RunError, match="Too many questions"):
+        asked.ask("me", thing, "one more", stuck)
+    assert asked.ask("me", thing, 0, stuck) is mine[0], "asked again is not asked anew"
+
+    def broken():
+        raise RunError("No such thing.")
+        yield
+
+    other = asked.ask("other", thing, "broken", broken)
+    gate.set()
+    until(lambda: other.is_over and all(c.is_over for c in mine))
+    assert (other.state, other.reason) == ("failed", "No such thing.")
+    assert asked.ask("other", thing, "broken", lambda: counting(1)) is not other
+
+
+def test_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(computations, "ABANDONED", -1.0)
+    asked, thing = Computations(), Thing()
+    found = asked.ask("me", thing, "count", lambda: counting(10**9))
+    until(lambda: found.is_over)
+    assert found.state == "dropped"
+
+
+def test_a_forgotten_run_takes_its_answers_along() -> None:
+    asked, thing = Computations(), Thing()
+    gone = weakref.ref(thing)
+    found = asked.ask("me", thing, "count", lambda thing=thing: counting(3))
+    until(lambda: found.is_over)
+    del thing
+    until(lambda: gc.collect() is not None and gone() is None)
