@@ -14,7 +14,8 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 APP = [PROJECT / "app.py", *sorted((PROJECT / "lora_core").rglob("*.py"))]
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
-TOOLS = {"ruff", "mypy"}  # run by `.ci/run`, imported by nobody
+# Programs, imported by nobody, and the file that runs each.
+TOOLS = {"ruff": ".ci/run", "mypy": ".ci/run", "py-spy": "tests/benchmarks/lock.py"}
 PLUGINS = {"pytest-xdist": "--dist loadfile"}  # and what in the README's test command needs it
 BY_THE_PLACE = {"spaces"}  # a ZeroGPU Space installs it itself; imported only there
 
@@ -88,10 +89,10 @@ def test_every_import_of_the_tests_is_required() -> None:
 
 def test_every_requirement_of_the_tests_is_used() -> None:
     used = set().union(*distributions(imported(TESTS)).values())
-    ci = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+    runs = {tool: (PROJECT / file).read_text(encoding="utf-8") for tool, file in TOOLS.items()}
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     for distribution in requirements("tests/requirements.txt"):
-        tool = distribution in TOOLS and distribution in ci
+        tool = distribution in runs.get(distribution, "")
         plugin = distribution in PLUGINS and PLUGINS[distribution] in readme
         assert distribution in used or tool or plugin
 
