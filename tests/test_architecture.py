@@ -81,7 +81,6 @@ def test_a_circle_and_an_upward_arrow_would_be_seen() -> None:
 LATE = {
     "openpyxl": "0.3 s, only for who brings an XLSX",
     "pyarrow": "0.4 s, only for who brings a Parquet file",
-    "charset_normalizer": "only for a file that is not UTF-8",
     "huggingface_hub": "1 s, only for who asks the Hub",
     "tqdm": "not for those who need no bar",
     "resource": "not on Windows",

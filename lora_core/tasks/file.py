@@ -2,87 +2,84 @@
 
 A file is untrusted: its size, rows and columns are bounded before it is parsed, nothing in it is
 unpickled or evaluated, and whatever cannot be used raises `TaskError` with one sentence in the
-words of the person who brought it. `textfiles` and `sheets` know the formats; what the columns mean
-is for `tables` to say.
+words of the person who brought it. `delimited`, `json_records` and `binary_formats` know the
+formats, `encodings` and `header` guess; what was guessed stands in `Table.reading`, and a caller
+who knows better says so in a `Reading` of their own. What columns mean is for `own_table` to say.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lora_core.limits import Limits
-from lora_core.tasks.binary_formats import SheetError, read_sheet
-from lora_core.tasks.task import TaskError
-from lora_core.tasks.text_formats import decode, read_csv, read_json
+from lora_core.tasks.binary_formats import (
+    BusyError,
+    RawTable,
+    SheetError,
+    check_columns,
+    check_rows,
+    read_sheet,
+)
+from lora_core.tasks.delimited import read_csv, shown
+from lora_core.tasks.encodings import decode
+from lora_core.tasks.header import Header, find_header, header_at
+from lora_core.tasks.json_records import read_json
+from lora_core.tasks.task import TaskError, normalise
 
 FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xlsx", ".parquet")
 FORMAT_NAMES = "CSV, TSV, JSON Lines, XLSX or Parquet"
+_HEADERS = 8  # rows that are offered as the one of names
 
-# What people call such columns, most telling first.
-TEXT_NAMES = [
-    "text",
-    "message",
-    "sentence",
-    "review",
-    "content",
-    "comment",
-    "body",
-    "tweet",
-    "utterance",
-    "query",
-    "question",
-    "sms",
-    "description",
-    "title",
-    "prompt",
-    "document",
-    "v2",
-    "input",
-]
-LABEL_NAMES = [
-    "label",
-    "class",
-    "category",
-    "target",
-    "intent",
-    "topic",
-    "sentiment",
-    "tag",
-    "type",
-    "spam",
-    "v1",
-    "y",
-    "rating",
-    "output",
-]
-
-# First bytes of what people bring by mistake.
+# First bytes of what people bring by mistake. A few letters are no signature: a column may be
+# called PK. Those of ASCII letters alone count with a byte behind them that no text has.
 _OTHER_FILES = (
-    (b"%PDF", "This is a PDF, not a table."),
-    (b"\x1f\x8b", "This file is packed (gzip). Unpack it first."),
-    (b"BZh", "This file is packed (bzip2). Unpack it first."),
-    (b"\xfd7zXZ", "This file is packed (xz). Unpack it first."),
-    (b"7z\xbc\xaf", "This file is packed (7-Zip). Unpack it first."),
-    (b"\x28\xb5\x2f\xfd", "This file is packed (Zstandard). Unpack it first."),
-    (b"Rar!", "This file is packed (RAR). Unpack it first."),
+    (rb"%PDF-\d", "This is a PDF, not a table."),
+    (rb"\x1f\x8b\x08", "This file is packed (gzip). Unpack it first."),
+    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "This file is packed (bzip2). Unpack it first."),
+    (rb"\xfd7zXZ\x00", "This file is packed (xz). Unpack it first."),
+    (rb"7z\xbc\xaf\x27\x1c", "This file is packed (7-Zip). Unpack it first."),
+    (rb"\x28\xb5\x2f\xfd", "This file is packed (Zstandard). Unpack it first."),
+    (rb"Rar!\x1a\x07", "This file is packed (RAR). Unpack it first."),
     (
-        b"\xd0\xcf\x11\xe0",
+        rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
         "This is an old Excel file (XLS) or one with a password. Save it as XLSX without one.",
     ),
-    (b"SQLite format 3", "This is an SQLite database. Export the table as CSV."),
-    (b"\x89PNG", "This is a picture, not a table."),
-    (b"\xff\xd8\xff", "This is a picture, not a table."),
-    (b"GIF8", "This is a picture, not a table."),
-    (b"{\\rtf", "This is a document (RTF), not a table."),
-    (b"ARROW1", "This is an Arrow or Feather file. Save it as Parquet or CSV."),
-    (b"\x93NUMPY", "This is a NumPy array. Save the table as CSV."),
-    (b"ORC", "This is an ORC file. Save it as Parquet or CSV."),
-    (b"Obj\x01", "This is an Avro file. Save it as Parquet or CSV."),
+    (rb"SQLite format 3\x00", "This is an SQLite database. Export the table as CSV."),
+    (rb"\x89PNG\r\n\x1a\n", "This is a picture, not a table."),
+    (rb"\xff\xd8\xff", "This is a picture, not a table."),
+    (rb"GIF8[79]a.{0,20}[\x00-\x08]", "This is a picture, not a table."),
+    (rb"\{\\rtf\d", "This is a document (RTF), not a table."),
+    (
+        rb"ARROW1\x00\x00|FEA1.{0,8}\x00",
+        "This is an Arrow or Feather file. Save it as Parquet or CSV.",
+    ),
+    (rb"\x93NUMPY", "This is a NumPy array. Save the table as CSV."),
+    (rb"ORC[^\n]{0,99}[\x00-\x08]", "This is an ORC file. Save it as Parquet or CSV."),
+    (rb"Obj\x01", "This is an Avro file. Save it as Parquet or CSV."),
+    (rb"\$FL[23]@\(#\)", "This is an SPSS file. Export the table as CSV."),
+    (rb"<stata_dta>", "This is a Stata file. Export the table as CSV."),
+    (rb"MZ[^\n]{0,99}\x00|\x7fELF[\x01\x02]", "This is a program, not a table."),
 )
+_ZIP = re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)")
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x95c(}\]]")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read, where a person says it; None: it is found out.
+
+    In `Table.reading` it is how the file was read.
+    """
+
+    header: int | None = None  # line or row of the names, from 1; 0: there are none
+    sheet: str | None = None  # of a workbook; the list inside a JSON object
+    encoding: str | None = None  # a name that Python knows, such as cp1250
+    separator: str | None = None  # of CSV: one character
 
 
 @dataclass(frozen=True)
@@ -94,12 +91,57 @@ class Table:
     rows: tuple[tuple[str, ...], ...]  # each as long as `columns`; "" is an empty cell
     remarks: tuple[str, ...] = ()  # about reading it: encoding, sheets, rows left out
     has_header: bool = True
+    kind: str = "CSV"  # or JSON, XLSX, Parquet
+    reading: Reading = field(default_factory=Reading)  # as it was read
+    sheets: tuple[str, ...] = ()  # that can be chosen among; empty: there is one
+    tops: tuple[tuple[int, str], ...] = ()  # rows that may hold the names: number, how it begins
+    notes: dict[str, str] = field(default_factory=dict)  # column -> why cells of it are empty
 
 
-def read_table(path: str | Path, limits: Limits | None = None) -> Table:
-    """The rows of a file, by its content rather than its name. Raises `TaskError`, in words."""
+def read_table(
+    path: str | Path,
+    limits: Limits | None = None,
+    reading: Reading | None = None,
+    *,
+    wait: bool = True,
+) -> Table:
+    """The rows of a file, by its content rather than its name. Raises `TaskError`, in words.
+
+    Without `wait`: `TableBusyError` at once, when as many workbooks are being read as may be.
+    """
     path = Path(path)
     limits = limits or default_limits()
+    reading = reading or Reading()
+    data = _bytes(path, limits)
+    bounds = {"max_rows": limits.max_rows, "max_columns": limits.max_columns}
+    try:
+        kind = _kind(path.suffix.lower(), data)
+        if kind in ("XLSX", "Parquet"):
+            most = limits.unpacked_mb * 1_000_000
+            part = reading.sheet if kind == "XLSX" else None
+            raw = read_sheet(path, kind, part=part, max_characters=most, wait=wait, **bounds)
+            encoding = None
+        else:
+            text, encoding, remarks = decode(data, reading.encoding)
+            if not text.strip():
+                raise SheetError("This table has no columns: the file holds nothing but blanks.")
+            if kind == "JSON":
+                raw = read_json(text, part=reading.sheet, **bounds)
+            else:
+                raw = read_csv(text, separator=reading.separator, **bounds)
+            raw.remarks = [*remarks, *raw.remarks]
+        return _table(path.stem or "table", kind, raw, encoding, reading.header, limits)
+    except BusyError as error:
+        raise TableBusyError(str(error)) from error
+    except SheetError as error:
+        raise TaskError(str(error)) from error
+
+
+class TableBusyError(TaskError):
+    """As many workbooks are being read as may be at once: to be tried again in a moment."""
+
+
+def _bytes(path: Path, limits: Limits) -> bytes:
     try:
         size = path.stat().st_size
         if size > limits.upload_mb * 1_000_000:
@@ -113,20 +155,7 @@ def read_table(path: str | Path, limits: Limits | None = None) -> Table:
         raise TaskError(f"The file '{path.name}' cannot be opened.") from error
     if not data.strip():
         raise TaskError("This file is empty. A table with texts and labels is needed.")
-    bounds = {"max_rows": limits.max_rows, "max_columns": limits.max_columns}
-    try:
-        kind = _kind(path.suffix.lower(), data)
-        if kind in ("XLSX", "Parquet"):
-            most = limits.unpacked_mb * 1_000_000
-            header, rows, remarks = read_sheet(path, kind, max_characters=most, **bounds)
-        else:
-            text, remarks = decode(data)
-            read = read_json if kind == "JSON" else read_csv
-            header, rows, more = read(text, **bounds)
-            remarks += more
-    except SheetError as error:
-        raise TaskError(str(error)) from error
-    return _table(path.stem or "table", header, rows, remarks, named=kind in ("JSON", "Parquet"))
+    return data
 
 
 def default_limits() -> Limits:
@@ -136,18 +165,12 @@ def default_limits() -> Limits:
 
 def _kind(suffix: str, data: bytes) -> str:
     """XLSX, Parquet, JSON or CSV, by the file's first bytes. Raises `TaskError` for others."""
-    if data.startswith(b"PAR1"):
+    if data.startswith(b"PAR1") and (suffix == ".parquet" or re.search(rb"[\x00-\x08]", data[:99])):
         return "Parquet"
-    if data.startswith(b"PK"):
-        if b"xl/" in data:
-            return "XLSX"
-        if b"opendocument" in data[:200]:
-            raise TaskError("This is an OpenDocument file. Save it as XLSX or CSV.")
-        if b"word/" in data:
-            raise TaskError("This is a Word document, not a table.")
-        raise TaskError(f"This is a packed archive (ZIP). Unpack it and bring the {FORMAT_NAMES}.")
+    if _ZIP.match(data):
+        return _kind_of_zip(data)
     for first, sentence in _OTHER_FILES:
-        if data.startswith(first):
+        if re.match(first, data[:200], re.DOTALL):
             raise TaskError(f"{sentence} What can be read is {FORMAT_NAMES}.")
     if _PICKLE.match(data):
         raise TaskError("This is a Python pickle, which could run code: it is never opened here.")
@@ -156,59 +179,160 @@ def _kind(suffix: str, data: bytes) -> str:
             f"The file's name ends in {suffix}, but it is not {suffix[1:].upper()} inside."
         )
     start = data[:300].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith((b"<!doctype html", b"<html", b"<?xml")):
+    if re.match(rb"<!doctype html|<html[\s>]|<\?xml\s", start):
         raise TaskError(
             "This is a web page or XML, not a table. Download the file itself, as CSV for instance."
         )
-    looks = bool(re.match(rb'\{\s*"|\[\s*\{|\{\s*\}', start))
-    if suffix in (".jsonl", ".ndjson", ".json") or (looks and suffix not in (".csv", ".tsv")):
+    if suffix in (".jsonl", ".ndjson", ".json"):
         return "JSON"
-    return "JSON" if re.match(rb'\{\s*"[^"]*"\s*:', start) else "CSV"
+    return "JSON" if _looks_like_json(start, data, suffix) else "CSV"
+
+
+def _kind_of_zip(data: bytes) -> str:
+    if b"xl/workbook.bin" in data:
+        raise TaskError("This is a binary workbook (XLSB). Save it as XLSX.")
+    if b"xl/" in data:
+        return "XLSX"
+    if b"opendocument" in data[:200]:
+        raise TaskError("This is an OpenDocument file. Save it as XLSX or CSV.")
+    if b"word/" in data:
+        raise TaskError("This is a Word document, not a table.")
+    if b"Index/Document.iwa" in data:
+        raise TaskError("This is a file of Apple Numbers. Export it as CSV or Excel.")
+    raise TaskError(f"This is a packed archive (ZIP). Unpack it and bring the {FORMAT_NAMES}.")
+
+
+def _looks_like_json(start: bytes, data: bytes, suffix: str) -> bool:
+    """Whether a file that is not called JSON is: its first line, or all of it, is a JSON value."""
+    if not re.match(rb'\{\s*"|\[\s*[\[{]|\{\s*\}', start):
+        return False
+    first = re.split(rb"[\r\n]", data.lstrip(b"\xef\xbb\xbf \t\r\n"), maxsplit=1)[0]
+    try:
+        json.loads(first.decode("utf-8", "replace"))
+        return True
+    except (ValueError, RecursionError):
+        # broken, or over many lines: a name as of a table outweighs it
+        keyed = re.match(rb'\{\s*"[^"]*"\s*:', start)
+        return suffix not in (".csv", ".tsv") or bool(keyed and b"\n" in start)
 
 
 def _table(
-    name: str, header: Sequence[str], rows: Sequence[Sequence[str]], remarks: list[str], named: bool
+    name: str, kind: str, raw: RawTable, encoding: str | None, header: int | None, limits: Limits
 ) -> Table:
-    """Give every column a name of its own, see whether the first row is one of names."""
-    if not header:
+    """Give every column a name of its own, and take away what stands above and below the names."""
+    what = {"XLSX": "row", "JSON": "item"}.get(kind, "line")
+    rows = [[_clean(cell) for cell in row] for row in raw.rows]
+    remarks = list(raw.remarks)
+    tops: tuple[tuple[int, str], ...] = ()
+    if raw.columns is not None:
+        names, found = [_clean(column) for column in raw.columns], Header(None, 0)
+    elif not rows:
         raise TaskError("This table has no columns. One with texts and one with labels is needed.")
-    header = [_clean(cell).strip()[:100] for cell in header]
-    cleaned = [tuple(_clean(cell) for cell in row) for row in rows]
-    width = max([len(header), *map(len, cleaned)])
-    cleaned = [row + ("",) * (width - len(row)) for row in cleaned]
-    header += [""] * (width - len(header))
-    has_header = named or not _looks_like_data(header, cleaned)
-    if not has_header:
-        cleaned.insert(0, tuple(header))
-        header = [""] * width
-        remarks = [
-            *remarks,
-            "The first row looks like data, not like names of columns: the columns were numbered.",
-        ]
-    filled = [i for i in range(width) if header[i] or any(row[i].strip() for row in cleaned)]
+    else:
+        tops = tuple(
+            (number, _beginning(row))
+            for number, row in zip(raw.numbers[:_HEADERS], rows, strict=False)
+        )
+        guessed = header is None
+        found = (
+            find_header(rows, raw.numbers, what) if guessed else header_at(header or 0, raw.numbers)
+        )
+        remarks += found.remarks
+        names = [] if found.names is None else rows[found.names]
+        rows = rows[found.data :]
+        if kind == "CSV" and names:
+            names, more = _with_row_names(names, rows)
+            remarks += more
+        rows, more = _as_wide(names, rows, raw.numbers[found.data :], raw.separator, what)
+        remarks += more
+    check_rows(len(rows), limits.max_rows)
+    width = max([len(names), *map(len, rows)])
+    check_columns(width, limits.max_columns)
+    names = [normalise(cell)[:100] for cell in names] + [""] * (width - len(names))
+    if raw.columns is None and not any(names) and not any(map(any, rows)):
+        raise TaskError("This table has no columns. One with texts and one with labels is needed.")
+    full = [row + [""] * (width - len(row)) for row in rows]
+    filled = [i for i in range(width) if names[i] or any(row[i].strip() for row in full)]
     columns: list[str] = []
     for i in filled:
-        column = unique = header[i] or f"column {i + 1}"
+        column = unique = names[i] or f"column {i + 1}"
         again = 2
         while unique in columns:
             unique, again = f"{column} ({again})", again + 1
         columns.append(unique)
-    if len(filled) < width:
-        cleaned = [tuple(row[i] for i in filled) for row in cleaned]
-    return Table(name, tuple(columns), tuple(cleaned), tuple(remarks), has_header)
-
-
-def _looks_like_data(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row has no names: a label that comes again below, or a whole sentence."""
-    names = {cell.casefold() for cell in header}
-    if names & {*TEXT_NAMES, *LABEL_NAMES} or len(header) < 2:
-        return False
-    if any(len(cell) > 60 or len(cell.split()) > 7 for cell in header):
-        return True
-    return any(
-        cell and sum(row[i].strip() == cell for row in rows[:1000]) > max(1, len(rows[:1000]) / 200)
-        for i, cell in enumerate(header)
+    if not columns:
+        raise TaskError("This table has no columns. One with texts and one with labels is needed.")
+    has_names = raw.columns is not None or found.names is not None
+    number = (
+        None if raw.columns is not None else 0 if not has_names else raw.numbers[found.names or 0]
     )
+    return Table(
+        name,
+        tuple(columns),
+        tuple(tuple(row[i] for i in filled) for row in full),
+        tuple(remarks),
+        has_names,
+        kind,
+        Reading(number, raw.part, encoding, raw.separator),
+        raw.parts,
+        tops,
+        {columns[filled.index(i)]: note for i, note in raw.notes.items() if i in filled},
+    )
+
+
+def _with_row_names(names: list[str], rows: list[list[str]]) -> tuple[list[str], list[str]]:
+    """One name too few, as R writes: the first column then numbers or names the rows."""
+    widths = Counter(map(len, rows))
+    if len(rows) < 2 or widths[len(names) + 1] < 0.95 * len(rows):
+        return names, []
+    first = [row[0].strip() for row in rows]
+    counted = first == [str(i) for i in range(1, len(rows) + 1)]
+    # unquoted commas in texts look alike, but leave a blank behind the comma
+    spaced = sum(len(row) > 1 and row[1].startswith(" ") for row in rows)
+    if not counted and (len(set(first)) < len(first) or spaced or max(map(len, first)) > 40):
+        return names, []
+    remark = "The names are one fewer than the cells: the first column was taken for names of rows."
+    return ["", *names], [remark]
+
+
+def _as_wide(
+    names: list[str], rows: list[list[str]], numbers: list[int], separator: str | None, what: str
+) -> tuple[list[list[str]], list[str]]:
+    """Rows as wide as the names; wider ones are left out, with their lines. Raises `SheetError`."""
+    if not names:
+        width = max(Counter(map(len, rows)).items(), key=lambda c: (c[1], c[0]), default=(0, 0))[0]
+    else:
+        width = len(names)
+    kept: list[list[str]] = []
+    wide: list[int] = []
+    for row, number in zip(rows, numbers, strict=True):
+        if any(cell.strip() for cell in row[width:]):
+            wide.append(number)
+        else:
+            kept.append(row[:width])
+    sign = shown(separator or ",")
+    if wide and separator is None:  # a sheet: what stands beside the table has no name
+        return rows, []
+    if len(wide) > len(kept):
+        raise SheetError(
+            "Most rows have more cells than the first has names. Texts that contain "
+            f"“{sign}” need quotation marks around them."
+        )
+    if not wide:
+        return kept, []
+    lines = ", ".join(f"{number:,}" for number in wide[:5])
+    more = f" and {len(wide) - 5:,} more" if len(wide) > 5 else ""
+    have = "1 row has" if len(wide) == 1 else f"{len(wide):,} rows have"
+    was = "was" if len(wide) == 1 else "were"
+    return kept, [
+        f"{have} more cells than there are columns and {was} left out ({what} {lines}{more}): a "
+        f"text that contains “{sign}” needs quotation marks around it."
+    ]
+
+
+def _beginning(row: Sequence[str]) -> str:
+    """How a row begins, to be told from others in a list."""
+    return " · ".join(cell.strip()[:24] for cell in row if cell.strip())[:60]
 
 
 def _clean(cell: str) -> str:

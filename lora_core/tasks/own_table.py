@@ -1,15 +1,16 @@
 """Somebody's own table: looked at, and made fit for `tasks.make_task`.
 
-`table_files` reads it; what is a text, what is a label, and whether they will do is decided here.
-Whatever will not do raises `TaskError` with one sentence in the words of the person who brought it.
+`file` reads it; what is a text, what is a label, and whether they can be learned is decided here.
+What cannot be used raises `TaskError` with one sentence in the words of the person who brought it.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ from lora_core.batches import encode_text
 from lora_core.config import MAX_CLASSES
 from lora_core.limits import Limits
 from lora_core.tasks.bundled import task_names
-from lora_core.tasks.file import LABEL_NAMES, TEXT_NAMES, Table, default_limits, read_table
+from lora_core.tasks.file import Reading, Table, default_limits, read_table
+from lora_core.tasks.header import LABEL_NAMES, TEXT_NAMES
+from lora_core.tasks.labels import Labels
 from lora_core.tasks.task import Task, TaskError, make_task, normalise
 
 if TYPE_CHECKING:
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
 FEW_ROWS = 10  # a class with fewer is warned of
 _LABEL = 100  # characters; a longer one is a text in the wrong column
 _BINS = 16  # of the histogram of lengths
-
-_MISSING = {"", "nan", "null", "<na>", "n/a", "#n/a", "nat"}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class TableReport:
     lengths: Lengths | None = None
     warnings: tuple[str, ...] = ()
     problem: str = ""  # why it cannot be trained on, in a sentence; "" when it can
+    kind: str = "CSV"  # or JSON, XLSX, Parquet
+    reading: Reading = field(default_factory=Reading)  # as told, or found out
+    sheets: tuple[str, ...] = ()  # that can be chosen among; empty: there is one
+    tops: tuple[tuple[int, str], ...] = ()  # rows that may hold the names: number, how it begins
 
 
 def read_task(
@@ -61,6 +66,10 @@ def read_task(
     *,
     text_column: str | None = None,
     label_column: str | None = None,
+    header: int | None = None,
+    sheet: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
     seed: int = 0,
     limits: Limits | None = None,
 ) -> Task:
@@ -72,9 +81,14 @@ def read_task(
         *_, end = lc.fine_tune(lc.load_base(), task, lc.LoRAConfig(), lc.TrainConfig())
 
     Columns called `text` and `label`, in capitals or not, are taken; others are named. A label may
-    be a word or a number; there must be two to a hundred different ones. Encodings, separators and
-    quotes are found out. Left out, and counted in `Task.warnings`: rows without a text or a label,
-    texts that came before, texts under two labels.
+    be a word or a number; there must be two to a hundred different ones. Left out, and counted in
+    `Task.warnings`: rows without a text or a label, texts that came before, texts under two labels.
+
+    How the file is written is found out, and said in `Task.warnings`; where that errs, say it:
+    `header` is the line of a CSV, the row of a sheet that holds the names of the columns (1 is the
+    first; 0: there are none, and the columns are called "column 1", "column 2"); `sheet` the name
+    of a workbook's sheet, or of a list inside a JSON object; `encoding` as Python calls it, such as
+    "cp1250" or "mac_roman"; `separator` one character, such as ";".
 
     The split is 70/10/20, stratified; the same `seed` and rows give the same one. `limits` bound
     the file: `lora_core.limits.Limits(upload_mb=200, max_rows=1_000_000)` for a larger one.
@@ -82,8 +96,15 @@ def read_task(
 
     Raises `TaskError`: one sentence that says what is wrong with the file and what is needed.
     """
-    table = read_table(path, limits)
-    text_column, label_column = choose_columns(table, text_column, label_column)
+    table = read_table(path, limits, Reading(header, sheet, encoding, separator))
+    columns = choose_columns(table, text_column, label_column)
+    return task_of(table, *columns, seed=seed, limits=limits)
+
+
+def task_of(
+    table: Table, text_column: str, label_column: str, *, seed: int = 0, limits: Limits | None
+) -> Task:
+    """The task of a table whose columns are known. Raises `TaskError`."""
     rows, warnings = usable_rows(table, text_column, label_column, limits)
     task = make_task(table.name, rows, seed, title=table.name[:60])
     _check_parts(task)
@@ -95,18 +116,43 @@ def inspect_table(
     text_column: str | None = None,
     label_column: str | None = None,
     *,
+    reading: Reading | None = None,
+    encoding: tiktoken.Encoding | None = None,
+    context_length: int = 256,
+    limits: Limits | None = None,
+    preview_rows: int = 5,
+    wait: bool = True,
+) -> TableReport:
+    """Look at a file before training: columns, guesses, counts, lengths, warnings, a problem.
+
+    Columns that are not named are guessed from their names and contents; how the file is written,
+    too, where `reading` does not say it. With an `encoding`, such as `base.tokenizer`, lengths are
+    counted in its tokens. Raises `TaskError` for a file that is no table at all; what is wrong with
+    the chosen columns stands in `problem`. For `wait` see `read_table`.
+    """
+    table = read_table(path, limits, reading, wait=wait)
+    return report_of(
+        table,
+        text_column,
+        label_column,
+        encoding=encoding,
+        context_length=context_length,
+        limits=limits,
+        preview_rows=preview_rows,
+    )
+
+
+def report_of(
+    table: Table,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    *,
     encoding: tiktoken.Encoding | None = None,
     context_length: int = 256,
     limits: Limits | None = None,
     preview_rows: int = 5,
 ) -> TableReport:
-    """Look at a file before training: columns, guesses, counts, lengths, warnings, a problem.
-
-    Columns that are not named are guessed from their names and contents. With an `encoding`, such
-    as `base.tokenizer`, lengths are counted in its tokens. Raises `TaskError` for a file that is no
-    table at all; what is wrong with the chosen columns stands in `problem`.
-    """
-    table = read_table(path, limits)
+    """What a table holds; see `inspect_table`."""
     text_column = text_column if text_column in table.columns else None
     label_column = label_column if label_column in table.columns else None
     guessed_text, guessed_label = guess_columns(table, text_column, label_column)
@@ -143,6 +189,10 @@ def inspect_table(
         lengths,
         tuple(warnings),
         problem,
+        table.kind,
+        table.reading,
+        table.sheets,
+        table.tops,
     )
 
 
@@ -154,8 +204,11 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[s
     chosen = []
     for given, wanted in ((text, "text"), (label, "label")):
         folded = {column.strip().casefold(): column for column in reversed(table.columns)}
-        if given is not None and given not in table.columns:
-            raise TaskError(f"There is no column '{given}'. {_columns(table)}")
+        if given is not None:
+            seen = normalise(given)  # as the names of columns are
+            given = given if given in table.columns else seen
+            if given not in table.columns:
+                raise TaskError(f"There is no column '{seen}'. {_columns(table)}")
         found = given if given is not None else folded.get(wanted)
         if found is None:
             raise TaskError(_needed(table))
@@ -174,13 +227,17 @@ def guess_columns(
     sample = table.rows[:: max(1, len(table.rows) // 2000)]
     width, kinds = {}, {}
     for index, column in enumerate(table.columns):
-        cells = [row[index] for row in sample if not _is_missing(row[index])]
+        cells = [row[index] for row in sample if row[index].strip()]
         width[column] = sum(map(len, cells)) / max(1, len(cells))
         kinds[column] = (len(set(cells)), len(cells))
-    folded = {column.strip().casefold(): column for column in reversed(table.columns)}
+    folded: dict[str, str] = {}
+    for column in reversed(table.columns):  # the first of equals; data.text counts as text
+        folded.setdefault(column.strip().casefold().rpartition(".")[2], column)
+        folded[column.strip().casefold()] = column
 
     def by_name(names: Sequence[str], taken: str | None) -> str | None:
-        return next((folded[n] for n in names if n in folded and folded[n] != taken), None)
+        named = (folded[name] for name in names if name in folded)
+        return next((c for c in named if c != taken and kinds[c][0] > 1), None)
 
     text = text or by_name(TEXT_NAMES, label)
     label = label or by_name(LABEL_NAMES, text)
@@ -206,53 +263,93 @@ def usable_rows(
     """
     limits = limits or default_limits()
     t, c = table.columns.index(text_column), table.columns.index(label_column)
+    labels = Labels(row[c] for row in table.rows)
     texts: dict[str, tuple[str, set[str]]] = {}  # normalised -> first spelling, labels
-    empty = repeats = long = 0
-    wordy: list[str] = []
+    left_out: Counter[str] = Counter()
+    long = 0
+    wordy = ""
     for row in table.rows:
-        text, label = row[t].strip(), row[c].strip()
-        if _is_missing(text) or _is_missing(label):
-            empty += 1
-            continue
-        if len(label) > _LABEL:
-            wordy.append(label)
-            continue
-        if len(text) > limits.max_characters:
-            long, text = long + 1, text[: limits.max_characters]
-        key = normalise(text)
-        if key in texts:
-            repeats += 1
-            texts[key][1].add(label)
+        text, label = row[t].strip(), labels.of(row[c])
+        if not normalise(text) or not label:
+            left_out["row# without a text or a label"] += 1
+        elif text.casefold() in _NO_TEXT:
+            left_out[f"row# with “{text}” in the place of a text"] += 1
+        elif label in labels.several:
+            left_out["row# with several labels"] += 1
+        elif label in labels.stand_ins:
+            left_out[f"row# with “{label}” in the place of a label"] += 1
+        elif len(label) > _LABEL:
+            left_out[f"row# with a label of more than {_LABEL} characters"] += 1
+            wordy = wordy or label
         else:
-            texts[key] = (text, {label})
-    if len(wordy) > 0.05 * len(table.rows):
+            if len(text) > limits.max_characters:
+                long, text = long + 1, text[: limits.max_characters]
+            key = normalise(text)
+            if key in texts:
+                left_out["row# with a text that came before"] += 1
+                texts[key][1].add(label)
+            else:
+                texts[key] = (text, {label})
+    too_long = left_out[f"row# with a label of more than {_LABEL} characters"]
+    if too_long > 0.05 * len(table.rows):
         raise TaskError(
             f"The column '{label_column}' holds long texts, not labels, such as "
-            f"“{wordy[0][:40]}…”. Were the two columns swapped?"
+            f"“{wordy[:40]}…”. Were the two columns swapped?"
         )
-    rows = [(text, next(iter(labels))) for text, labels in texts.values() if len(labels) == 1]
-    quarrels = len(texts) - len(rows)
-    _check_rows(table, rows, text_column, label_column, quarrels)
-    left_out = {
-        f"{_many(empty, 'row')} without a text or a label": empty,
-        f"{_many(len(wordy), 'row')} with a label of more than {_LABEL} characters": len(wordy),
-        f"{_many(repeats, 'row')} with a text that came before": repeats,
-        f"{_many(quarrels, 'text')} to be found under two labels": quarrels,
-    }
-    warnings = [f"Left out: {what}." for what, count in left_out.items() if count]
+    rows = [(text, next(iter(found))) for text, found in texts.values() if len(found) == 1]
+    quarrels = [(text, sorted(found)) for text, found in texts.values() if len(found) > 1]
+    if quarrels:
+        left_out["text# to be found under two labels or more"] = len(quarrels)
+    said = [f"Left out: {_counted(what, n)}." for what, n in left_out.items() if n]
+    _check_rows(table, rows, text_column, label_column, quarrels, said)
     if long:
-        warnings.append(f"Cut to {limits.max_characters:,} characters: {_many(long, 'text')}.")
-    return rows, warnings + _oddities(rows)
+        said.append(f"Cut to {limits.max_characters:,} characters: {_many(long, 'text')}.")
+    notes = [
+        f"Column '{column}': {table.notes[column]}"
+        for column in (text_column, label_column)
+        if column in table.notes
+    ]
+    gaps = _gaps([labels.of(row[c]) for row in table.rows], label_column)
+    return rows, [*said, *notes, *gaps, *labels.warnings, *_oddities(rows)]
+
+
+_NO_TEXT = {"nan", "null", "<na>", "n/a", "#n/a", "nat"}
+
+
+def _counted(what: str, count: int) -> str:
+    return f"{count:,} {what.replace('#', '' if count == 1 else 's')}"
+
+
+def _gaps(labels: list[str], column: str) -> list[str]:
+    """A word on labels that stand in the first row of their group only, as merged cells leave."""
+    empty = labels.count("")
+    follows = sum(not label and bool(before) for before, label in pairwise(labels))
+    if labels and empty > 0.5 * len(labels) and labels[0] and follows > 0.5 * (len(labels) - empty):
+        return [
+            f"Most rows have nothing in '{column}'. If a label there is meant for the empty rows "
+            "below it, too, fill them in first."
+        ]
+    return []
 
 
 def _check_rows(
-    table: Table, rows: list[tuple[str, str]], text: str, label: str, quarrels: int
+    table: Table,
+    rows: list[tuple[str, str]],
+    text: str,
+    label: str,
+    quarrels: list[tuple[str, list[str]]],
+    left_out: list[str],
 ) -> None:
     if not table.rows:
         raise TaskError("This table has a first row with names, and nothing under it.")
+    for column in (text, label):
+        if not rows and column in table.notes:
+            raise TaskError(f"Column '{column}': {table.notes[column]}")
     if not rows and quarrels:
+        shown, labels = quarrels[0]
         raise TaskError(
-            "Every text in this table comes with two labels, so nothing can be learned."
+            "Every text in this table comes with two labels or more, so nothing can be learned: "
+            f"“{shown[:40]}” with '{labels[0][:30]}' and '{labels[1][:30]}'."
         )
     if not rows:
         raise TaskError(f"No row has both a text in '{text}' and a label in '{label}'.")
@@ -260,7 +357,7 @@ def _check_rows(
     if len(classes) == 1:
         raise TaskError(
             f"All usable rows ({len(rows):,}) have the label '{next(iter(classes))}'. Two "
-            "different ones at least are needed."
+            f"different ones at least are needed.{' ' if left_out else ''}{' '.join(left_out[-2:])}"
         )
     if len(classes) > MAX_CLASSES:
         raise TaskError(
@@ -286,6 +383,12 @@ def _oddities(rows: list[tuple[str, str]]) -> list[str]:
         names = ", ".join(f"'{label[:30]}' ({counts[label]})" for label in few[:3])
         more = f" and {len(few) - 3} more" if len(few) > 3 else ""
         found.append(f"Labels with under {FEW_ROWS} rows are hard to learn: {names}{more}.")
+    top = [label for _, label in rows[:2] if counts[label] == 1]
+    if top and len(rows) > 20 and len(few) <= 3:
+        found.append(
+            f"'{top[0][:60]}' is the label of one row only, at the top. If it is a second row of "
+            "names, choose that row as the one of names, or delete it."
+        )
     (frequent, largest), *_, (rare, smallest) = counts.most_common()
     if largest > 4 * smallest:
         share = largest / len(rows)
@@ -294,14 +397,6 @@ def _oddities(rows: list[tuple[str, str]]) -> list[str]:
             f"The labels are uneven: '{frequent[:30]}' has {largest:,} rows, '{rare[:30]}' only "
             f"{smallest:,}.{always if share > 0.5 else ''}"
         )
-    spellings = defaultdict(list)
-    for label in counts:
-        spellings[label.casefold()].append(label)
-    for same in spellings.values():
-        if len(same) > 1:
-            found.append(
-                f"'{same[0]}' and '{same[1]}' differ in capitals only, yet are two labels."
-            )
     return found
 
 
@@ -327,10 +422,6 @@ def own_name(stem: str) -> str:
     return f"my-{name}" if name in taken else name
 
 
-def _is_missing(cell: str) -> bool:
-    return len(cell) < 6 and cell.strip().casefold() in _MISSING
-
-
 def _columns(table: Table) -> str:
     shown = ", ".join(f"'{column[:30]}'" for column in table.columns[:8])
     more = f" and {len(table.columns) - 8} more" if len(table.columns) > 8 else ""
@@ -342,7 +433,8 @@ def _needed(table: Table) -> str:
     """Which columns there are, and what is needed."""
     sentence = f"{_columns(table)} One column 'text' and one 'label' are needed"
     if len(table.columns) < 2:
-        return f"{sentence}, separated by commas, semicolons or tabs."
+        how = ", separated by commas, semicolons or tabs" if table.kind == "CSV" else ""
+        return f"{sentence}{how}."
     return f"{sentence}, or say which two of these they are."
 
 

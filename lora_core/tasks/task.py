@@ -55,7 +55,9 @@ class Task:
 def make_task(name: str, rows: Sequence[tuple[str, str]], seed: int = 0, title: str = "") -> Task:
     """Split (text, label) rows 70/10/20 within each label; of equal texts the last one is kept.
 
-    Raises `TaskError` for fewer than two labels, or more than a hundred.
+    Texts of a label that differ in capitals and punctuation only come into the same part, so that
+    what is tested was not trained on. Raises `TaskError` for fewer than two labels, or more than a
+    hundred.
     """
     labels = tuple(sorted({label for _, label in rows}))
     if not 2 <= len(labels) <= MAX_CLASSES:
@@ -65,15 +67,26 @@ def make_task(name: str, rows: Sequence[tuple[str, str]], seed: int = 0, title: 
     parts: tuple[list[Example], list[Example], list[Example]] = ([], [], [])
     shuffler = random.Random(seed)
     for label in range(len(labels)):
-        group = sorted(e for e in unique.values() if e.label == label)
-        shuffler.shuffle(group)
-        cut1, cut2 = _cuts(len(group))
-        for part, piece in zip(parts, (group[:cut1], group[cut1:cut2], group[cut2:]), strict=True):
-            part.extend(piece)
+        families = _families(sorted(e for e in unique.values() if e.label == label))
+        shuffler.shuffle(families)
+        cut1, cut2 = _cuts(sum(map(len, families)))
+        placed = 0
+        for family in families:
+            parts[0 if placed < cut1 else 1 if placed < cut2 else 2].extend(family)
+            placed += len(family)
     for part in parts:
         shuffler.shuffle(part)
     train, validation, test = (tuple(part) for part in parts)
     return Task(name, labels, train, validation, test, title or name)
+
+
+def _families(examples: list[Example]) -> list[list[Example]]:
+    """Texts that are nearly the same, together; each alone where fewer than three would be left."""
+    families: dict[str, list[Example]] = {}
+    for example in examples:
+        families.setdefault(_nearly(example.text), []).append(example)
+    alone = len(families) < 3
+    return [[example] for example in examples] if alone else list(families.values())
 
 
 def _cuts(rows: int) -> tuple[int, int]:
@@ -84,7 +97,39 @@ def _cuts(rows: int) -> tuple[int, int]:
     return round(SPLIT[0] * rows), round((SPLIT[0] + SPLIT[1]) * rows)
 
 
+# Marks that show nothing by themselves: soft hyphen, zero widths, directions, byte order.
+_UNSEEN = re.compile(
+    "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]"
+    # joiners show between letters that join and between emoji, not beside Latin ones
+    "|(?<![^\x00-\u024f])[\u200c\u200d]+(?![^\x00-\u024f])"
+)
+_BLANKS = re.compile("[\\s\u115f\u1160\u2800\u3164\uffa0]+")
+
+
 def normalise(text: str) -> str:
-    """Letters and digits only, lower case: two texts with the same result are the same text."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", folded)) or folded.strip()
+    """A text as its reader sees it: two with the same result are the same text.
+
+    Accents composed or not, marks that show nothing, and the kind and number of blanks make no
+    difference; letters, capitals, signs, emoji and punctuation do.
+    """
+    if text.isascii():
+        return " ".join(text.split())
+    seen = _UNSEEN.sub("", unicodedata.normalize("NFC", text))
+    return _BLANKS.sub(" ", unicodedata.normalize("NFC", seen)).strip()
+
+
+def _nearly(text: str) -> str:
+    """The text without capitals and punctuation, which tell apart too little for a fair test."""
+    folded = unicodedata.normalize("NFKC", normalise(text)).casefold()
+    if not folded.isascii():
+        marks = {c for c in folded if unicodedata.category(c) in _PUNCTUATION}
+        folded = folded.translate({ord(mark): " " for mark in marks})
+    else:
+        folded = folded.translate(_ASCII_PUNCTUATION)
+    return " ".join(folded.split()) or normalise(text)
+
+
+_PUNCTUATION = ("Po", "Pd", "Ps", "Pe", "Pi", "Pf")
+_ASCII_PUNCTUATION = {
+    code: " " for code in range(128) if unicodedata.category(chr(code)) in _PUNCTUATION
+}

@@ -36,7 +36,8 @@ for line in sys.stdin:
     path, kind = json.loads(line)
     start = time.perf_counter()
     try:
-        said = "table" if rows_of(pathlib.Path(path), kind, 1000, 200, 20_000_000) else ""
+        rows = rows_of(pathlib.Path(path), kind, 1000, 200, 20_000_000).rows
+        said = "table" if rows else "no rows."
     except SheetError as error:
         said = str(error)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

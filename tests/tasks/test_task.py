@@ -48,10 +48,26 @@ def test_the_split_depends_on_seed_and_rows_only() -> None:
 
 def test_texts_that_read_the_same_come_once() -> None:
     twins = [(text, label) for text, label in rows(a=20, b=20)]
-    twins += [(f"  {text.upper()}!!", label) for text, label in twins]
+    twins += [(f"  {text.replace(' ', chr(0xA0))}\u200b ", label) for text, label in twins]
     task = make_task("t", twins)
     texts = [normalise(e.text) for part in (task.train, task.validation, task.test) for e in part]
     assert len(texts) == len(set(texts)) == 40
+
+
+def test_what_differs_for_a_reader_differs_but_is_not_trained_and_tested_on() -> None:
+    """Capitals and full stops make another text, which comes into the same part."""
+    twins = [
+        (f"{text}{mark}", label) for text, label in rows(a=40, b=40) for mark in ("", "!", ".")
+    ]
+    twins += [(text.upper(), label) for text, label in rows(a=40, b=40)]
+    task = make_task("t", twins)
+    whole = [task.train, task.validation, task.test]
+    assert sum(map(len, whole)) == 320
+    families = [{e.text.strip("!.").lower() for e in part} for part in whole]
+    assert sum(map(len, families)) == len(set().union(*families)) == 80
+    assert all(
+        abs(len(p) - share * 320) <= 8 for p, share in zip(whole, (0.7, 0.1, 0.2), strict=True)
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 101])
@@ -101,6 +117,10 @@ def test_docstrings_say_what_a_notebook_user_needs() -> None:
         "path",
         "text_column",
         "label_column",
+        "header",
+        "sheet",
+        "encoding",
+        "separator",
         "seed",
         "limits",
     ]

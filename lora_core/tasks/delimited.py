@@ -1,0 +1,395 @@
+"""CSV, TSV and the like as rows of text: which separator, which way of quoting, and no row lost.
+
+People's files break the rules: a quotation mark that is never closed, one written as backslash and
+quote, a blank before the quoted cell. A row that breaks them is read in the way that gives it as
+many cells as the others; what cannot be read so is counted, with its lines. Which row holds names
+is for `header` to say.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lora_core.tasks.binary_formats import RawTable, SheetError, check_columns, check_rows
+
+CELL = 131_072  # characters; the csv module's own bound
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_GUESSED = ("\t", ",", ";", "|", "\x1f", "\x01", "^", "¦")  # the first that fits
+_SAMPLE_LINES = 300
+_LONG = 30  # lines of one cell that are worth a remark
+_LONGEST = 500  # lines of one cell whose quotes are not as they should be
+_EFFORT = 5_000_000  # characters looked at again because of such cells, in one file
+_SHOWN = 5  # lines named in a remark
+
+
+def read_csv(
+    text: str, *, separator: str | None = None, max_rows: int, max_columns: int
+) -> RawTable:
+    """Rows of cells with the lines they begin on, under `separator` or the one that fits best.
+
+    Raises `SheetError`.
+    """
+    text, named = _without_sep_line(text)
+    first_line = 2 if named else 1
+    lines = list(io.StringIO(text, newline=""))
+    fast = _fasttext(lines) if separator is None else None
+    if fast:
+        return fast
+    delimiter = _checked_separator(separator) if separator else named or _delimiter(lines)
+    found = _best(lines, delimiter)
+    rows = [row for row in found.rows if any(cell.strip() for cell in row.cells)]
+    # Some rows may be names or notes: a few more than are taken as data.
+    check_rows(len(rows) - 50, max_rows)
+    check_columns(min(_width(rows), max((len(row.cells) for row in rows), default=0)), max_columns)
+    long = next((row for row in rows if any(len(cell) > CELL for cell in row.cells)), None)
+    if long:
+        raise _too_long(long.begin + first_line)
+    remarks = list(found.remarks)
+    if found.literal:
+        remarks.append(
+            f"{_on_lines(found.literal, first_line)} a quotation mark was taken as part of the "
+            "text: it opens or closes nothing."
+        )
+    if found.long:
+        begin, end = max(found.long, key=lambda span: span[1] - span[0])
+        remarks.append(
+            f"One cell goes on from line {begin + first_line:,} to line {end + first_line:,}. If "
+            "those are rows of their own, a quotation mark is missing."
+        )
+    cells, numbers = [row.cells for row in rows], [row.begin + first_line for row in rows]
+    return RawTable(cells, numbers, remarks=remarks, separator=delimiter)
+
+
+def shown(separator: str) -> str:
+    """A separator in a sentence."""
+    return {"\t": "tab", "\x1f": "unit separator", "\x01": "Ctrl-A"}.get(separator, separator)
+
+
+def _checked_separator(separator: str) -> str:
+    names = {name: sign for sign, name in SEPARATORS.items()} | {"\\t": "\t", "pipe": "|"}
+    sign = names.get(separator.strip().casefold(), separator) if separator != "\t" else separator
+    if len(sign) != 1 or sign in '"\r\n\x00':
+        raise SheetError(
+            f"A separator is one character, such as a comma, not “{separator[:20].strip()}”."
+        )
+    return sign
+
+
+def _without_sep_line(text: str) -> tuple[str, str | None]:
+    """Excel's own way to name the separator: a first line such as sep=; in quotes or not."""
+    first = re.match(r'"?sep=(\\t|[^\r\n"])"?[,;\t|]*(?:\r\n|\n|\r)', text, re.IGNORECASE)
+    if not first:
+        return text, None
+    return text[first.end() :], first[1].replace("\\t", "\t")
+
+
+def _fasttext(lines: Sequence[str]) -> RawTable | None:
+    """Lines of fastText, `__label__spam You won`, as two columns."""
+    filled = [(i, line.strip()) for i, line in enumerate(lines) if line.strip()]
+    marked = [(i, line) for i, line in filled if line.startswith("__label__")]
+    if not marked or len(marked) < 0.9 * len(filled):
+        return None
+    rows: list[list[str]] = []
+    numbers = []
+    for number, line in filled:
+        words = line.split()
+        labels = [word for word in words if word.startswith("__label__")]
+        text = re.sub(r"(?:^|\s)__label__\S+", "", line).strip()
+        names = [label.removeprefix("__label__").strip(",") for label in labels]
+        one = names[0] if len(names) == 1 else repr(names) if names else ""
+        rows.append([one, text])
+        numbers.append(number + 1)
+    remark = "Read as fastText writes: __label__ and the label, then the text."
+    return RawTable(rows, numbers, ["label", "text"], [remark])
+
+
+# Records ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    begin: int  # number of its first line, from 0
+    end: int  # of its last one
+    cells: list[str]
+
+
+@dataclass
+class _Found:
+    """Rows of a text under one way of quoting, and what was odd about them."""
+
+    rows: list[_Row]
+    remarks: list[str] = field(default_factory=list)
+    literal: list[int] = field(default_factory=list)  # lines whose quotes were taken literally
+    long: list[tuple[int, int]] = field(default_factory=list)  # lines of very long cells
+
+    def oddities(self) -> int:
+        """How many rows look wrong: another width, stray quotes, a blank before a quote."""
+        width = _width(self.rows)
+        wrong = sum(len(row.cells) > width or len(row.cells) < width > 1 for row in self.rows)
+        stray = sum(
+            any(_STRAY.search(cell) for cell in row.cells if '"' in cell) for row in self.rows
+        )
+        return wrong + stray + 2 * len(self.literal) + len(self.long)
+
+
+_STRAY = re.compile(r'^\s+".*"\s*$|\\"|^".*"$', re.DOTALL)
+
+
+def _best(lines: list[str], delimiter: str) -> _Found:
+    """The rows under the way of quoting that leaves least to wonder at; the usual one first."""
+    if delimiter == "\t" and _unquoted(lines):
+        return _Found([_Row(i, i, _split(line, delimiter)) for i, line in enumerate(lines)])
+    best = _records(lines, delimiter)
+    least = best.oddities()
+    if not least:
+        return best
+    if any(f'{delimiter} "' in line or f'" {delimiter}' in line for line in lines):
+        found = _records(lines, delimiter, blanks=True)
+        if found.oddities() < least:
+            best, least = found, found.oddities()
+    if any('\\"' in line for line in lines):
+        # an odd number of backslashes before a quote: the last of them belongs to the quote
+        text = [_BACKSLASHED.sub(_doubled, line) for line in lines]
+        found = _records(text, delimiter)
+        if found.oddities() < least:
+            found.remarks.append('Quotation marks inside texts are written \\" in this file.')
+            best, least = found, found.oddities()
+    return best
+
+
+_BACKSLASHED = re.compile(r'(\\+)"')
+
+
+def _doubled(found: re.Match[str]) -> str:
+    slashes = found[1]
+    return slashes[:-1] + '""' if len(slashes) % 2 else found[0]
+
+
+def _records(lines: list[str], delimiter: str, *, blanks: bool = False) -> _Found:
+    """Every row, by the rules of CSV; by the fewest exceptions where they are broken.
+
+    `blanks` may stand between a separator and a quotation mark.
+    """
+    if not any('"' in line for line in lines):
+        rows = [_Row(i, i, _split(line, delimiter)) for i, line in enumerate(lines)]
+        return _Found(rows)
+    scan = _Scan(lines, delimiter, blanks)
+    first = scan.run()
+    several = any(row.end > row.begin for row in first.rows)
+    if not several and not first.literal:
+        return first
+    # Once more, now that it is known how many cells a row has and which values come again.
+    single = [row for row in first.rows if row.end == row.begin]
+    width = _width(single or first.rows)
+    again: dict[int, set[str]] = defaultdict(set)
+    for place in range(width):
+        values = Counter(row.cells[place].strip() for row in single if len(row.cells) == width)
+        again[place] = {v for v, count in values.items() if v and count > 1 and len(v) <= 100}
+    scan.width, scan.again = width, again
+    return scan.run()
+
+
+class _Scan:
+    """One way through the lines of a file.
+
+    `width` 0: nothing is known yet of what a row looks like. `again`: for each column the values
+    that come more than once, such as labels.
+    """
+
+    def __init__(self, lines: list[str], delimiter: str, blanks: bool) -> None:
+        self.lines, self.delimiter, self.blanks = lines, delimiter, blanks
+        self.width = 0
+        self.again: dict[int, set[str]] = {}
+        self._effort = 0  # characters looked at for rows that break the rules
+
+    def run(self) -> _Found:
+        """All rows, in order."""
+        found = _Found([])
+        self._effort = 0
+        i = 0
+        while i < len(self.lines):
+            line = self.lines[i]
+            if '"' not in line:
+                found.rows.append(_Row(i, i, _split(line, self.delimiter)))
+                i += 1
+                continue
+            cells, used = self._strict(i)
+            if cells is None or (used > 1 and self.width and self._swallowed(i, i + used)):
+                cells, used, literal = self._lenient(i)
+                if literal:
+                    found.literal.append(i)
+            elif used > _LONG:
+                found.long.append((i, i + used - 1))
+            found.rows.append(_Row(i, i + used - 1, cells))
+            i += used
+        return found
+
+    def _strict(self, i: int) -> tuple[list[str] | None, int]:
+        """The row that begins on line i by the rules, and its number of lines; None for none."""
+        reader = csv.reader(
+            self._from(i), delimiter=self.delimiter, strict=True, skipinitialspace=self.blanks
+        )
+        try:
+            return next(reader, []), max(1, reader.line_num)
+        except csv.Error as error:
+            if "field larger" in str(error) and len(self.lines[i]) > CELL:
+                raise _too_long(i + 1) from error
+            return None, 1
+
+    def _from(self, i: int) -> Iterator[str]:
+        while i < len(self.lines):
+            yield self.lines[i]
+            i += 1
+
+    def _swallowed(self, begin: int, end: int) -> bool:
+        """Whether a cell of several lines is rows that a stray quote swallowed.
+
+        So it is where each of its lines alone has as many cells as a row, and all but the first
+        hold a value that the same column has elsewhere.
+        """
+        rows = [self._loosely(line) for line in self.lines[begin:end] if line.strip()]
+        return all(len(cells) == self.width for cells in rows) and all(
+            any(cell.strip() in self.again[place] for place, cell in enumerate(cells))
+            for cells in rows[1:]
+        )
+
+    def _lenient(self, i: int) -> tuple[list[str], int, bool]:
+        """A row whose quotes break the rules: cells, lines, whether a quote became text."""
+        alone = self._loosely(self.lines[i])
+        if not self.width or len(alone) == self.width:
+            return alone, 1, _has_opening(alone)
+        size = len(self.lines[i])
+        for end in range(i + 2, min(len(self.lines), i + _LONGEST) + 1):
+            # a proper cell of several lines with a quote inside that should have been doubled
+            size += len(self.lines[end - 1])
+            if size > CELL or self._effort > _EFFORT:
+                break
+            if '"' not in self.lines[end - 1]:
+                continue
+            self._effort += size
+            whole = self._loosely("".join(self.lines[i:end]), self.width)
+            if len(whole) == self.width and not _has_opening(whole):
+                if self._swallowed(i, end):
+                    break
+                return whole, end - i, False
+        literal = _split(self.lines[i], self.delimiter)
+        return (literal if len(literal) == self.width else alone), 1, True
+
+    def _loosely(self, line: str, most: int = sys.maxsize) -> list[str]:
+        """Cells of a row in which only a quote before a separator, or at the end, closes a cell.
+
+        Of more than `most` cells some are left out.
+        """
+        line = line.rstrip("\r\n")
+        cells: list[str] = []
+        start = 0
+        closes = True  # there may be a quote ahead that closes a cell
+        while len(cells) <= most:
+            opening = start
+            while self.blanks and line.startswith(" ", opening):
+                opening += 1
+            if closes and line.startswith('"', opening):
+                end, after = self._closing(line, opening + 1)
+                closes = end >= 0
+                if closes:
+                    cells.append(line[opening + 1 : end].replace('""', '"'))
+                    if after >= len(line):
+                        return cells
+                    start = after + 1
+                    continue
+            end = line.find(self.delimiter, start)
+            if end < 0:
+                return [*cells, line[start:]]
+            cells.append(line[start:end])
+            start = end + 1
+        return cells
+
+    def _closing(self, line: str, start: int) -> tuple[int, int]:
+        """Where a quoted cell ends: at a quote, not doubled, before a separator or the end.
+
+        The place of the quote and that of the separator; -1 for none.
+        """
+        place = line.find('"', start)
+        while place >= 0:
+            after = place + 1
+            while self.blanks and line.startswith(" ", after):
+                after += 1
+            if after == len(line) or line[after] == self.delimiter:
+                return place, after
+            place = line.find('"', place + (2 if line[place + 1] == '"' else 1))
+        return -1, -1
+
+
+def _has_opening(cells: list[str]) -> bool:
+    """Whether a cell begins with a quote that closes nowhere before the cell's end."""
+    return any(cell.lstrip().startswith('"') for cell in cells)
+
+
+def _split(line: str, delimiter: str) -> list[str]:
+    return line.rstrip("\r\n").split(delimiter)
+
+
+def _too_long(line: int) -> SheetError:
+    return SheetError(
+        f"Line {line:,} begins a cell of more than {CELL:,} characters. Perhaps a quotation "
+        "mark is never closed."
+    )
+
+
+# Shape -----------------------------------------------------------------------------------------
+
+
+def _width(rows: Sequence[_Row]) -> int:
+    """How many cells most rows have; blank lines do not count."""
+    counts = Counter(len(row.cells) for row in rows if any(row.cells))
+    return max(counts, key=lambda width: (counts[width], width), default=0)
+
+
+def _delimiter(lines: list[str]) -> str:
+    """The separator under which the first rows look most like a table with texts and labels."""
+    sample = lines[:_SAMPLE_LINES]
+    while len(sample) > 1 and sum(map(len, sample)) > 300_000:
+        sample = sample[: len(sample) // 2]
+
+    def score(delimiter: str) -> tuple[bool, bool, bool]:
+        rows = [row for row in _records(sample, delimiter).rows if any(row.cells)]
+        width = _width(rows)
+        if width < 2:
+            return (False, False, False)
+        named = any(
+            {"text", "label"} <= {cell.strip(' "').casefold() for cell in row.cells}
+            for row in rows[:30]
+        )
+        same = sum(len(row.cells) == width for row in rows) / len(rows)
+        return (named, same > 0.9, True)
+
+    scores = {delimiter: score(delimiter) for delimiter in _GUESSED}
+    best = max(scores, key=lambda delimiter: scores[delimiter])
+    return best if any(scores[best]) else ","
+
+
+def _unquoted(lines: list[str]) -> bool:
+    """Whether quotes in a file with tabs are part of the texts, as in the SMS Spam Collection.
+
+    So it is when each line has as many tabs as the first, and some cell opens a quote without
+    closing it.
+    """
+    tabs = Counter(line.count("\t") for line in lines if line.strip())
+    if len(tabs) != 1:
+        return False
+    cells = (c for line in lines for c in _split(line, "\t") if c.startswith('"'))
+    return any(len(cell) < 2 or not cell.endswith('"') for cell in cells)
+
+
+def _on_lines(numbers: list[int], first_line: int) -> str:
+    shown = ", ".join(f"{number + first_line:,}" for number in numbers[:_SHOWN])
+    if len(numbers) == 1:
+        return f"On line {shown}"
+    more = f" and {len(numbers) - _SHOWN:,} more" if len(numbers) > _SHOWN else ""
+    return f"On lines {shown}{more}"

@@ -1,0 +1,161 @@
+"""A column of labels: what each cell means, and which of them are easily taken for each other."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from lora_core.tasks.task import normalise
+
+# What programs write where they have no value; each may be a label all the same ("N/A" as an
+# answer, "NA" for Namibia), and then has about as many rows as others have.
+_STAND_INS = {"nan", "null", "<na>", "n/a", "na", "none", "nil", "nat", "-", "?", "undefined"}
+_ERRORS = {"#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#null!", "#num!"}  # of Excel
+_ALWAYS = {"nan", "<na>", "nat"}  # numbers and dates that are none: left out unless frequent
+_LISTED = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(-?\d+))\s*\]""")  # ['spam'], [0]
+_SEVERAL = re.compile(
+    r"""\[\s*(?:"[^"]*"|'[^']*'|-?\d+)(?:\s*,\s*(?:"[^"]*"|'[^']*'|-?\d+))+\s*\]"""
+)
+
+
+class Labels:
+    """The labels of a column, as their readers see them."""
+
+    def __init__(self, cells: Iterable[str]) -> None:
+        """`cells`: all of the column, in order."""
+        counts = Counter(cells)
+        seen = {cell: normalise(cell) for cell in counts}
+        filled = [name for name in seen.values() if name]
+        listed = bool(filled) and all(_listed(name) for name in filled)
+        if listed:
+            seen = {cell: _unlisted(name) for cell, name in seen.items()}
+        self._seen = seen
+        self.several = {name for name in seen.values() if _SEVERAL.fullmatch(name)}
+        rows: Counter[str] = Counter()
+        for cell, count in counts.items():
+            rows[seen[cell]] += count
+        del rows[""]
+        self.stand_ins = {name for name in rows if _stands_in(name, rows)}
+        kept = [name for name in rows if name not in self.stand_ins and name not in self.several]
+        self.warnings = [*_alike_cells(seen), *_look_alikes(kept), *_taken(kept, rows)]
+
+    def of(self, cell: str) -> str:
+        """The label that a cell shows; "" for none."""
+        return self._seen[cell]
+
+
+def _listed(name: str) -> bool:
+    return bool(_LISTED.fullmatch(name) or _SEVERAL.fullmatch(name)) or name == "[]"
+
+
+def _unlisted(name: str) -> str:
+    """The one element of a list; several stay a list."""
+    if name == "[]":
+        return ""
+    found = _LISTED.fullmatch(name)
+    if not found:
+        return name
+    try:
+        value = json.loads(name)[0] if found[1] is not None else found[2] or found[3] or ""
+    except ValueError:
+        value = found[1]
+    return normalise(str(value))
+
+
+def _stands_in(name: str, rows: Counter[str]) -> bool:
+    """Whether a label is what a program wrote for an empty cell: by name, and by being rare."""
+    folded = name.casefold()
+    if folded in _ERRORS:
+        return True
+    if folded not in _STAND_INS:
+        return False
+    others = sorted(count for label, count in rows.items() if label.casefold() not in _STAND_INS)
+    if not others:
+        return False
+    usual = others[len(others) // 2]
+    return rows[name] < (0.5 if folded in _ALWAYS else 0.25) * usual
+
+
+def _taken(kept: list[str], rows: Counter[str]) -> list[str]:
+    """A word on labels that may have been meant as none."""
+    named = [name for name in kept if name.casefold() in _STAND_INS]
+    if not named:
+        return []
+    shown = ", ".join(f"'{name}' ({rows[name]:,} rows)" for name in named[:4])
+    return [f"Taken as labels like others: {shown}. If they stand for none, empty those cells."]
+
+
+def _alike_cells(seen: dict[str, str]) -> list[str]:
+    """Labels that were written in several ways which look the same, and are one."""
+    ways: Counter[str] = Counter(name for cell, name in seen.items() if cell.strip() and name)
+    spelled: dict[str, set[str]] = defaultdict(set)
+    for cell, name in seen.items():
+        spelled[name].add(cell.strip())
+    several = [name for name in ways if name and len(spelled[name]) > 1]
+    if not several:
+        return []
+    shown = ", ".join(f"'{name[:30]}' ({len(spelled[name])} ways)" for name in several[:3])
+    more = f" and {len(several) - 3} more" if len(several) > 3 else ""
+    return [
+        f"Taken as one label what looks the same but was written with other characters: {shown}"
+        f"{more}."
+    ]
+
+
+def _look_alikes(labels: list[str]) -> list[str]:
+    """Warnings of labels that a reader easily takes for each other, yet are two."""
+    warnings = []
+    spellings = defaultdict(list)
+    for label in labels:
+        spellings[label.casefold()].append(label)
+    for same in spellings.values():
+        if len(same) > 1:
+            warnings.append(
+                f"'{same[0]}' and '{same[1]}' differ in capitals only, yet are two labels."
+            )
+    shapes = defaultdict(list)
+    for label in labels:
+        shapes[_shape(label)].append(label)
+    for same in shapes.values():
+        if len({label.casefold() for label in same}) > 1:
+            first, second = same[:2]
+            warnings.append(
+                f"'{first[:30]}' and '{second[:30]}' look the same, yet are two labels: they "
+                f"differ in {_difference(first, second)}."
+            )
+    return warnings[:6]
+
+
+# Letters of other scripts, and signs, that look like these.
+_TWINS = {
+    ord(twin): plain
+    for plain, twins in {
+        "a": "аɑα", "e": "е", "o": "оοօ", "p": "рρ", "c": "сϲ", "x": "хχ", "y": "уγ", "i": "іıι",
+        "j": "ј", "s": "ѕ", "h": "һ", "k": "к", "v": "ν", "u": "υ", "t": "т", "n": "п", "b": "Ь",
+        "A": "АΑ", "B": "ВΒ", "E": "ЕΕ", "H": "НΗ", "I": "ІΙ", "K": "КΚ", "M": "МΜ", "N": "Ν",
+        "O": "ОΟ", "P": "РΡ", "C": "С", "T": "ТΤ", "X": "ХΧ", "Y": "УΥ", "Z": "Ζ", "S": "Ѕ",
+        "J": "Ј",
+        "-": "‐‑‒–—−", "'": "’‘`´ʼ", '"': "“”„«»", ".": "…", "": "\ufe0e\ufe0f\u200c\u200d",
+    }.items()
+    for twin in twins
+}  # fmt: skip
+
+
+def _shape(label: str) -> str:
+    return unicodedata.normalize("NFKC", label).translate(_TWINS).replace("l", "I").casefold()
+
+
+def _difference(first: str, second: str) -> str:
+    """Names of the first characters in which two labels differ."""
+    for a, b in zip(first, second, strict=False):
+        if a != b:
+            return f"{_name(a)} and {_name(b)}"
+    longer = max(first, second, key=len)
+    return _name(longer[min(len(first), len(second))])
+
+
+def _name(character: str) -> str:
+    return unicodedata.name(character, f"U+{ord(character):04X}").capitalize()
