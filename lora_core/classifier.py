@@ -6,7 +6,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import tiktoken
 import torch
@@ -35,15 +35,6 @@ class Prediction:
     probabilities: dict[str, float]  # one a label, in the task's order, sums to 1
     tokens: int  # of the text as read
     truncated: bool  # the text was longer than the context; its end was not read
-
-
-@dataclass(frozen=True)
-class Score:
-    """Loss and accuracy over a labelled set."""
-
-    loss: float  # mean cross-entropy in nats
-    accuracy: float  # 0 to 1
-    probabilities: Tensor = field(repr=False)  # (rows, classes)
 
 
 class Classifier:
@@ -182,12 +173,3 @@ def batched_logits(model: nn.Module, ids: Sequence[Sequence[int]], batch_size: i
         rows += batch.rows
     logits = torch.cat(parts)
     return logits[torch.tensor(rows).argsort()]
-
-
-def score(model: nn.Module, ids: Sequence[Sequence[int]], labels: Sequence[int]) -> Score:
-    """Loss and accuracy of a model over tokenised texts."""
-    logits = batched_logits(model, ids)
-    target = torch.tensor(labels)
-    loss = F.cross_entropy(logits, target).item()
-    accuracy = (logits.argmax(-1) == target).float().mean().item()
-    return Score(loss, accuracy, F.softmax(logits, -1))

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch, encode_text, sorted_batches, training_batches
-from lora_core.classifier import Classifier, Score, batched_logits
+from lora_core.classifier import Classifier, batched_logits
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.devices import Device, choose_device
 from lora_core.events import Started
@@ -22,6 +22,7 @@ from lora_core.injection import inject_lora
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
 from lora_core.parameters import count_parameters
+from lora_core.scores import Score
 from lora_core.tasks.task import Example, Task
 
 # Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.md); LoRA's at most.
@@ -80,6 +81,17 @@ class Preparation:
     def _encode(self, examples: Sequence[Example]) -> tuple[list[list[int]], list[int]]:
         ids = [self._token_ids(example.text) for example in examples]
         return ids, [example.label for example in examples]
+
+    def resume(self, step: int, weights: Mapping[str, Tensor]) -> int:
+        """Go on from the trained weights after `step` steps: the number of the next step, from 0.
+
+        Raises `ConfigError` when they are not those of a run with these settings.
+        """
+        load_trained(self.model, weights)
+        step = min(step, self.config.steps)
+        for _ in range(step):
+            next(self.batches)  # these texts were learnt from already
+        return step
 
     def started(self) -> Started:
         """The first event."""

@@ -11,17 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch
-from lora_core.classifier import Score
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.devices import Device
 from lora_core.events import Diverged, Evaluated, Event, Finished, Outcome, Step, Watched
 from lora_core.fast.engine import Engine
-from lora_core.preparation import Preparation, load_trained, trained_weights
+from lora_core.preparation import Preparation, trained_weights
+from lora_core.scores import Score, score
 from lora_core.tasks.task import Task
 
 _WATCHES = 50  # how often along a run the watched texts are classified
@@ -59,17 +58,13 @@ def fine_tune(
     lora_config, config = lora_config or LoRAConfig(), train_config or TrainConfig()
     patience = _Patience(should_stop)
     run = Preparation(base, task, lora_config, config, watch_texts, device, patience.check)
-    best = _BestWeights(run)
+    best = _BestWeights(run, on_best)
     evaluation_steps = config.evaluation_steps
     watch_steps = {round(config.steps * i / _WATCHES) for i in range(_WATCHES + 1)}
     runaway_loss = _RUNAWAY * max(1.0, math.log(len(task.labels)))
     outcome: Outcome = "completed"
-    step, tokens, training_seconds, smoothed = 0, 0, 0.0, math.nan
-    if resume is not None:
-        load_trained(run.model, resume[1])
-        for _ in range(min(resume[0], config.steps)):
-            next(run.batches)  # these texts were learnt from already
-            step += 1
+    step = run.resume(*resume) if resume else 0
+    tokens, training_seconds, smoothed = 0, 0.0, math.nan
 
     yield run.started()
     begin = time.perf_counter()
@@ -78,8 +73,6 @@ def fine_tune(
             if step in evaluation_steps:
                 validation = evaluate(run.engine, run.validation)
                 improved = best.offer(step, validation)
-                if improved and on_best is not None:
-                    on_best(step, trained_weights(run.model))
                 train = evaluate(run.engine, run.train_sample)
                 scores = train.loss, train.accuracy, validation.loss, validation.accuracy
                 yield Evaluated(step, *scores, improved, time.perf_counter() - begin)
@@ -114,8 +107,10 @@ def fine_tune(
 class _BestWeights:
     """Keeps the trained weights of the best evaluation so far, and ends the run with them."""
 
-    def __init__(self, run: Preparation) -> None:
-        self._run = run
+    def __init__(
+        self, run: Preparation, on_best: Callable[[int, dict[str, Tensor]], None] | None
+    ) -> None:
+        self._run, self._on_best = run, on_best
         self.score: Score | None = None
         self.step = 0
         self._weights: list[Tensor] = []
@@ -131,6 +126,8 @@ class _BestWeights:
             if not (ahead and math.isfinite(score.loss)):
                 return False
         self.step, self.score, self._weights = step, score, self._run.engine.snapshot()
+        if self._on_best is not None:
+            self._on_best(step, trained_weights(self._run.model))
         return True
 
     def finish(self, step: int, outcome: Outcome, begin: float) -> Finished:
@@ -174,8 +171,7 @@ def evaluate(engine: Engine, batches: Sequence[Batch]) -> Score:
     """Loss and accuracy over a labelled set in batches."""
     logits = torch.cat([engine.logits(batch) for batch in batches])
     labels = torch.cat([batch.labels for batch in batches])
-    accuracy = (logits.argmax(-1) == labels).float().mean().item()
-    return Score(F.cross_entropy(logits, labels).item(), accuracy, F.softmax(logits, -1))
+    return score(logits, labels)
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

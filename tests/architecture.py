@@ -34,7 +34,7 @@ ROOMS = (
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("config", "base.tokenizer", "devices"),
-    ("lora", "injection", "model", "parameters", "limits", "batches", "tasks", "base"),
+    ("lora", "injection", "scores", "model", "parameters", "limits", "batches", "tasks", "base"),
     ("fast", "classifier", "events", "preparation", "training", "progress"),
     ("adapters", "explain", "pretraining"),
     ("serving",),

@@ -16,6 +16,7 @@ from torch import Tensor
 from lora_core.batches import sorted_batches
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.errors import LabError
+from lora_core.scores import correct
 from lora_core.tasks.task import Task
 
 MAX_ROWS = 512  # of the test texts, the first ones: what bounds the time of every experiment
@@ -78,7 +79,7 @@ class Exam:
 
     def correct(self, probabilities: Tensor) -> int:
         """How many rows of (rows, classes) are largest at the truth."""
-        return int((probabilities.argmax(-1) == self.truth).sum())
+        return correct(probabilities, self.truth)
 
     def _rowwise(self, answer: Callable[[list[list[int]]], Tensor]) -> Turns[Tensor]:
         order: list[int] = []

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_core.classifier import Classifier
+from lora_core.scores import Confusion, confusion, right
 from lora_core.tasks.task import Task
 
 _ROWS_A_TURN = 16  # then the classifier is handed to whoever waits for an answer
@@ -37,13 +38,13 @@ class TestReport:
     __test__ = False  # not one of pytest's
 
     labels: tuple[str, ...]
-    confusion: tuple[tuple[int, ...], ...]  # [truth][said], in the order of `labels`
+    confusion: Confusion
     judged: tuple[Judged, ...]  # the least probable answer first
 
     @property
     def correct(self) -> int:
         """How many were right."""
-        return sum(row[i] for i, row in enumerate(self.confusion))
+        return right(self.confusion)
 
     @property
     def mistakes(self) -> list[Judged]:
@@ -63,14 +64,13 @@ def report_on_test(classifier: Classifier, task: Task) -> TestReport | None:
     truths = torch.tensor([example.label for example in task.test])
     probabilities = _probabilities(classifier, [example.text for example in task.test])
     highest, said = probabilities.max(-1)
-    size = len(task.labels)
-    counts = torch.bincount(truths * size + said, minlength=size * size).view(size, size)
+    counts = confusion(said, truths, len(task.labels))
     judged = [
         Judged(example.text, task.labels[example.label], task.labels[answer], p)
         for example, answer, p in zip(task.test, said.tolist(), highest.tolist(), strict=True)
     ]
     judged.sort(key=lambda one: one.probability)
-    return TestReport(task.labels, tuple(map(tuple, counts.tolist())), tuple(judged))
+    return TestReport(task.labels, counts, tuple(judged))
 
 
 def _probabilities(classifier: Classifier, texts: Sequence[str]) -> Tensor:

@@ -13,6 +13,7 @@ from lora_core.classifier import Classifier
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.events import Event
 from lora_core.lora import lora_layers
+from lora_core.scores import Confusion
 from lora_core.tasks.task import Task
 
 State = Literal["waiting", "running", "finished", "stopped", "failed", "loaded"]
@@ -40,7 +41,7 @@ class TestScore:
 
     accuracy: float  # 0 to 1
     rows: int
-    confusion: tuple[tuple[int, ...], ...]  # [true label][predicted label], in the task's order
+    confusion: Confusion
 
 
 @dataclass(eq=False)

@@ -10,6 +10,7 @@ from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.errors import LabError
 from lora_core.events import Diverged, Finished, Step
+from lora_core.scores import confusion, right
 from lora_core.serving import log
 from lora_core.serving.run import Run, State, TestScore
 from lora_core.training import fine_tune
@@ -67,21 +68,19 @@ def execute(run: Run, on_step: Callable[[Run], None]) -> tuple[State, str, Finis
 def score_test(run: Run, classifier: Classifier) -> TestScore | None:
     """Accuracy and confusion on the test split; None without one, or when stopped meanwhile."""
     assert run.task is not None
-    classes, context = len(run.task.labels), classifier.model.config.context_length
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
-    for start in range(0, len(run.task.test), _TEST_ROWS):
-        if run.stopping.is_set():
-            return None
-        part = run.task.test[start : start + _TEST_ROWS]
-        ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
-        predicted = batched_logits(classifier.model, ids).argmax(-1)
-        truth = torch.tensor([row.label for row in part])
-        confusion.index_put_((truth, predicted), torch.ones(len(part), dtype=torch.long), True)
-    rows = int(confusion.sum())
+    rows, context = run.task.test, classifier.model.config.context_length
     if not rows:
         return None
-    right = int(confusion.diagonal().sum())
-    return TestScore(right / rows, rows, tuple(tuple(row) for row in confusion.tolist()))
+    predicted = []
+    for start in range(0, len(rows), _TEST_ROWS):
+        if run.stopping.is_set():
+            return None
+        part = rows[start : start + _TEST_ROWS]
+        ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
+        predicted.append(batched_logits(classifier.model, ids).argmax(-1))
+    truth = torch.tensor([row.label for row in rows])
+    counts = confusion(torch.cat(predicted), truth, len(run.task.labels))
+    return TestScore(right(counts) / len(rows), len(rows), counts)
 
 
 def why(error: Exception) -> str:

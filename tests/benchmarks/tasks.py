@@ -33,6 +33,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 import lora_core as lc
 from lora_core.tasks.bundled import task_names
 from lora_core.tasks.task import Example, make_task
+from tests.benchmarks.base_quality import accuracy
 
 
 def bag_of_words(task: lc.Task) -> tuple[float, float]:
@@ -59,9 +60,7 @@ def lora(base: lc.Base, task: lc.Task, train: lc.TrainConfig) -> tuple[float, fl
     wall, processor = time.perf_counter(), time.process_time()
     *_, end = lc.fine_tune(base, task, lc.LoRAConfig(), train)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
-    answers = end.classifier.classify_many([e.text for e in task.test])
-    right = [a.label == task.labels[e.label] for a, e in zip(answers, task.test, strict=True)]
-    return sum(right) / len(right), wall, processor
+    return accuracy(task, end.classifier), wall, processor
 
 
 def over_splits(base: lc.Base, name: str, splits: int, train: lc.TrainConfig) -> str:
