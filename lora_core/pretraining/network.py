@@ -130,7 +130,7 @@ def fused(function: Callable[..., Any]) -> Callable[..., Any]:
         if not _compiler[0]:
             return function(*args)
         if not compiled:
-            compiled.append(torch.compile(function, dynamic=False))
+            compiled.append(torch.compile(function))  # a second shape makes it general
         return compiled[0](*args)
 
     return call

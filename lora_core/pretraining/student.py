@@ -1,0 +1,415 @@
+"""A base goes on learning, from a teacher's states as well as from the next token.
+
+    python -m lora_core.pretraining.student --states DIR --texts FILE --corpus FILE --out DIR
+
+At every position where both tokenisers cut, the student's state says through matrices that are
+thrown away in the end (a) the mean of the teacher's states so far and (b) the teacher's state
+there. A causal model's last state is about the next word; the mean is about the text, and a
+classifier reads the student's last state. Each component of a target is divided by its deviation
+to the power `POWER`; the loss is the mean squared error. Every `language_every`-th step predicts
+the next token on windows of the corpus instead, so that the student stays a language model.
+
+Killed, the same command goes on from the last checkpoint; the texts may have grown meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lora_core.base import load_base
+from lora_core.config import GPTConfig
+from lora_core.model import GPT
+from lora_core.pretraining import PretrainingError
+from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
+from lora_core.pretraining.export import export
+from lora_core.pretraining.measure import Validation, bits_per_byte, read_validation, summed_loss
+from lora_core.pretraining.network import (
+    Weights,
+    add_gradients,
+    hidden_states,
+    next_token_loss,
+    use_compiler,
+    working_weights,
+)
+from lora_core.pretraining.optimizer import MuonAdamW
+from lora_core.pretraining.teach import States
+from lora_core.pretraining.vocabulary import grow_embedding, pieces
+from lora_core.tokenizer import load_encoding
+
+CHECKPOINT = "student.safetensors"
+POWER = 0.75
+LENGTHS = (4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160)  # padded to one of these
+_FREE = ("tokens", "decay", "language_every", "state", "last", "average")  # may change on the way
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is made of."""
+
+    tokens: int  # of taught texts, counted with repetitions
+    batch_tokens: int = 6144  # a step of the teacher's aims
+    window_rows: int = 16  # windows of a step of the next token's
+    matrix_lr: float = 0.01
+    other_lr: float = 4e-3
+    warmup_steps: int = 60
+    decay: float = 0.5  # last share of the tokens, in which the learning rate falls to zero
+    language_every: int = 5  # steps; 0: never
+    state: float = 0.3  # weight of the teacher's state beside its mean
+    last: float = 2.0  # how much more a text's last position counts
+    seed: int = 0
+
+    def lr_share(self, step: int, tokens: int) -> float:
+        """Of the peak learning rates: up in a line, level, down to zero in a line."""
+        falling = max(0.0, (1.0 - tokens / self.tokens) / max(self.decay, 1e-9))
+        return min(1.0, (step + 1) / self.warmup_steps, falling)
+
+
+@dataclass
+class Progress:
+    """Where a run is; kept in its checkpoint."""
+
+    step: int = 0
+    tokens: int = 0  # of taught texts
+    seconds: float = 0.0
+    losses: dict[str, float] = field(default_factory=dict)  # smoothed
+    log: list[dict[str, float]] = field(default_factory=list)
+
+
+class Lessons:
+    """Texts with what the teacher said of them, in batches of about one length.
+
+    `targets` are made when asked for: the means so far come from the states.
+    """
+
+    def __init__(self, states: States, texts: list[str], encoding: tiktoken.Encoding) -> None:
+        self.states, self.end = states, encoding.eot_token
+        sizes = [len(encoding.decode_single_token_bytes(i)) for i in range(encoding.n_vocab)]
+        length_of = np.array(sizes)
+        self.ids: list[NDArray[np.uint16]] = []
+        self.places: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]] = []
+        self.number: list[int] = []
+        by_length: dict[int, list[int]] = {}
+        for start in range(0, len(states), 4096):
+            group = [texts[i] for i in range(start, min(start + 4096, len(states)))]
+            for offset, own in enumerate(encoding.encode_ordinary_batch(group, num_threads=1)):
+                ids = np.array(own[: LENGTHS[-1]], np.uint16)
+                ends = states.ends_of(start + offset).astype(np.int64)
+                _, mine, theirs = np.intersect1d(
+                    np.cumsum(length_of[ids]), ends, return_indices=True
+                )
+                if not len(mine):
+                    continue
+                ids = ids[: int(mine[-1]) + 1]
+                bucket = next(n for n in LENGTHS if n >= len(ids))
+                by_length.setdefault(bucket, []).append(len(self.ids))
+                self.ids.append(ids)
+                self.places.append((mine.astype(np.uint16), theirs.astype(np.uint16)))
+                self.number.append(start + offset)
+        if not self.ids:
+            raise PretrainingError("No text has a position where both tokenisers cut.")
+        self.lengths = sorted(by_length)
+        self.members = {n: np.array(by_length[n]) for n in self.lengths}
+        weights = np.array([n * len(self.members[n]) for n in self.lengths], float)
+        self.shares = weights / weights.sum()
+        self.tokens = int(sum(map(len, self.ids)))
+
+    def batch(self, step: int, seed: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Ids (rows, length); of the n asked positions: index (n,) into rows * length, whether it
+        is its text's last (n,), and the teacher's (2, n, k): mean so far and state.
+        """
+        chance = np.random.default_rng([seed, step])
+        length = self.lengths[int(chance.choice(len(self.lengths), p=self.shares))]
+        rows = max(1, size // length)
+        picked = chance.choice(self.members[length], rows)
+        ids = np.full((rows, length), self.end, np.int64)
+        index, last, means, states = [], [], [], []
+        for row, text in enumerate(picked):
+            mine, theirs = self.places[text]
+            ids[row, : len(self.ids[text])] = self.ids[text]
+            state = self.states.states_of(self.number[text])
+            so_far = np.cumsum(state, 0) / np.arange(1, len(state) + 1, dtype=np.float32)[:, None]
+            index.append(row * length + mine.astype(np.int64))
+            flags = np.zeros(len(mine), bool)
+            flags[-1] = True
+            last.append(flags)
+            means.append(so_far[theirs])
+            states.append(state[theirs])
+        both = np.stack([np.concatenate(means), np.concatenate(states)]).astype(np.float32)
+        return (
+            torch.from_numpy(ids),
+            torch.from_numpy(np.concatenate(index)),
+            torch.from_numpy(np.concatenate(last)),
+            torch.from_numpy(both),
+        )
+
+
+def scales(states: States) -> Tensor:
+    """(2, k): what to multiply means and states by; then they have mean square 1."""
+    rows = []
+    for name in ("deviations", "state_deviations"):
+        deviation = states.basis[name]
+        scale = deviation.pow(-POWER)
+        rows.append(scale / (deviation * scale).square().mean().sqrt())
+    return torch.stack(rows)
+
+
+class Student:
+    """A model, the aims' matrices, an optimiser, and how far it is."""
+
+    def __init__(
+        self,
+        model: GPT,
+        lessons: Lessons,
+        windows: Windows | None,
+        settings: Settings,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self.model, self.lessons, self.windows = model, lessons, windows
+        self.settings, self.dtype = settings, dtype
+        self.scales = scales(lessons.states)
+        width, k = model.config.emb_dim, self.scales.shape[1]
+        noise = torch.Generator().manual_seed(settings.seed)
+        self.aims = {
+            "aim.matrix": nn.Parameter(0.05 * torch.randn(2, k, width, generator=noise)),
+            "aim.bias": nn.Parameter(torch.zeros(2, k)),
+        }
+        self.named = [*model.named_parameters(), *self.aims.items()]
+        self.optimizer = MuonAdamW(
+            self.named, matrix_lr=settings.matrix_lr, other_lr=settings.other_lr, dtype=dtype
+        )
+        self.progress = Progress()
+
+    def train_step(self) -> None:
+        """One step of the teacher's aims, or of the next token's."""
+        settings, progress = self.settings, self.progress
+        weights = working_weights(self.model, self.dtype)
+        for _, parameter in self.named:
+            parameter.grad = None
+        every = settings.language_every
+        language = self.windows is not None and every > 0 and progress.step % every == every - 1
+        share = settings.lr_share(progress.step, progress.tokens)
+        losses = self._language(weights) if language else self._teacher(weights)
+        if not all(map(math.isfinite, losses.values())):
+            raise PretrainingError(f"A loss is not finite at step {progress.step + 1}.")
+        for _, parameter in self.named:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        torch.nn.utils.clip_grad_norm_([p for _, p in self.named], 1.0)
+        self.optimizer.step(share)
+        progress.step += 1
+        for name, value in losses.items():
+            old = progress.losses.get(name, value)
+            progress.losses[name] = 0.98 * old + 0.02 * value
+
+    def _teacher(self, weights: Weights) -> dict[str, float]:
+        settings = self.settings
+        ids, index, last, targets = self.lessons.batch(
+            self.progress.step, settings.seed, settings.batch_tokens
+        )
+        states = hidden_states(weights, self.model.config, ids).flatten(0, 1)[index]
+        matrix = self.aims["aim.matrix"].detach().to(self.dtype).requires_grad_()
+        bias = self.aims["aim.bias"].detach().requires_grad_()
+        said = torch.einsum("nw,akw->ank", states, matrix).float() + bias[:, None]
+        errors = (said - targets * self.scales[:, None]).square().mean(-1)  # (2, n)
+        weight = 1.0 + settings.last * last.float()
+        mean, state = (errors * weight).sum(-1) / weight.sum()
+        inputs = [*weights.values(), matrix, bias]
+        found = torch.autograd.grad(mean + settings.state * state, inputs, allow_unused=True)
+        filled = [
+            torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)
+        ]
+        add_gradients(self.model, weights, tuple(filled[:-2]))
+        for parameter, gradient in zip(self.aims.values(), filled[-2:], strict=True):
+            parameter.grad = gradient.float()
+        self.progress.tokens += int(ids.numel())
+        ends = errors[0][last].mean()
+        return {"mean": mean.item(), "state": state.item(), "at_end": ends.item()}
+
+    def _language(self, weights: Weights) -> dict[str, float]:
+        assert self.windows is not None
+        tokens, targets = self.windows.batch(self.progress.step, self.settings.window_rows)
+        states = hidden_states(weights, self.model.config, tokens)
+        loss = next_token_loss(weights, states, targets, 1.0 / targets.numel())
+        add_gradients(self.model, weights, torch.autograd.grad(loss, list(weights.values())))
+        return {"next_token": loss.item()}
+
+    def run(self, out: Path, *, save_seconds: float = 120.0, say_every: int = 50) -> None:
+        """Train to the end, saving a checkpoint in `out` every so often."""
+        progress, saved = self.progress, time.monotonic()
+        while progress.tokens < self.settings.tokens:
+            begin = time.perf_counter()
+            self.train_step()
+            progress.seconds += time.perf_counter() - begin
+            if say_every and progress.step % say_every == 0:
+                losses = "  ".join(f"{k} {v:.4f}" for k, v in progress.losses.items())
+                print(
+                    f"step {progress.step:,}  {progress.tokens:,} tokens  "
+                    f"{progress.seconds:,.0f} s  {losses}",
+                    flush=True,
+                )
+            if time.monotonic() - saved > save_seconds:
+                self.save(out)
+                saved = time.monotonic()
+        self.save(out)
+
+    # Checkpoints ------------------------------------------------------------------------------
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        yield from ((f"model.{n}", p.detach()) for n, p in self.model.named_parameters())
+        yield from ((n, p.detach()) for n, p in self.aims.items())
+        yield from ((f"optimizer.{n}", t) for n, t in self.optimizer.state().items())
+
+    def save(self, out: Path) -> None:
+        """Write the checkpoint; the old one stays until the new one is complete."""
+        partial = out / (CHECKPOINT + ".part")
+        notes = {
+            "settings": json.dumps(asdict(self.settings)),
+            "progress": json.dumps(asdict(self.progress)),
+        }
+        try:
+            save_file({n: t.contiguous() for n, t in self._tensors()}, partial, metadata=notes)
+            partial.replace(out / CHECKPOINT)
+        except (OSError, SafetensorError) as error:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise PretrainingError(f"The checkpoint cannot be written: {error}.") from error
+
+    def resume(self, out: Path) -> None:
+        """Go on from the checkpoint in `out`."""
+        path = out / CHECKPOINT
+        try:
+            with safe_open(path, "pt") as file:
+                notes = file.metadata() or {}
+                kept = json.loads(notes["settings"])
+                now = asdict(self.settings)
+                changed = [k for k in now if k not in _FREE and kept.get(k) != now[k]]
+                if changed:
+                    raise PretrainingError(
+                        f"{path} belongs to another run: {', '.join(changed)} differ. Choose "
+                        "another --out, or give the settings that it was started with."
+                    )
+                for name, tensor in self._tensors():
+                    tensor.copy_(file.get_tensor(name))
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            if isinstance(error, PretrainingError):
+                raise
+            raise PretrainingError(f"{path} is no checkpoint of this run: {error}.") from error
+        self.progress = Progress(**json.loads(notes["progress"]))
+        self.optimizer.steps = self.progress.step
+
+
+def begin(base: Path | str, tokenizer: Path | None) -> tuple[GPT, tiktoken.Encoding]:
+    """A trainable copy of a base, its vocabulary grown to `tokenizer`'s if one is given."""
+    start = load_base(base)
+    config, state = start.config, start.model.state_dict()
+    encoding = start.tokenizer
+    if tokenizer is not None:
+        encoding = load_encoding(tokenizer / "tokenizer.tiktoken")
+        name = "token_embedding.weight"
+        state[name] = grow_embedding(state[name], pieces(start.tokenizer, encoding))
+        config = GPTConfig(
+            encoding.n_vocab,
+            config.context_length,
+            config.emb_dim,
+            config.n_layers,
+            config.n_heads,
+        )
+    model = GPT(config, num_classes=None)
+    model.load_state_dict({n: t.clone() for n, t in state.items()})
+    return model, encoding
+
+
+def measure(model: GPT, validation: Validation, stride: int = 128, limit: int = 0) -> float:
+    """Bits per byte, see `measure.summed_loss`."""
+    ids, size = validation
+    weights = working_weights(model, torch.float32)
+    nats, tokens = summed_loss(weights, model.config, ids, stride, limit)
+    return bits_per_byte(nats, tokens, len(ids) - 1, size)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The program; an exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m lora_core.pretraining.student", description=__doc__.split("\n", 1)[0]
+    )
+    add = parser.add_argument
+    add("--states", type=Path, required=True, metavar="DIR", help="what `teach` wrote")
+    add("--texts", type=Path, required=True, metavar="FILE", help="what it read")
+    add("--corpus", nargs="*", type=Path, default=[], metavar="FILE", help="for the next token")
+    add("--validation", type=Path, metavar="FILE", help="text to measure bits per byte on")
+    add("--base", default="bundled", help="where the weights begin")
+    add("--tokenizer", type=Path, metavar="DIR", help="a vocabulary grown from the base's")
+    add("--out", type=Path, required=True, metavar="DIR", help="checkpoint and exported model")
+    add("--tokens", type=float, required=True, help="of taught texts, repetitions counted")
+    add("--decay", type=float, default=Settings.decay, help="share with falling rate")
+    add("--language-every", type=int, default=Settings.language_every, help="steps")
+    add("--matrix-lr", type=float, default=Settings.matrix_lr, help="Muon's peak")
+    add("--other-lr", type=float, default=Settings.other_lr, help="AdamW's peak")
+    add("--state", type=float, default=Settings.state, help="weight of the state")
+    add("--last", type=float, default=Settings.last, help="extra weight of last positions")
+    add("--seed", type=int, default=0)
+    add("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        learn(options)
+    except PretrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def learn(options: argparse.Namespace) -> None:
+    """Read, train or go on training, export, measure."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    model, encoding = begin(options.base, options.tokenizer)
+    texts = options.texts.read_text(encoding="utf-8").split("\n")
+    lessons = Lessons(States(options.states), texts, encoding)
+    windows = None
+    if options.corpus:
+        path = prepare_tokens(options.corpus, encoding, options.out, quiet=True)
+        windows = Windows(path, model.config.context_length, options.seed, line_ends(encoding))
+    settings = Settings(
+        tokens=int(options.tokens),
+        decay=options.decay,
+        language_every=options.language_every,
+        matrix_lr=options.matrix_lr,
+        other_lr=options.other_lr,
+        state=options.state,
+        last=options.last,
+        seed=options.seed,
+    )
+    use_compiler(True)
+    student = Student(model, lessons, windows, settings)
+    if (options.out / CHECKPOINT).is_file():
+        student.resume(options.out)
+    print(f"{len(lessons.ids):,} texts, {lessons.tokens:,} tokens", flush=True)
+    student.run(options.out)
+    folder = options.tokenizer or Path(__file__).resolve().parents[2] / "assets" / "base"
+    export(student.model, folder, options.out / "model")
+    if options.validation:
+        value = measure(student.model, read_validation(options.validation, encoding))
+        print(f"{value:.4f} bits per byte on {options.validation.name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
