@@ -98,7 +98,7 @@ _PATTERNS = (
     "meet me at {place}", "how was {place}?", "don't forget the milk", "text me when you get to "
     "{place}", "sorry I missed your call", "{person} is at {place}", "tell {person} I'm late",
     "you won {prize}", "you have won {prize}", "congratulations! you won {prize}",
-    "win {prize} now", "claim {prize} today", "free {thing}", "click here to claim {prize}", 
+    "win {prize} now", "claim {prize} today", "free {thing}", "click here to claim {prize}",
     "urgent: your account is locked, click the link",
     "your {item} is on hold, pay the fee now", "call now to claim {prize}", "cheap loans, no credit"
     " check", "earn $900 a day from home", "limited offer: 50% off", "final notice: verify your "
@@ -137,7 +137,7 @@ _PATTERNS = (
     " {time}", "will it rain {time}?", "what's the weather in {country}?",
     "when did {country} join "
     "the war?", "what does {item} mean?", "why is the {thing} {bad}?", "where is {country}?",
-    "how far is {country}?", "this {thing} has so many views", 
+    "how far is {country}?", "this {thing} has so many views",
     "love this {thing}",
 )  # fmt: skip
 _OF_EACH = 260  # at most, of one pattern

@@ -32,8 +32,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_core.base import load_base
+from lora_core.base.checkpoint import load_base
+from lora_core.base.tokenizer import load_encoding
 from lora_core.config import GPTConfig
+from lora_core.errors import LabError
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
@@ -50,7 +52,6 @@ from lora_core.pretraining.network import (
 from lora_core.pretraining.optimizer import MuonAdamW
 from lora_core.pretraining.teach import States
 from lora_core.pretraining.vocabulary import grow_embedding, pieces
-from lora_core.tokenizer import load_encoding
 
 CHECKPOINT = "student.safetensors"
 POWER = 0.75
@@ -164,6 +165,7 @@ def scales(states: States) -> Tensor:
     rows = []
     for name in ("deviations", "state_deviations"):
         deviation = states.basis[name]
+        deviation = deviation.clamp_min(1e-3 * float(deviation.max()))  # a direction nobody took
         scale = deviation.pow(-POWER)
         rows.append(scale / (deviation * scale).square().mean().sqrt())
     return torch.stack(rows)
@@ -369,7 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     try:
         learn(options)
-    except PretrainingError as error:
+    except (LabError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

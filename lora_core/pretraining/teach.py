@@ -10,7 +10,8 @@ position is left out of every mean. Of each token's state the first `--component
 components of the texts' mean states are kept, in fp16; a mean of kept states is then the kept part
 of the mean. Files, all appended to in the order of the list:
 
-    basis.safetensors  mean (width,), components (width, k), deviations (k,) of the means
+    basis.safetensors  mean (width,), components (width, k), deviations (k,) of the means and
+                       state_deviations (k,)
     states.f16         (tokens, k): (state - mean) @ components
     ends.u16           (tokens,): where in its text each token ends, in UTF-8 bytes
     counts.u16         (texts,): tokens of each text, written last
@@ -36,7 +37,7 @@ from torch import Tensor
 
 from lora_core.pretraining import PretrainingError
 
-LONGEST = 128  # tokens of a text
+LONGEST = 160  # tokens of a text
 _TOKENS_AT_ONCE = 2048
 _TEXTS_AT_ONCE = 1024  # sorted by length among themselves, then written in the list's order
 _FOR_BASIS = 8192  # texts whose means give the components
@@ -54,8 +55,9 @@ class Teacher:
             raise PretrainingError(
                 "A teacher is read with `transformers`: pip install transformers gguf."
             ) from error
-        transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        transformers.utils.logging.disable_progress_bar()
+        logging: Any = transformers.utils.logging  # its functions have no types
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
         extra: dict[str, Any] = {}
         folder = path
         if path.suffix == ".gguf":
@@ -82,8 +84,10 @@ class Teacher:
         model.norm = torch.nn.Identity()  # its weights are for the last layer
         self.model = model.eval()
         self.width: int = model.config.hidden_size
-        first = self.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-        self.first: int = first if first is not None else model.config.bos_token_id
+        first = self.tokenizer.get_vocab().get("<|endoftext|>", model.config.bos_token_id)
+        if not isinstance(first, int):
+            raise PretrainingError(f"{path} has no token that begins a text.")
+        self.first = first
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, byte at which each ends) of each text, at most `LONGEST` tokens."""
@@ -220,8 +224,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--model", type=Path, required=True, metavar="DIR|GGUF", help="a Llama-form model")
     add("--texts", type=Path, required=True, metavar="FILE", help="one text a line")
     add("--out", type=Path, required=True, metavar="DIR", help="where the states go")
-    add("--layers", type=int, default=15, help="of the teacher (15)")
-    add("--components", type=int, default=192, help="kept of each state (192)")
+    add("--layers", type=int, default=18, help="of the teacher (18)")
+    add("--components", type=int, default=256, help="kept of each state (256)")
     add("--limit", type=int, help="texts at most")
     add("--float32", action="store_true", help="where bfloat16 is slow")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")

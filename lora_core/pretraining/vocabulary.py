@@ -23,9 +23,9 @@ import tiktoken
 import torch
 from torch import Tensor
 
+from lora_core.base.tokenizer import SPLIT_PATTERN, load_encoding, read_ranks
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import open_text
-from lora_core.tokenizer import SPLIT_PATTERN, load_encoding, read_ranks
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 

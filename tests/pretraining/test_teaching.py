@@ -1,0 +1,261 @@
+"""A teacher's states are `transformers`' own, writing and learning go on where they stopped."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lora_core.base.tokenizer import load_encoding, read_ranks
+from lora_core.pretraining import PretrainingError, phrases, reading, student, vocabulary
+from lora_core.pretraining.student import Lessons, Settings, Student, begin, scales
+from lora_core.pretraining.teach import States, Teacher, find_basis, write_states
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "assets" / "base"
+TEXTS = [
+    "the camera takes good pictures",
+    "see you at noon, Anna",
+    "naïve café — déjà vu",
+    "not good",
+    "where is my parcel?",
+    "I",
+    "a film that nobody in the house wanted to end, and then it ended",
+]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    """A Llama of two layers with random weights, and a byte-level tokenizer."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    folder = tmp_path_factory.mktemp("llama")
+    own = Tokenizer(models.BPE())
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    own.train_from_iterator(
+        TEXTS,
+        trainers.BpeTrainer(
+            vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet
+        ),
+    )
+    transformers.PreTrainedTokenizerFast(tokenizer_object=own).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(
+        vocab_size=own.get_vocab_size(),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def test_states_are_those_of_transformers_without_the_first_position(llama):
+    import transformers
+
+    whole = transformers.AutoModel.from_pretrained(llama).eval()
+    teacher = Teacher(llama, 1, torch.float32)
+    read = teacher.read(TEXTS)
+    for text, (ends, states) in zip(TEXTS, read, strict=True):
+        ids = teacher.tokenizer(text, add_special_tokens=False)["input_ids"]
+        with torch.no_grad():
+            judge = whole(torch.tensor([[0, *ids]]), output_hidden_states=True).hidden_states[1]
+        torch.testing.assert_close(states, judge[0, 1:], rtol=1e-4, atol=1e-5)
+        assert ends[-1] == len(text.encode())
+        assert ends == sorted(ends)
+
+
+def test_a_killed_writer_goes_on_after_its_last_text(llama, tmp_path):
+    teacher = Teacher(llama, 2, torch.float32)
+    whole, halves = tmp_path / "whole", tmp_path / "halves"
+    write_states(teacher, TEXTS, whole, 8, quiet=True)
+    write_states(teacher, TEXTS, halves, 8, quiet=True)
+    kept = np.fromfile(halves / "counts.u16", np.uint16)
+    kept[:4].tofile(halves / "counts.u16")  # killed after four texts, the fifth half written
+    with (halves / "states.f16").open("ab") as file:
+        file.write(b"half a text")
+    write_states(teacher, TEXTS, halves, 8, quiet=True)
+    for name in ("counts.u16", "ends.u16"):
+        assert (whole / name).read_bytes() == (halves / name).read_bytes()
+    first, second = States(whole), States(halves)
+    assert len(first) == len(TEXTS)
+    np.testing.assert_allclose(first.states_of(6), second.states_of(6), atol=2e-3)
+
+
+def test_the_mean_of_kept_states_is_the_kept_mean(llama, tmp_path):
+    teacher = Teacher(llama, 2, torch.float32)
+    write_states(teacher, TEXTS, tmp_path, 4, quiet=True)
+    states = States(tmp_path)
+    (_, full), *_ = teacher.read(TEXTS[:1])
+    kept = (full.mean(0) - states.basis["mean"]) @ states.basis["components"]
+    np.testing.assert_allclose(states.states_of(0).mean(0), kept.numpy(), atol=2e-3)
+
+
+def test_components_are_orthonormal_and_their_deviations_fall(llama):
+    found = find_basis([s for _, s in Teacher(llama, 2, torch.float32).read(TEXTS)], 3)
+    torch.testing.assert_close(
+        found["components"].t() @ found["components"], torch.eye(3), rtol=1e-4, atol=1e-5
+    )
+    assert found["deviations"].tolist() == sorted(found["deviations"].tolist(), reverse=True)
+
+
+def test_what_is_no_teacher_is_refused_in_words(llama, tmp_path):
+    with pytest.raises(PretrainingError, match="not of Llama's form"):
+        Teacher(FOLDER, 1, torch.float32)
+    with pytest.raises(PretrainingError, match="--layers 3"):
+        Teacher(llama, 3, torch.float32)
+    with pytest.raises(PretrainingError, match="cannot be read as a teacher"):
+        Teacher(tmp_path, 1, torch.float32)
+    with pytest.raises(PretrainingError, match="holds no teacher's states"):
+        States(tmp_path)
+
+
+@pytest.fixture
+def lessons(llama, tmp_path) -> Lessons:
+    folder = tmp_path / "states"
+    write_states(Teacher(llama, 2, torch.float32), TEXTS, folder, 4, quiet=True)
+    return Lessons(States(folder), TEXTS, load_encoding(FOLDER / "tokenizer.tiktoken"))
+
+
+def test_asked_positions_are_cuts_of_both_tokenisers(lessons):
+    encoding = load_encoding(FOLDER / "tokenizer.tiktoken")
+    for number, (mine, theirs) in zip(lessons.number, lessons.places, strict=True):
+        ids = lessons.ids[lessons.number.index(number)]
+        ends = np.cumsum([len(encoding.decode_single_token_bytes(int(i))) for i in ids])
+        assert (ends[mine] == lessons.states.ends_of(number)[theirs]).all()
+        assert ends[-1] == ends[mine][-1]
+    assert lessons.tokens == sum(map(len, lessons.ids))
+
+
+def test_targets_are_the_mean_so_far_and_the_state(lessons):
+    ids, index, last, targets = lessons.batch(0, 0, 64)
+    length = ids.shape[1]
+    for row in range(ids.shape[0]):
+        inside = index // length == row
+        own = ids[row, : int(index[inside].max()) % length + 1].numpy()
+        text = next(i for i, other in enumerate(lessons.ids) if np.array_equal(own, other))
+        states = lessons.states.states_of(lessons.number[text])
+        theirs = lessons.places[text][1]
+        np.testing.assert_allclose(targets[1][inside], states[theirs], rtol=1e-5)
+        so_far = [states[: t + 1].mean(0) for t in theirs]
+        np.testing.assert_allclose(targets[0][inside], so_far, rtol=1e-3, atol=1e-5)
+        assert last[inside].tolist() == [False] * (len(theirs) - 1) + [True]
+
+
+def test_scaled_targets_have_mean_square_one(lessons):
+    for name, scale in zip(("deviations", "state_deviations"), scales(lessons.states), strict=True):
+        value = (lessons.states.basis[name] * scale).square().mean()
+        assert value.item() == pytest.approx(1.0, rel=0.05)
+
+
+def small_student(lessons: Lessons, tokens: int = 10_000) -> Student:
+    model, _ = begin("bundled", None)
+    settings = Settings(
+        tokens, batch_tokens=256, matrix_lr=1e-3, other_lr=2e-3, warmup_steps=2, language_every=0
+    )
+    return Student(model, lessons, None, settings, torch.float32)
+
+
+def test_it_learns_and_resumes_exactly(lessons, tmp_path):
+    one, two = small_student(lessons), small_student(lessons)
+    for _ in range(6):
+        one.train_step()
+    for _ in range(3):
+        two.train_step()
+    two.save(tmp_path)
+    again = small_student(lessons)
+    again.resume(tmp_path)
+    for _ in range(3):
+        again.train_step()
+    assert again.progress.tokens == one.progress.tokens
+    for (name, a), (_, b) in zip(one.named, again.named, strict=True):
+        assert torch.equal(a, b), name
+    before = one.progress.losses["mean"]
+    for _ in range(30):
+        one.train_step()
+    assert one.progress.losses["mean"] < before
+
+
+def test_another_runs_checkpoint_is_refused(lessons, tmp_path):
+    small_student(lessons).save(tmp_path)
+    other = small_student(lessons)
+    other.settings = Settings(10, matrix_lr=0.5)
+    with pytest.raises(PretrainingError, match="matrix_lr"):
+        other.resume(tmp_path)
+
+
+# The reading list, and the vocabulary -------------------------------------------------------------
+
+
+def test_the_reading_list_is_mixed_and_leaves_out_what_it_must(tmp_path):
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text(
+        "A good film. It moved me.\n\nplease leave this out!\n\nhello there\n", "utf-8"
+    )
+    folder = tmp_path / "dict"
+    folder.mkdir()
+    line = '00001740 00 a 01 able 0 005 | having the skill to do something; "able to swim"\n'
+    (folder / "data.adj").write_text("  1 a licence\n" + line, "utf-8")
+    out = tmp_path / "reading.txt"
+    table = tmp_path / "table.csv"
+    table.write_text("text,label\nPlease leave this out,a\n", "utf-8")
+    arguments = ["--corpus", str(corpus), "--wordnet", str(folder), "--out", str(out)]
+    assert reading.main([*arguments, "--without", str(table), "--share", "9"]) == 0
+    texts = out.read_text("utf-8").splitlines()
+    assert len(texts) == len(set(texts))
+    assert "hello there" in texts
+    assert "able: having the skill to do something" in texts or "able to swim" in texts
+    assert "please leave this out!" not in texts
+    assert reading.main(arguments) == 0
+    again = out.read_text("utf-8")
+    assert reading.main(arguments) == 0
+    assert out.read_text("utf-8") == again
+
+
+def test_phrases_are_filled_and_many():
+    made = phrases.phrases(random.Random(0))
+    assert len(made) > 5000
+    assert not any("{" in text or "}" in text for text in made)
+
+
+def test_a_grown_vocabulary_keeps_ids_and_reads_alike(tmp_path):
+    from tokenizers import Tokenizer
+
+    texts = tmp_path / "texts.txt"
+    texts.write_text("an antidisestablishmentarian marmoset\n" * 20, "utf-8")
+    out = tmp_path / "grown"
+    assert vocabulary.main(["--texts", str(texts), "--size", "8200", "--out", str(out)]) == 0
+    old, new = read_ranks(FOLDER / "tokenizer.tiktoken"), read_ranks(out / "tokenizer.tiktoken")
+    assert {token: new[token] for token in old} == old
+    assert len(new) == 8199
+    encoding = load_encoding(out / "tokenizer.tiktoken")
+    judge = Tokenizer.from_file(str(out / "tokenizer.json"))
+    for text in ("a marmoset, antidisestablishmentarian", "naïve  café\n\n3141 marmosets"):
+        ids = encoding.encode_ordinary(text)
+        assert ids == judge.encode(text).ids
+        assert encoding.decode(ids) == text
+    model, _ = student.begin("bundled", out)
+    assert model.token_embedding.weight.shape == (8200, 256)
+    first, _ = student.begin("bundled", None)
+    grown, kept = model.token_embedding.weight, first.token_embedding.weight
+    torch.testing.assert_close(grown[:8191], kept[:8191])
+    torch.testing.assert_close(grown[-1], kept[-1])
+
+
+def test_the_small_programs_end_in_a_sentence(tmp_path, capsys):
+    nothing = str(tmp_path / "nothing")
+    assert reading.main(["--corpus", nothing, "--out", str(tmp_path / "x")]) == 2
+    arguments = ["--states", nothing, "--texts", nothing, "--out", str(tmp_path), "--tokens", "9"]
+    assert student.main(arguments) == 2
+    assert "error: " in capsys.readouterr().err
