@@ -50,7 +50,7 @@ class Teacher:
 
     def __init__(self, path: Path, layers: int, dtype: torch.dtype) -> None:
         try:
-            import transformers
+            import transformers  # an extra of pretraining, never of the app
         except ImportError as error:
             raise PretrainingError(
                 "A teacher is read with `transformers`: pip install transformers gguf."
