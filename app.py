@@ -34,10 +34,11 @@ from lora_core.limits import Limits, add_arguments
 from lora_core.serving.registry import Registry
 from lora_core.serving.zero_gpu import prepare_zero_gpu
 from lora_core.ui.page import build_page, launch_options
+from lora_core.ui.readers import make_room
 
 FIRST_PORT = 7860
 _PORTS_TRIED = 100
-_THREADS = 128  # of Gradio: each open page that watches a run takes one
+_THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
 _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
 
 
@@ -73,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(getattr(signal, name), lambda *_: ended.set())
     prepare_zero_gpu()
     with Registry(limits) as registry:
-        page = build_page(registry)
+        page = build_page(registry, behind_proxy=arguments.behind_proxy)
         # No queue of Gradio's own: runs wait in the registry, everything else answers at once.
         page.queue(default_concurrency_limit=None, max_size=10_000)
         page.launch(
@@ -87,6 +88,7 @@ def main(argv: list[str] | None = None) -> int:
             quiet=True,
             **launch_options(),
         )
+        make_room(page, registry.watchers)
         announce(host, port, page.share_url)
         threading.Thread(target=warm_up, daemon=True).start()
         if not arguments.no_browser and has_desktop():
@@ -118,6 +120,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--share", action="store_true", help="a public link through Gradio's relay")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--mcp", action="store_true", help="also serve the web API as MCP tools")
+    parser.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        help="tell visitors apart by the last address in X-Forwarded-For, which your proxy adds",
+    )
     add_arguments(parser)
     return parser.parse_args(argv)
 

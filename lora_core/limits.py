@@ -7,8 +7,10 @@ command line (`--max-steps 5000`) or in the environment (`LORA_LAB_MAX_STEPS=500
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 from lora_core.config import ConfigError
@@ -20,6 +22,20 @@ MEGABYTE = 1_000_000
 
 class RunError(LabError, RuntimeError):
     """Something a visitor asked for and cannot have; the message is a sentence for them."""
+
+
+def memory_share_mb(quota: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
+    """A quarter of the memory of this machine or container, in megabytes, from 200 to 32,000.
+
+    1,000 where that cannot be found out (on Windows, say).
+    """
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 1000
+    with contextlib.suppress(OSError, ValueError):  # no Linux, no container, or "max": no quota
+        memory = min(memory, int(quota.read_text()))
+    return max(200, min(32_000, memory // 4 // MEGABYTE))
 
 
 def _cap(default: int, help: str) -> int:
@@ -46,7 +62,11 @@ class Limits:
     waiting_in_all: int = _cap(120, "runs of all visitors that wait")
     runs_kept: int = _cap(20, "ended runs kept for each visitor; the longest unused goes first")
     tables_kept: int = _cap(5, "tables kept for each visitor; the longest unused goes first")
-    memory_mb: int = _cap(1000, "megabytes kept for all visitors; the longest unused goes first")
+    memory_mb: int = _cap(
+        memory_share_mb(),
+        "megabytes kept for all visitors, a quarter of this machine's memory unless said; weights "
+        "of full fine-tuning go first, then the longest unused",
+    )
     idle_minutes: int = _cap(180, "minutes after which what nobody uses is forgotten")
 
     def __post_init__(self) -> None:

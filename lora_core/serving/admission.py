@@ -1,4 +1,4 @@
-"""Which runs a server takes: the caps of `limits`, applied to a base and a task."""
+"""Which runs a server takes: the caps of `limits`, applied to a base, a task and what waits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from lora_core.base.checkpoint import Base
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.limits import MEGABYTE, Limits, RunError
 from lora_core.parameters import BYTES_FP32, predict_parameters
+from lora_core.serving.run import task_bytes
 from lora_core.tasks.task import Task
 
 
@@ -43,6 +44,26 @@ def check_run(
         raise RunError(
             f"Training this would take about {needed / MEGABYTE:,.0f} MB of memory, more than "
             "this server lends to one run. Choose LoRA, a lower rank or a smaller base."
+        )
+
+
+def check_visitor(visitor: object) -> None:
+    """Raise `RunError` for what cannot be a visitor's token."""
+    if not isinstance(visitor, str) or not 16 <= len(visitor) <= 200:
+        raise RunError("A visitor's token is a secret text of 16 to 200 characters.")
+
+
+def check_room(limits: Limits, waiting_bytes: int, table: Task | None) -> None:
+    """Raise `RunError` when the visitors' tables of runs that are not over leave no room for one
+    more: they cannot be dropped, and half of the memory is for what has ended."""
+    if table is None:
+        return
+    room = limits.memory_mb * MEGABYTE / 2
+    if waiting_bytes + task_bytes(table) > room:
+        raise RunError(
+            f"The tables of runs that wait or train take {waiting_bytes / MEGABYTE:,.0f} MB, and "
+            f"this server lends them {room / MEGABYTE:,.0f}. Try again when some of them are over, "
+            "or bring fewer rows."
         )
 
 

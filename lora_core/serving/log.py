@@ -7,6 +7,7 @@ any library.
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from lora_core.serving.run import Run
 
 log = logging.getLogger("lora_core.serving.registry")
+
+_TOLD = 1000  # different messages remembered
+_told: set[str] = set()
+_lock = threading.Lock()
 
 
 def ended(run: Run, *, own_table: bool) -> None:
@@ -26,25 +31,48 @@ def ended(run: Run, *, own_table: bool) -> None:
     result = [f"waited {waited:.1f} s", f"trained {trained:.1f} s", f"{run.step} steps"]
     if run.test_score:
         result.append(f"test accuracy {run.test_score.accuracy:.4f}")
-    log.info("run %s %s: %s, %s; %s", short(run), run.state, task, settings(run), ", ".join(result))
+    log.info(
+        "run %s %s: %s, %s; %s", short(run.id), run.state, task, settings(run), ", ".join(result)
+    )
 
 
-def broke(run: Run, error: Exception) -> None:
+def broke(run_id: str, error: BaseException) -> None:
     """Where the program failed: the kind of error and the places, not its message, which could
-    quote a visitor's text."""
-    places = "".join(traceback.format_tb(error.__traceback__))
-    log.error("run %s broke: %s\n%s", short(run), type(error).__name__, places)
+    quote a visitor's text. The same failure is told in full once, then in a line."""
+    kind, places = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+    if is_new(f"{kind} {places}"):
+        log.error("run %s broke: %s\n%s", short(run_id), kind, places)
+    else:
+        log.error("run %s broke: %s, where one broke before", short(run_id), kind)
 
 
 def question_broke(error: Exception) -> None:
     """As `broke`, for what was asked of a finished run."""
-    places = "".join(traceback.format_tb(error.__traceback__))
-    log.error("a question broke: %s\n%s", type(error).__name__, places)
+    kind, places = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+    if is_new(f"{kind} {places}"):
+        log.error("a question broke: %s\n%s", kind, places)
 
 
-def short(run: Run) -> str:
+def once(sentence: str) -> None:
+    """A warning that is told at its first occasion only."""
+    if is_new(sentence):
+        log.warning("%s", sentence)
+
+
+def is_new(text: str) -> bool:
+    """Whether this was not told before."""
+    with _lock:
+        if text in _told:
+            return False
+        if len(_told) >= _TOLD:
+            _told.clear()
+        _told.add(text)
+        return True
+
+
+def short(run_id: str) -> str:
     """The first characters of the id: enough to tell runs apart, too few to open one."""
-    return run.id[:6]
+    return run_id[:6]
 
 
 def settings(run: Run) -> str:

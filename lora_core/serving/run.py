@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from torch import Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
 from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.errors import LabError
 from lora_core.events import Event
 from lora_core.lora import lora_layers
 from lora_core.scores import Confusion
@@ -20,7 +24,7 @@ State = Literal["waiting", "running", "finished", "stopped", "failed", "loaded"]
 ENDED = ("finished", "stopped", "failed", "loaded")
 
 _EVENT_BYTES = 300  # of one event record, about
-_ROW_BYTES = 120  # of one row of a table besides its text, about
+_ROW_BYTES = 72  # of one row of a table besides its text: a pair, and the place where it is listed
 
 
 def new_visitor() -> str:
@@ -42,6 +46,14 @@ class TestScore:
     accuracy: float  # 0 to 1
     rows: int
     confusion: Confusion
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best weights so far, after `step` steps, by the names of the trained parameters."""
+
+    step: int
+    weights: Mapping[str, Tensor] = field(repr=False)
 
 
 @dataclass(eq=False)
@@ -67,9 +79,15 @@ class Run:
     reason: str = ""  # a sentence, for a run that failed or was stopped
     place: int = 0  # 0: running or ended; 1: starts next
     events: list[Event] = field(default_factory=list, repr=False)  # only ever appended to
-    classifier: Classifier | None = field(default=None, repr=False)
+    loaded: Classifier | None = field(default=None, repr=False)  # `classifier` is how to ask
+    loader: Callable[[], Classifier] | None = field(default=None, repr=False)  # from the store
+    lost: str = ""  # a sentence, where something of it was dropped to make room
     test_score: TestScore | None = field(default=None, repr=False)
-    created: float = 0.0  # seconds of the registry's clock: since 1970
+    share: str = field(default="", repr=False)  # with whom it shares its turns; the visitor
+    interrupted: bool = False  # the server ended while it trained; it can go on
+    first_step: int = 0  # steps that an earlier part of the run had done
+    best: Best | None = field(default=None, repr=False)  # while it can go on from there
+    created: float = 0.0  # seconds of the registry's clock: awake, not since 1970
     started: float | None = None
     ended: float | None = None
     used: float = field(default=0.0, repr=False)  # when it was last asked for
@@ -81,6 +99,22 @@ class Run:
     def events_since(self, n: int) -> list[Event]:
         """The events from number `n` (from 0) on; a copy."""
         return self.events[max(0, n) :]
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """What it has learnt; read from the store where it is not in memory any more."""
+        if self.loaded is None and self.loader is not None:
+            try:
+                self.loaded = self.loader()
+            except LabError as error:
+                self.loader, self.lost = None, str(error)
+            self.weigh()
+        return self.loaded
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there is a classifier, without reading it."""
+        return self.loaded is not None or self.loader is not None
 
     @property
     def is_over(self) -> bool:
@@ -97,7 +131,7 @@ class Run:
 
     def weigh(self) -> None:
         """Set `held_bytes` from what the run holds now."""
-        self.held_bytes = classifier_bytes(self.classifier) + _EVENT_BYTES * len(self.events)
+        self.held_bytes = classifier_bytes(self.loaded) + _EVENT_BYTES * len(self.events)
 
     def work(self) -> float:
         """How much there is to compute, in characters: steps x batch x length of a text."""
@@ -121,6 +155,6 @@ def classifier_bytes(classifier: Classifier | None) -> int:
 
 
 def task_bytes(task: Task) -> int:
-    """Bytes of a table in memory, about."""
+    """Bytes of a table in memory."""
     rows = (*task.train, *task.validation, *task.test)
-    return sum(len(row.text.encode("utf-8", "replace")) + _ROW_BYTES for row in rows)
+    return sum(sys.getsizeof(row.text) + _ROW_BYTES for row in rows)

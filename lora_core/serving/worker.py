@@ -1,21 +1,58 @@
-"""One run from its first step to its test score; and in which words it fails."""
+"""One run from its first step to its test score; and in which words it fails.
+
+The same code runs in a thread, in a process beside the server and on another machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import torch
+from torch import Generator, Tensor
 
+from lora_core.base.checkpoint import Base
 from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, batched_logits
+from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.errors import LabError
-from lora_core.events import Diverged, Finished, Step
+from lora_core.events import Diverged, Evaluated, Event, Finished, Step
+from lora_core.preparation import build_model, load_trained
 from lora_core.scores import confusion, right
 from lora_core.serving import log
-from lora_core.serving.run import Run, State, TestScore
+from lora_core.serving.run import Best, State, TestScore
+from lora_core.tasks.task import Task
 from lora_core.training import fine_tune
 
+KEPT = "The best weights so far were kept."
 _TEST_ROWS = 128  # rows scored between two looks at the stop flag
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a worker needs to know of a run."""
+
+    id: str = field(repr=False)
+    base: Base
+    task: Task
+    lora_config: LoRAConfig
+    train_config: TrainConfig
+    watch_texts: tuple[str, ...] = field(default=(), repr=False)
+    resume: Best | None = None  # go on from here
+
+
+Report = Event | Best
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `finished` is missing only where it broke before its first evaluation."""
+
+    state: State
+    reason: str = ""
+    finished: Finished | None = None
+    test_score: TestScore | None = None
 
 
 def use_one_thread() -> None:
@@ -24,66 +61,130 @@ def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def execute(run: Run, on_step: Callable[[Run], None]) -> tuple[State, str, Finished]:
-    """Train and test; events go to the run as they come, all but the last, which is returned
-    together with the state and the reason.
+def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], bool]) -> Outcome:
+    """Train and test; events and best weights are reported as they come, all but `Finished`.
 
-    An error after the first evaluation does not lose the weights: the run is "failed" and has the
-    best of them. Before it, what `fine_tune` raises is raised.
+    Never raises: whatever breaks the run off, a `SystemExit` and a full memory included, it has
+    the best weights of before, and says why.
     """
-    assert run.base is not None and run.task is not None
     state: State = "finished"
     reason = ""
+    progress = Progress(job)
+
+    def tell(item: Report) -> None:
+        progress.note(item)
+        report(item)
+
     finished: Finished | None = None
     try:
         for event in fine_tune(
-            run.base,
-            run.task,
-            run.lora_config,
-            run.train_config,
-            watch_texts=run.watch_texts,
-            should_stop=run.stopping.is_set,
+            job.base,
+            job.task,
+            job.lora_config,
+            job.train_config,
+            watch_texts=job.watch_texts,
+            should_stop=should_stop,
+            on_best=lambda step, weights: tell(Best(step, weights)),
+            resume=(job.resume.step, job.resume.weights) if job.resume else None,
         ):
             if isinstance(event, Finished):
                 finished = event
                 continue  # where an error broke the run off, it is raised now
-            run.events.append(event)
+            tell(event)
             if isinstance(event, Diverged):
                 state, reason = "failed", event.message
-            if isinstance(event, Step):
-                run.step = event.step
-                on_step(run)
         assert finished is not None, "fine_tune ended without Finished"
         if finished.outcome == "stopped":
-            return "stopped", "", finished
-        run.test_score = score_test(run, finished.classifier)
-    except Exception as error:
-        if finished is None:
-            raise
-        log.broke(run, error)
-        return "failed", reason or f"{why(error)} The best weights so far were kept.", finished
-    return state, reason, finished
+            return Outcome("stopped", "", finished)
+        test_score = score_test(job.task, finished.classifier, should_stop)
+        return Outcome(state, reason, finished, test_score)
+    except BaseException as error:
+        log.broke(job.id, error)
+        finished = finished or progress.finished("failed")
+        sentence = reason or (f"{why(error)} {KEPT}" if finished else why(error))
+        return Outcome("failed", sentence, finished)
 
 
-def score_test(run: Run, classifier: Classifier) -> TestScore | None:
+class Progress:
+    """What is known of a run from its reports: enough to end it when its worker is gone."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.best = job.resume
+        self.step = 0
+        self.seconds = 0.0
+        self.validation = math.nan, math.nan  # accuracy and loss of the best weights
+
+    def note(self, item: Report) -> None:
+        """Take a report in."""
+        if isinstance(item, Best):
+            self.best = item
+        elif isinstance(item, Step | Evaluated):
+            self.step, self.seconds = item.step, item.seconds
+            if isinstance(item, Evaluated) and item.best:
+                self.validation = item.validation_accuracy, item.validation_loss
+
+    def finished(self, outcome: str) -> Finished | None:
+        """The last event of a run that could not make its own; None before any weights."""
+        if self.best is None:
+            return None
+        accuracy, loss = self.validation
+        scores = {"validation_accuracy": accuracy, "validation_loss": loss}
+        classifier = rebuild(self.job, self.best.weights, scores)
+        return Finished(self.step, outcome, self.best.step, accuracy, self.seconds, classifier)  # type: ignore[arg-type]
+
+
+def rebuild(
+    job: Job, weights: Mapping[str, Tensor] | None, scores: Mapping[str, float]
+) -> Classifier:
+    """The classifier of a run, from its settings and its trained weights, bit for bit.
+
+    No `weights`: it was never evaluated, so they are those of before the first step.
+    """
+    train, lora = job.train_config, job.lora_config
+    generator = Generator().manual_seed(train.seed)
+    model = build_model(job.base, len(job.task.labels), lora, train.method, generator)
+    initial = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.endswith((".lora.A", ".lora.B"))
+    }
+    if weights is not None:
+        load_trained(model, weights)
+    return Classifier(
+        model,
+        job.base.tokenizer,
+        job.task.labels,
+        initial=initial,
+        lora_config=lora if train.method == "lora" else None,
+        train_config=train,
+        base_name=job.base.name,
+        base_source=job.base.source,
+        task_name=job.task.name,
+        scores=dict(scores),
+    )
+
+
+def score_test(
+    task: Task, classifier: Classifier, should_stop: Callable[[], bool]
+) -> TestScore | None:
     """Accuracy and confusion on the test split; None without one, or when stopped meanwhile."""
-    assert run.task is not None
-    rows, context = run.task.test, classifier.model.config.context_length
+    rows, context = task.test, classifier.model.config.context_length
     if not rows:
         return None
     predicted = []
     for start in range(0, len(rows), _TEST_ROWS):
-        if run.stopping.is_set():
+        if should_stop():
             return None
         part = rows[start : start + _TEST_ROWS]
         ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
         predicted.append(batched_logits(classifier.model, ids).argmax(-1))
     truth = torch.tensor([row.label for row in rows])
-    counts = confusion(torch.cat(predicted), truth, len(run.task.labels))
+    counts = confusion(torch.cat(predicted), truth, len(task.labels))
     return TestScore(right(counts) / len(rows), len(rows), counts)
 
 
-def why(error: Exception) -> str:
+def why(error: BaseException) -> str:
     """The sentence for a visitor whose run broke; never the program's own words."""
     if isinstance(error, LabError):
         return str(error)

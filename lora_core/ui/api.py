@@ -12,12 +12,12 @@ can guess one. Every refusal is one sentence; nothing of the program's inside re
 """
 
 # No `from __future__ import annotations`: Gradio reads the return types as they stand.
-import asyncio
 import inspect
 import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from lora_core.parameters import predict_parameters
 from lora_core.serving.registry import RunError, new_visitor
 from lora_core.serving.run import ENDED
 from lora_core.tasks.task import Task, TaskError, make_task
+from lora_core.ui.addresses import share_of_caller
 from lora_core.ui.api_json import (
     checked,
     in_words,
@@ -46,6 +47,7 @@ from lora_core.ui.api_json import (
     whole,
 )
 from lora_core.ui.context import Context, Lab
+from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
 
 ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
@@ -177,7 +179,7 @@ class Endpoints:
             watch_texts: texts whose probabilities are reported along the run
             rows: your own task as [text, label] pairs; split 70/10/20 by the server
             visitor: a secret of your own, 16 to 200 characters, under which your runs take their
-                turns in order; empty: this run stands for itself
+                turns in order; empty: you share turns with all others of your address
 
         Returns:
             id of the run
@@ -213,6 +215,7 @@ class Endpoints:
             train,
             watch_texts=watched,
             own_table=bool(rows),
+            share="" if visitor else share_of_caller(self._lab.behind_proxy),
         )
         return run.id
 
@@ -223,7 +226,8 @@ class Endpoints:
         "loaded"), reason (a sentence, or empty), place in the queue (0: running or over),
         estimate_seconds (until it starts or ends; null while unknown), step, the new events, and
         next, the number to go on from after a broken connection. An event has a kind ("started",
-        "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind.
+        "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind. The
+        last update also has test, and lost: a sentence where the weights were dropped, or empty.
 
         Args:
             run_id: what `/fine_tune` answered
@@ -235,30 +239,32 @@ class Endpoints:
         run = self._lab.registry.find(run_id)
         number = max(0, whole("since", since))
         last: tuple[Any, ...] | None = None
-        while True:
-            state = run.state  # before the events, so that none of them is missed
-            over = state in ENDED
-            events = run.events_since(number)
-            number += len(events)
-            update = {
-                "state": state,
-                "reason": run.reason,
-                "place": run.place,
-                "estimate_seconds": run.estimate_seconds,
-                "step": run.step,
-                "events": [plain(event) for event in events],
-                "next": number,
-            }
-            if over:
-                update["test"] = test_of(run)
-            seen = (state, update["place"], number)
-            if seen != last or over:
-                last = seen
-                yield update
-            if over:
-                return
-            await asyncio.sleep(POLL_SECONDS)
-            self._lab.registry.touch(run)
+        looking = looks(self._lab.registry.watchers, f"run {run.id}", POLL_SECONDS)
+        async with aclosing(looking):
+            async for _ in looking:
+                state = run.state  # before the events, so that none of them is missed
+                over = state in ENDED
+                events = run.events_since(number)
+                number += len(events)
+                update = {
+                    "state": state,
+                    "reason": run.reason,
+                    "place": run.place,
+                    "estimate_seconds": run.estimate_seconds,
+                    "step": run.step,
+                    "events": [plain(event) for event in events],
+                    "next": number,
+                }
+                if over:
+                    update["test"] = test_of(run)
+                    update["lost"] = run.lost
+                seen = (state, update["place"], number)
+                if seen != last or over:
+                    last = seen
+                    yield update
+                if over:
+                    return
+                self._lab.registry.touch(run)
 
     def stop(self, run_id: str) -> str:
         """Stop a run at its next step; its best weights stay. A waiting run never starts.
@@ -342,6 +348,8 @@ class Endpoints:
     def _classifier(self, run_id: str) -> Classifier:
         run = self._lab.registry.find(run_id)
         if run.classifier is None:
+            if run.lost:
+                raise RunError(run.lost)
             raise RunError(
                 "This run has nothing to classify with: "
                 + ("it failed before its first evaluation." if run.is_over else "it is not over.")

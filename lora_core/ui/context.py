@@ -23,6 +23,7 @@ class Lab:
     bases: dict[str, Base] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of the bases, as they were loaded
+    behind_proxy: bool = False  # whether `X-Forwarded-For` is to be believed
 
     def base(self, name: str = "bundled") -> Base:
         """A base, loaded once and shared by everybody. Raises `BaseError`."""

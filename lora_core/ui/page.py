@@ -25,15 +25,18 @@ _QUERY = "Object.fromEntries(new URLSearchParams(location.search))"
 _STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"
 
 
-def build_page(registry: Registry) -> gr.Blocks:
-    """All five steps over the runs of `registry`; launch it with `launch_options()`."""
+def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
+    """All five steps over the runs of `registry`; launch it with `launch_options()`.
+
+    `behind_proxy`: see `share_of_caller`.
+    """
     # Uploaded files are forgotten when what was made of them would be.
     forget = (600, 60 * registry.limits.idle_minutes)  # seconds: how often, how old
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=forget
     ) as page:
         context = Context(
-            lab=Lab(registry),
+            lab=Lab(registry, behind_proxy=behind_proxy),
             page=page,
             visitor=gr.BrowserState("", storage_key=_STORAGE_KEY, secret=_STORAGE_SECRET),
             ready=gr.Textbox("", visible="hidden", elem_id="ready", label="Run shown"),

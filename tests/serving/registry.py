@@ -11,7 +11,7 @@ import torch
 import lora_core as lc
 from lora_core.base.checkpoint import Base
 from lora_core.base.tokenizer import load_encoding
-from lora_core.serving import registry, worker
+from lora_core.serving import executors, worker
 from lora_core.serving.registry import Run, new_visitor
 from lora_core.tasks.task import Example, Task
 
@@ -43,24 +43,24 @@ class Clock:
 
 
 class Gate:
-    """Holds every training step until it is opened, and counts the threads that wait there."""
+    """Holds every training run until it is opened, and counts the threads that wait there."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
-        self.started: list[Run] = []
+        self.started: list[str] = []  # ids
         self._some = threading.Condition()
-        original = worker.execute
+        original = worker.train
 
-        def held(run, on_step):
+        def held(job, report, should_stop):
             with self._some:
-                self.started.append(run)
+                self.started.append(job.id)
                 self._some.notify_all()
             while not self.opened.wait(0.01):
-                if run.stopping.is_set():
+                if should_stop():
                     break
-            return original(run, on_step)
+            return original(job, report, should_stop)
 
-        monkeypatch.setattr(registry, "execute", held)
+        monkeypatch.setattr(executors, "train", held)
 
     def wait_for(self, number: int) -> None:
         with self._some:

@@ -16,8 +16,9 @@ import lora_core as lc
 from lora_core.fast.engine import FastEngine
 from lora_core.limits import Limits
 from lora_core.serving import worker
+from lora_core.serving.executors import available_cores
 from lora_core.serving.fair_queue import Turns
-from lora_core.serving.registry import NOT_HERE, Registry, RunError, available_cores, new_visitor
+from lora_core.serving.registry import NOT_HERE, Registry, RunError, new_visitor
 from lora_core.tasks.task import Example, Task
 from tests.serving.registry import WAIT, Clock, adapter, same, submit, wait
 
@@ -66,8 +67,9 @@ def test_a_sweep_holds_up_others_by_one_run_each(tiny, words, gate) -> None:
         assert [run.place for run in (sweep[1], *single, sweep[2])] == [1, 2, 3, 4, 5]
         gate.opened.set()
         wait(*sweep, *single)
-        assert gate.started == [sweep[0], sweep[1], *single, *sweep[2:]]
-        assert all(run.place == 0 for run in gate.started)
+        order = [sweep[0], sweep[1], *single, *sweep[2:]]
+        assert gate.started == [run.id for run in order]
+        assert all(run.place == 0 for run in order)
 
 
 def test_as_many_runs_train_at_once_as_there_are_workers(tiny, words, gate) -> None:
@@ -91,7 +93,7 @@ def test_workers_compute_with_one_thread_whatever_the_process_uses() -> None:
         "torch.set_num_threads(4)\n"
         "with Registry(workers=2) as registry:\n"
         "    for _ in range(2):\n"
-        "        asked = [registry._pool.submit(ask) for _ in range(2)]\n"
+        "        asked = [registry.executor._pool.submit(ask) for _ in range(2)]\n"
         "        print([a.result() for a in asked])\n"
         "        torch.set_num_threads(4)\n"
     )
@@ -163,7 +165,7 @@ def test_estimates_come_from_measured_steps_only(tiny, words, gate) -> None:
         assert first.estimate_seconds is None and second.estimate_seconds is None
         clock.now += 10
         first.step = 1  # of 3, in 10 seconds
-        registry._measure(first)
+        registry._speeds.measure(first, clock())
         assert first.estimate_seconds == pytest.approx(20)
         assert second.estimate_seconds == pytest.approx(20)
         assert third.estimate_seconds == pytest.approx(20 + 60)
@@ -273,7 +275,7 @@ def test_a_stopped_waiting_run_never_starts(tiny, words, gate) -> None:
         assert waiting.state == "stopped" and waiting.place == 0 and last.place == 1
         gate.opened.set()
         wait(first, last)
-        assert gate.started == [first, last] and waiting.events == []
+        assert gate.started == [first.id, last.id] and waiting.events == []
 
 
 def test_a_removed_run_stops_and_is_gone(tiny, words, gate) -> None:

@@ -139,7 +139,7 @@ def _row(
     return {
         "id": run.id,
         "colour": colour,
-        "pick": run.classifier is not None,
+        "pick": run.has_weights,
         "planned": False,
         "cells": {
             "name": name,

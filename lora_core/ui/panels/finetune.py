@@ -6,12 +6,12 @@ hands their points to the browser, so a reload, a second tab or a lost connectio
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import html
 import math
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, ParamSpec, TypeVar
 
 import gradio as gr
@@ -24,6 +24,7 @@ from lora_core.ui.drawing.colours import RUN_COLOURS
 from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.names import short_names
 from lora_core.ui.panels.compare import compare
+from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweep import sweep_of
 from lora_core.ui.text import words
@@ -92,13 +93,18 @@ def build(context: Context, table: gr.HTML, scatter: gr.HTML) -> None:
         watchers[session] = mine
         try:
             view = View(lab, visitor)
-            while watchers.get(session) == mine:
-                update = view.update()
-                if update is not None:
-                    yield update
-                if not view.live:
-                    return
-                await asyncio.sleep(_POLL)
+            looking = looks(lab.registry.watchers, f"visitor {visitor}", _POLL)
+            async with aclosing(looking):
+                async for _ in looking:
+                    if watchers.get(session) != mine:
+                        return
+                    update = view.update()
+                    if update is not None:
+                        yield update
+                    if not view.live:
+                        return
+        except RunError as error:  # too many tabs: this one says so, and follows no more
+            yield [{**_IDLE, "line": str(error)}, *[gr.skip()] * 5]
         finally:
             if watchers.get(session) == mine:
                 del watchers[session]
@@ -204,7 +210,7 @@ class View:
             curve.feed(events)
             if over and run.id not in self._over:
                 self._over.add(run.id)
-                ended = run.id if run.classifier is not None else ended
+                ended = run.id if run.has_weights else ended
         self.live = any(run.id not in self._over for run in runs)
         key = (states, dict(self._seen))
         if key == self._key:
@@ -314,4 +320,6 @@ def status(shown: list[tuple[Run, Curve, str]]) -> dict[str, Any]:
         )
         if run.state == "failed":
             line += f" {run.reason}"
+        if run.lost:
+            line += f" {run.lost}"
     return {"state": run.state, "line": line, "reason": reason, "share": step / total}

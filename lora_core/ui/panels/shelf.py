@@ -22,7 +22,7 @@ def kept(lab: Lab, visitor: str) -> list[Run]:
     """A visitor's runs that have something to carry away, oldest first."""
     if not visitor:
         return []
-    return [run for run in lab.registry.runs(visitor) if run.classifier is not None]
+    return [run for run in lab.registry.runs(visitor) if run.has_weights]
 
 
 def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:

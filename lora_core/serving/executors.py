@@ -1,0 +1,78 @@
+"""Where runs execute: the shape of `concurrent.futures.Executor`, for runs.
+
+A filling takes a `Job`, reports its events and best weights as they come, and answers with a
+future `Outcome`. The registry does not know which filling it has: threads of this process here,
+processes beside it in `processes.py`, other machines in `machines.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+from lora_core.serving.worker import Job, Outcome, Report, train, use_one_thread
+
+
+class WorkerLostError(RuntimeError):
+    """The worker ended while it trained; raised by the future of its run."""
+
+
+class Executor(Protocol):
+    """May be called from any thread; reports come from threads of its own."""
+
+    @property
+    def workers(self) -> int:
+        """How many runs execute at once; may change as machines come and go."""
+
+    def submit(self, job: Job, report: Callable[[Report], None]) -> Future[Outcome]:
+        """Begin a run; the future may raise `WorkerLostError`, and nothing else."""
+
+    def stop(self, job_id: str) -> None:
+        """End a run at its next step; nothing happens when it is over."""
+
+    def shutdown(self) -> None:
+        """Return when all runs have ended; whoever calls has stopped them."""
+
+
+class Threads:
+    """Threads of this process, one torch thread each: two on a pair of busy cores wait for each
+    other at every product (`tests/benchmarks/threads.py`)."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        """`workers` defaults to the number of cores that this process may use."""
+        self.workers = workers or available_cores()
+        self._stops: dict[str, threading.Event] = {}
+        self._pool = ThreadPoolExecutor(self.workers, "lora-lab", initializer=use_one_thread)
+
+    def submit(self, job: Job, report: Callable[[Report], None]) -> Future[Outcome]:
+        """See `Executor`."""
+        stop = self._stops[job.id] = threading.Event()
+        future = self._pool.submit(train, job, report, stop.is_set)
+        future.add_done_callback(lambda _: self._stops.pop(job.id, None))
+        return future
+
+    def stop(self, job_id: str) -> None:
+        """See `Executor`."""
+        stop = self._stops.get(job_id)
+        if stop is not None:
+            stop.set()
+
+    def shutdown(self) -> None:
+        """See `Executor`."""
+        self._pool.shutdown(wait=True)
+
+
+def available_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may use: its affinity, and a container's share of processor time."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        allowed, period = quota.read_text().split()
+        cores = min(cores, round(int(allowed) / int(period)))
+    except (OSError, ValueError):  # no Linux, no container, or "max": no quota
+        pass
+    return max(1, cores)

@@ -1,0 +1,163 @@
+"""What is kept for visitors in memory, and what goes first when there is too much of it.
+
+Curves and figures stay. Of weights, those of full fine-tuning go first, then the longest unused;
+each visitor's newest run is spared as long as anything else can go. Whoever loses something is told
+what and why. What lies in the store as well is only put out of memory, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lora_core.limits import MEGABYTE, Limits
+from lora_core.serving.run import Run, task_bytes
+from lora_core.tasks.task import Task
+
+_AGAIN = "Its curves and figures stay, and the same settings and seed make the same weights again."
+_FULL = f"The weights of this full fine-tuning, the largest, were dropped to make room. {_AGAIN}"
+_UNUSED = f"The weights of this run, the longest unused, were dropped to make room. {_AGAIN}"
+_NOTICES = 20  # kept for each visitor
+
+
+@dataclass
+class Table:
+    """A table that a visitor brought."""
+
+    task: Task
+    used: float
+
+
+class Holdings:
+    """Runs and tables of all visitors. Not thread-safe: the registry locks."""
+
+    def __init__(self, limits: Limits, gone: Callable[[Run], None] = lambda run: None) -> None:
+        """`gone` is told of each run that is forgotten for good."""
+        self.limits = limits
+        self.runs: dict[str, Run] = {}  # in the order of submission
+        self.tables: dict[tuple[str, str], Table] = {}
+        self.notices: dict[str, list[str]] = {}  # of each visitor: what was lost, and why
+        self._gone = gone
+        self._brought: weakref.WeakKeyDictionary[Task, int] = weakref.WeakKeyDictionary()  # bytes
+
+    # Of one visitor --------------------------------------------------------------------------
+
+    def of(self, visitor: str) -> list[Run]:
+        """All runs of a visitor, oldest first."""
+        return [run for run in self.runs.values() if run.visitor == visitor]
+
+    def bring(self, task: Task) -> int:
+        """Note that this table is a visitor's own; its bytes."""
+        if task not in self._brought:
+            self._brought[task] = task_bytes(task)
+        return self._brought[task]
+
+    def is_brought(self, task: Task | None) -> bool:
+        """Whether a table is a visitor's own."""
+        return task is not None and task in self._brought
+
+    def forget(self, run: Run) -> None:
+        """Let go of a run for good."""
+        if self.runs.pop(run.id, None) is not None:
+            self._gone(run)
+
+    # Memory ----------------------------------------------------------------------------------
+
+    def held_bytes(self) -> int:
+        """Memory kept for visitors: weights, events and tables, each table once."""
+        held = sum(run.held_bytes for run in self.runs.values())
+        return held + self._tables_bytes(self.runs.values())
+
+    def waiting_table_bytes(self) -> int:
+        """Of it, the tables of runs that are not over: those cannot be dropped."""
+        tables = {run.task for run in self.runs.values() if not run.is_over}
+        return sum(self._brought.get(task, 0) for task in tables if task is not None)
+
+    def _tables_bytes(self, runs: Iterable[Run]) -> int:
+        tables = {table.task for table in self.tables.values()}
+        tables |= {run.task for run in runs if run.task is not None}
+        return sum(self._brought.get(task, 0) for task in tables)
+
+    def sweep(self, now: float) -> None:
+        """Forget what is too old or too much."""
+        oldest = now - 60.0 * self.limits.idle_minutes
+        over = sorted((r for r in self.runs.values() if r.is_over), key=lambda r: -r.used)
+        kept: dict[str, int] = {}
+        for run in over:
+            kept[run.visitor] = kept.get(run.visitor, 0) + 1
+            if kept[run.visitor] > self.limits.runs_kept:
+                self.forget(run)
+            elif run.used < oldest:
+                self._expire(run)
+        newest = sorted(self.tables.items(), key=lambda item: -item[1].used)
+        tables: dict[str, int] = {}
+        for (visitor, name), table in newest:
+            tables[visitor] = tables.get(visitor, 0) + 1
+            if table.used < oldest or tables[visitor] > self.limits.tables_kept:
+                del self.tables[visitor, name]
+        here = {run.visitor for run in self.runs.values()} | {owner for owner, _ in self.tables}
+        for visitor in self.notices.keys() - here:
+            del self.notices[visitor]
+        self._make_room()
+
+    def _expire(self, run: Run) -> None:
+        if run.loader is None:
+            self.forget(run)
+        elif run.loaded is not None:  # it stays in the store
+            run.loaded = None
+            run.weigh()
+
+    def _make_room(self) -> None:
+        cap = self.limits.memory_mb * MEGABYTE
+        excess = self.held_bytes() - cap
+        if excess <= 0:
+            return
+        for _, _, drop in sorted(self._droppable(), key=lambda item: item[:2]):
+            drop()
+            if self.held_bytes() <= cap:
+                return
+
+    def _droppable(self) -> list[tuple[int, float, Callable[[], object]]]:
+        """(order of going, when last used, how to drop it) of all that can go."""
+        over = [run for run in self.runs.values() if run.is_over]
+        newest = {run.visitor: run for run in over if run.loaded is not None}
+        last_table = {}
+        for key, table in sorted(self.tables.items(), key=lambda item: item[1].used):
+            last_table[key[0]] = table
+        found: list[tuple[int, float, Callable[[], object]]] = []
+        for run in over:
+            full = run.train_config is not None and run.train_config.method == "full"
+            spared = newest.get(run.visitor) is run
+            if run.loaded is not None:
+                order = (2 if full else 3) if spared else (0 if full else 1)
+                found.append((order, run.used, lambda r=run, f=full: self._drop_weights(r, f)))  # type: ignore[misc]
+            # What is left of it is small, and goes last.
+            found.append((5 if spared else 4, run.used, lambda r=run: self._drop_run(r)))  # type: ignore[misc]
+        for key, table in self.tables.items():
+            order = 3 if last_table[key[0]] is table else 1
+            found.append((order, table.used, lambda k=key: self._drop_table(k)))  # type: ignore[misc]
+        return found
+
+    def _drop_weights(self, run: Run, full: bool) -> None:
+        run.loaded = None
+        if run.loader is None:
+            run.lost = _FULL if full else _UNUSED
+        run.weigh()
+
+    def _drop_run(self, run: Run) -> None:
+        if run.loader is None:
+            self.forget(run)
+            self._notice(
+                run.visitor, "A run that was not used for long was forgotten to make room."
+            )
+
+    def _drop_table(self, key: tuple[str, str]) -> None:
+        visitor, name = key
+        del self.tables[key]
+        self._notice(visitor, f"The table '{name}' was forgotten to make room: bring it again.")
+
+    def _notice(self, visitor: str, sentence: str) -> None:
+        told = self.notices.setdefault(visitor, [])
+        told.append(sentence)
+        del told[:-_NOTICES]
