@@ -2,7 +2,22 @@
 // Every number shown was computed by the server for every notch; here they are only looked up, so
 // that a moved slider is answered at once.
 (() => {
-  const { define, node, svg, say, emit, state, preset } = LoraLab;
+  const { define, node, svg, say, emit, state, preset, t, rich } = LoraLab;
+
+  // What the chosen task is, in a line, and one example of each label to try.
+  define("task", ({ element, draw }) => {
+    const line = node("p", { class: "hint" });
+    const list = node("ul", { class: "samples" });
+    element.append(line, list);
+    draw((value) => {
+      say(line, value.line);
+      list.replaceChildren(...value.examples.map(([text, label]) => node("li", {},
+        node("button", { type: "button", class: "sample", title: t("task.try", { text }), onclick: () => { LoraLab.fill(text); emit("touched", (state.touched ?? 0) + 1); } },
+          node("span", { class: "mark" }, label), node("span", { class: "start" }, text)))),
+      ...(value.more ? [node("li", { class: "hint" }, t("task.more", { n: value.more }))] : []));
+      emit("task", value);
+    });
+  });
 
   // A slider over a few given values: rank and alpha.
   define("notches", ({ element, props, trigger, draw, on }) => {
@@ -14,9 +29,11 @@
     const symbol = node("i", {}, props.symbol);
     element.append(
       node("div", { class: "notch-head" },
-        node("label", { for: id }, props.title, " ", symbol), output),
+        node("span", { class: "notch-name" }, node("label", { for: id }, t(`adapt.${props.name}`), " ", symbol),
+          node("button", { type: "button", class: "term about", "data-term": props.name, "aria-expanded": "false",
+            "aria-label": t("term.about", { term: t(`adapt.${props.name}`) }) }, "?")), output),
       input, ticks,
-      node("p", { class: "hint", id: `${id}-hint` }, props.hint),
+      node("p", { class: "hint", id: `${id}-hint` }, t(`adapt.${props.name}_hint`)),
     );
     let pending = 0;
 
@@ -75,13 +92,13 @@
       labels[name] = svg("text", { class: `t-${name}` });
       picture.append(labels[name]);
     }
-    const picker = node("select", { id: "drawing-layer", "aria-label": "Layer drawn" });
+    const picker = node("select", { id: "drawing-layer", "aria-label": t("drawing.picker") });
     picker.addEventListener("change", () => { shown = picker.value; update(); });
     const scale = node("p", { class: "scale", role: "status" });
     element.append(
       node("div", { class: "drawing-head" },
-        node("span", { class: "key frozen" }, "frozen"),
-        node("span", { class: "key trainable" }, "trainable"),
+        node("span", { class: "key frozen" }, ...rich("drawing.frozen")),
+        node("span", { class: "key trainable" }, ...rich("drawing.trainable")),
         picker),
       picture, scale);
 
@@ -169,22 +186,22 @@
     const trainable = node("b", { class: "trainable-ink" });
     const total = node("span", { class: "frozen-ink" });
     const percent = node("b", { class: "trainable-ink percent" });
-    headline.append(percent, node("span", { class: "counts" }, trainable, " trainable of ", total));
+    headline.append(percent, node("span", { class: "counts" }, ...rich("numbers.headline", { trainable, total })));
     const facts = node("dl", { class: "facts" });
     const fact = {};
-    for (const [name, title] of [["file", "Saved file"], ["memory", "Training memory"]]) {
+    for (const name of ["file", "memory"]) {
       fact[name] = { value: node("b"), against: node("span", { class: "against" }) };
-      facts.append(node("div", {}, node("dt", {}, title),
+      facts.append(node("div", { class: name === "memory" ? "expert" : null }, node("dt", {}, t(`numbers.${name}`)),
         node("dd", {}, fact[name].value, " ", fact[name].against)));
     }
     const warning = node("p", { class: "warning", role: "status", hidden: true });
     const body = node("tbody");
-    const table = node("details", { class: "fold layers" },
-      node("summary", {}, "Every layer"),
-      node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Parameters of every layer" },
+    const table = node("details", { class: "fold layers expert" },
+      node("summary", {}, t("numbers.layers")),
+      node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("numbers.layers_about") },
         node("table", {},
-          node("thead", {}, node("tr", {}, ...["Layer", "Shape", "Frozen", "Trainable"].map((title) =>
-            node("th", { scope: "col" }, title)))),
+          node("thead", {}, node("tr", {}, ...["layer", "shape", "frozen", "trainable"].map((name) =>
+            node("th", { scope: "col" }, t(`numbers.column_${name}`))))),
           body)));
     table.addEventListener("toggle", () => update());
     element.append(headline, bar, facts, warning, table);
@@ -196,9 +213,9 @@
       say(total, now.total);
       say(percent, now.percent);
       say(fact.file.value, now.file);
-      say(fact.file.against, `against ${now.model} for the whole model`);
+      say(fact.file.against, t("numbers.file_against", { model: now.model }));
       say(fact.memory.value, now.memory);
-      say(fact.memory.against, data.method === "full" ? "for gradients and AdamW" : `against ${now.full_memory} for full fine-tuning`);
+      say(fact.memory.against, data.method === "full" ? t("numbers.memory_full") : t("numbers.memory_against", { memory: now.full_memory }));
       say(warning, now.warning);
       warning.hidden = !now.warning;
       bar.setAttribute("aria-label", now.words);
@@ -221,6 +238,7 @@
       // Settings that cannot be used: say why, and leave the numbers of the last ones that can.
       if (value.problem) { say(warning, value.problem); warning.hidden = false; return; }
       data = value;
+      emit("planned", value.planned);
       update();
     });
     on("rank", update);

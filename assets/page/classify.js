@@ -1,9 +1,8 @@
 // Step 3: both answers, the words that mattered, the pinned text along the run, the test texts.
 // Every text, typed or not, becomes a text node; nothing here is ever read as HTML.
 (() => {
-  const { define, node, svg, say, emit, isStill } = LoraLab;
+  const { define, node, svg, say, emit, isStill, t, rich } = LoraLab;
   const SETTLED = 220; // ms without a new answer before words are weighed
-  const LIVE = 600; // ms between two looks at the pinned text while something trains
   const PLAIN = 1.0; // nats that give the full colour where no word weighs more
 
   /** 0.973 -> "97.3 %"; never 0 or 100 for what is not. */
@@ -34,44 +33,61 @@
     element.append(line, list);
     draw((value) => {
       say(line, value.line ?? "");
+      element.hidden = !value.examples?.length;
       list.replaceChildren(...(value.examples ?? []).map((example) => {
-        const about = example.said === undefined ? `Labelled ${example.mark}.`
-          : `The model said ${example.said} (${percent(example.p)}).`;
+        const about = t("examples.said", { label: example.said, p: percent(example.p) });
         return node("li", {}, node("button",
           { type: "button", class: `try ${example.kind}`, title: `${about} ${example.text}`,
-            onclick: () => fill(example.text) },
+            onclick: () => fill(example.text, true) },
           node("span", { class: "mark" }, example.mark),
           node("span", { class: "start" }, example.text)));
       }));
     });
   });
 
-  // ---- Base and adapted, side by side
-  define("answer", ({ element, draw, trigger }) => {
+  // ---- Which model answers, where it is not the chosen task's; and the button that trains that one
+  define("shown", ({ element, draw }) => {
+    const line = node("span", {});
+    const button = node("button", { type: "button", class: "toggle",
+      onclick: () => document.getElementById("start").click() });
+    const box = node("p", { class: "shown-state", role: "status", hidden: true }, line, " ", button);
+    element.append(box);
+    draw((value) => {
+      box.hidden = !value.sentence;
+      say(line, value.sentence);
+      button.hidden = !value.button;
+      say(button, value.button);
+    });
+  });
+
+  // ---- Base and adapted, side by side; while a run follows the text, what it says at present
+  define("answer", ({ element, draw, trigger, on }) => {
     const problem = node("p", { class: "answer-problem", role: "alert" });
     const verdict = node("p", { class: "verdict", role: "status" });
     const adaptedHead = node("span", {});
     const body = node("tbody", {});
     const table = node("table", { class: "answers" },
-      node("caption", { class: "visually-hidden" }, "Probability of each label"),
+      node("caption", { class: "visually-hidden" }, t("answer.caption")),
       node("thead", {}, node("tr", {},
-        node("th", { scope: "col" }, node("span", { class: "visually-hidden" }, "Label")),
-        node("th", { scope: "col", class: "base" }, "Base, before training"),
+        node("th", { scope: "col" }, node("span", { class: "visually-hidden" }, t("answer.label"))),
+        node("th", { scope: "col", class: "base" }, ...rich("answer.head_base")),
         node("th", { scope: "col", class: "adapted" }, adaptedHead))),
       body);
     const note = node("p", { class: "hint answer-note" });
     element.append(verdict, problem, table, note);
     let rows = [];
     let settled = 0;
+    let value = {};
+    let live = null; // the followed texts of a run, or none
+    let open = false; // whether every label is shown
 
     function side(kind) {
       const bar = node("i", {});
       const figure = node("span", { class: "p" });
-      return { bar, figure, cell: node("td", { class: kind },
-        node("span", { class: "meter" }, bar), figure) };
+      return { bar, figure, cell: node("td", { class: kind }, node("span", { class: "meter" }, bar), figure) };
     }
 
-    function make(count) {
+    function make(count, others) {
       rows = Array.from({ length: count }, () => {
         const name = node("th", { scope: "row" });
         const base = side("base");
@@ -79,6 +95,11 @@
         return { name, base, adapted, row: node("tr", {}, name, base.cell, adapted.cell) };
       });
       body.replaceChildren(...rows.map((made) => made.row));
+      if (!others) return;
+      const more = node("button", { type: "button", class: "toggle", "aria-expanded": String(open),
+        onclick: () => { open = !open; rows = []; render(); body.querySelector("button").focus(); } },
+      open ? t("answer.fewer") : t("answer.others", { n: others }));
+      body.append(node("tr", {}, node("th", { scope: "row", colspan: 3 }, more)));
     }
 
     function show({ bar, figure, cell }, p, best) {
@@ -87,41 +108,56 @@
       cell.classList.toggle("best", best);
     }
 
-    draw((value) => {
+    /** What the run at hand says of the text in the box, if it follows it. */
+    function following() {
+      if (!live?.running) return null;
+      return live.texts.find((one) => one.text === value.text)?.now ?? null;
+    }
+
+    function render() {
       say(problem, value.problem ?? "");
       problem.hidden = !value.problem;
       verdict.hidden = Boolean(value.problem);
-      emit("refused", Boolean(value.problem));
       if (value.problem) {
-        clearTimeout(settled);
         for (const made of rows) for (const shown of [made.base, made.adapted]) show(shown, null, false);
         say(note, "");
         return;
       }
       if (!value.rows) return;
-      if (rows.length !== value.rows.length) make(value.rows.length);
-      const trained = value.adapted !== null;
-      value.rows.forEach(([label, base, adapted], i) => {
+      const every = [...value.rows, ...value.others];
+      const now = following();
+      const listed = open ? every : value.rows;
+      const fits = now && every.every(([label]) => label in now);
+      const adaptedOf = ([label, , p]) => (fits ? now[label] : p);
+      const lead = fits ? Object.keys(now).reduce((a, b) => (now[b] > now[a] ? b : a)) : value.adapted;
+      if (rows.length !== listed.length) make(listed.length, value.others.length);
+      listed.forEach((row, i) => {
+        const [label, base] = row;
         say(rows[i].name, label);
         rows[i].name.title = label;
         show(rows[i].base, base, label === value.base);
-        show(rows[i].adapted, adapted, trained && label === value.adapted);
+        show(rows[i].adapted, adaptedOf(row), label === lead);
       });
-      const of = (label, column) => value.rows.find((row) => row[0] === label)?.[column];
-      say(adaptedHead, trained ? `Adapted, strength ${value.strength.toFixed(2).replace(/0$/, "")}` : "Adapted: not trained yet");
+      const trained = value.adapted !== null || fits;
+      say(adaptedHead, fits ? t("answer.head_live", { step: live.steps.at(-1) })
+        : trained ? t("answer.head_adapted", { strength: value.strength.toFixed(2).replace(/0$/, "") }) : t("answer.head_untrained"));
       const strong = (label, kind) => node("b", { class: kind }, label);
-      const known = of(value.base, 1);
-      const start = known === undefined ? "" : `, ${percent(known)}`;
-      if (trained)
-        verdict.replaceChildren("Adapted: ", strong(value.adapted, "adapted"), `, ${percent(of(value.adapted, 2))}.`,
-          " Before training: ", strong(value.base, "base"), `${start}.`);
-      else
-        verdict.replaceChildren("The base guesses ", strong(value.base, "base"), `${start}.`);
-      const cut = value.truncated ? ` The text is longer than the model reads: only its first ${value.tokens} tokens count.` : "";
-      say(note, (trained ? `Model: ${value.model}. ${value.tokens} token${value.tokens === 1 ? "" : "s"} read.`
-        : "It is a coin toss: its classification head is new and random, and has learnt nothing yet. Fine-tune in step 2, then look again.") + cut);
+      const places = { base: strong(value.base, "base"), base_p: percent(value.base_p) };
+      if (trained) Object.assign(places, { adapted: strong(lead, "adapted"), adapted_p: percent(fits ? now[lead] : value.adapted_p) });
+      verdict.replaceChildren(...rich(fits ? "answer.live" : trained ? "answer.adapted" : "answer.base", places));
+      const about = trained ? t("answer.model", { model: value.model, n: value.tokens }) : t("answer.guess");
+      say(note, fits ? t("answer.following") : value.truncated ? t("answer.cut", { about, n: value.tokens }) : about);
+    }
+
+    on("followed", (given) => { live = given; render(); });
+    draw((given) => {
+      const count = (given.rows?.length ?? 0);
+      if (count !== value.rows?.length || given.others?.length !== value.others?.length) { rows = []; open = false; }
+      value = given;
+      emit("refused", Boolean(value.problem));
       clearTimeout(settled);
-      settled = setTimeout(() => trigger("submit"), SETTLED);
+      render();
+      if (!value.problem && value.rows) settled = setTimeout(() => trigger("submit"), SETTLED);
     });
   });
 
@@ -133,11 +169,11 @@
     const about = node("p", { class: "hint word-about", "aria-hidden": "true" });
     const spoken = node("p", { class: "hint spoken", role: "status" });
     const body = node("tbody", {});
-    const fold = node("details", { class: "fold" }, node("summary", {}, "Every word in numbers"),
-      node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Every word in numbers" },
+    const fold = node("details", { class: "fold expert" }, node("summary", {}, t("evidence.table")),
+      node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("evidence.table") },
         node("table", { class: "weights" },
-          node("thead", {}, node("tr", {}, ...["Word", "Weight", "Without it"].map(
-            (name) => node("th", { scope: "col" }, name)))), body)));
+          node("thead", {}, node("tr", {}, ...["word", "weight", "without"].map(
+            (name) => node("th", { scope: "col" }, t(`evidence.column_${name}`))))), body)));
     const full = node("div", { class: "evidence-full" }, legend, text, about, spoken, fold);
     element.append(title, full);
     let value = null;
@@ -146,34 +182,33 @@
     const sign = (weight) => `${weight >= 0 ? "+" : "−"}${Math.abs(weight).toFixed(2)}`;
 
     function tell(piece) {
-      say(about, piece ? `Without ${quoted(piece[0])}: ${value.label} ${percent(piece[2])} instead of ${percent(value.probability)}`
-        : "Point at a word to read what the answer would be without it.");
+      say(about, piece ? t("evidence.without", { word: quoted(piece[0]), label: value.label, p: percent(piece[2]), now: percent(value.probability) })
+        : t("evidence.point"));
     }
 
     on("refused", (refused) => {
       element.classList.toggle("empty", refused || !value?.shown);
       full.hidden = refused || !value?.shown;
-      if (refused) say(title, "Words that mattered");
+      if (refused) say(title, t("evidence.title"));
     });
     draw((given) => {
       value = given;
       const { shown } = value;
       element.classList.toggle("empty", !shown);
-      title.replaceChildren(...(shown ? ["Words that mattered for ", node("b", { class: "adapted" }, value.label)]
-        : ["Words that mattered"]));
       if (!shown) {
         full.hidden = true;
-        say(title, value.trained ? "Words that mattered" : "Words that mattered: shown here once something is trained");
+        say(title, value.trained ? t("evidence.title") : t("evidence.later"));
         return;
       }
+      title.replaceChildren(...rich("evidence.title_for", { label: node("b", { class: "adapted" }, value.label) }));
       full.hidden = false;
       const words = value.pieces.filter((piece) => piece.length > 1);
       const most = Math.max(PLAIN, ...words.map((piece) => Math.abs(piece[1])));
       legend.replaceChildren(
-        node("span", { class: "word against", style: "--weight: 0.8" }, "against"), " ",
-        node("span", {}, "no matter"), " ",
-        node("span", { class: "word", style: "--weight: 0.5" }, "for"), " ",
-        node("span", { class: "word", style: "--weight: 1" }, `strongly for ${value.label}`));
+        node("span", { class: "word against", style: "--weight: 0.8" }, t("evidence.against")), " ",
+        node("span", {}, t("evidence.neutral")), " ",
+        node("span", { class: "word", style: "--weight: 0.5" }, t("evidence.for")), " ",
+        node("span", { class: "word", style: "--weight: 1" }, t("evidence.strongly", { label: value.label })));
       text.replaceChildren(...value.pieces.map((piece) => {
         if (piece.length === 1) return piece[0];
         const weight = Math.abs(piece[1]) / most;
@@ -184,32 +219,35 @@
         return made;
       }));
       if (value.unread > 0)
-        text.append(node("span", { class: "unread" }, ` … ${thousands(value.unread)} more characters that the model does not read`));
+        text.append(node("span", { class: "unread" }, t("evidence.unread", { n: value.unread })));
       tell(null);
-      const list = (chosen) => chosen.map((piece) => `${quoted(piece[0])} (without it ${percent(piece[2])})`).join(", ");
+      const list = (chosen) => chosen.map((piece) => t("evidence.one", { word: quoted(piece[0]), p: percent(piece[2]) })).join(", ");
       const order = [...words].sort((a, b) => b[1] - a[1]);
       const pro = order.filter((piece) => piece[1] > 0.05).slice(0, 3);
       const contra = order.filter((piece) => piece[1] < -0.05).reverse().slice(0, 2);
-      const what = value.group > 1 ? `Groups of ${value.group} words are erased together, because the text is long. ` : "";
-      say(spoken, what + (pro.length ? `Most for ${value.label}: ${list(pro)}. ` : `No word alone speaks for ${value.label}. `)
-        + (contra.length ? `Most against: ${list(contra)}.` : ""));
+      const told = [pro.length ? t("evidence.most_for", { label: value.label, words: list(pro) }) : t("evidence.none_for", { label: value.label })];
+      if (value.group > 1) told.unshift(t("evidence.groups", { n: value.group }));
+      if (contra.length) told.push(t("evidence.most_against", { words: list(contra) }));
+      say(spoken, told.join(" "));
       body.replaceChildren(...order.map((piece) => node("tr", {},
         node("th", { scope: "row" }, quoted(piece[0])),
         node("td", {}, sign(piece[1])), node("td", {}, percent(piece[2])))));
     });
   });
 
-  // ---- The pinned text along the run
-  define("pinned", ({ element, draw, trigger }) => {
+  // ---- The followed text along the run
+  define("followed", ({ element, draw, on }) => {
     const title = node("h3", {});
-    const figure = node("figure", { role: "img", "aria-label": "Probability of the pinned text along the run" });
+    const figure = node("figure", { role: "img", "aria-label": t("followed.figure") });
     const line = node("p", { class: "hint", role: "status" });
     element.append(title, figure, line);
-    let value = { text: "" };
+    let run = { texts: [] };
+    let pinned = "";
+    let value = null; // the text that is drawn: the pinned one, or the first that is followed
 
     function plot() {
       const width = Math.max(240, figure.clientWidth);
-      const [height, left, top, bottom] = [150, 44, 10, 24];
+      const [height, left, top, bottom] = [124, 44, 8, 22];
       const longest = Math.max(...value.labels.map((label) => label.length));
       const right = Math.min(130, 16 + 7.2 * longest);
       const last = Math.max(value.total, value.steps.at(-1)) || 1;
@@ -222,7 +260,7 @@
       }
       for (const step of [0, last])
         drawing.append(svg("text", { x: x(step), y: height - 6, "text-anchor": step ? "end" : "start" },
-          step ? `step ${last}` : "0: the base"));
+          step ? t("followed.step", { step: last }) : t("followed.start")));
       value.lines.forEach((probabilities, i) => {
         const points = probabilities.map((p, k) => `${x(value.steps[k]).toFixed(1)},${y(p).toFixed(1)}`);
         drawing.append(svg("polyline", { points: points.join(" "), class: i ? "path other" : "path" }));
@@ -238,26 +276,28 @@
       figure.replaceChildren(drawing);
     }
 
-    setInterval(() => {
-      const state = document.querySelector("#status .lab-status")?.dataset.state;
-      if (value.text && state === "running" && !document.hidden) trigger("submit");
-    }, LIVE);
-    new ResizeObserver(() => { if (value.steps?.length) plot(); }).observe(figure);
-    draw((given) => {
-      value = given;
-      const drawn = value.steps?.length > 0;
-      element.hidden = !drawn && !value.text;
-      figure.hidden = !drawn;
-      if (element.hidden) return;
-      const waiting = value.text && value.text !== value.watched;
-      say(title, `Pinned: ${quoted(drawn ? value.watched : value.text)}`);
-      if (drawn) plot();
-      const path = drawn ? value.labels.map((label, i) =>
-        `${label} from ${percent(value.lines[i][0])} at step 0 to ${percent(value.lines[i].at(-1))} at step ${value.steps.at(-1)}`).join("; ") : "";
-      if (drawn) figure.setAttribute("aria-label", `Probability of the pinned text along ${value.model}: ${path}`);
-      say(line, (drawn ? `Along ${value.model}: ${path.split("; ")[0]}.` : "")
-        + (waiting ? ` ${drawn ? `${quoted(value.text)} is pinned now. ` : ""}The next run will draw how its probability moves, step by step.` : ""));
-    });
+    new ResizeObserver(() => { if (value) plot(); }).observe(figure);
+
+    function render() {
+      const one = run.texts.find(({ text }) => text === pinned) ?? run.texts[0];
+      value = one ? { ...one, steps: run.steps, total: run.total } : null;
+      figure.classList.toggle("nothing", !value);
+      if (!value) {
+        figure.replaceChildren();
+        say(title, t("followed.title"));
+        say(line, pinned ? t("followed.pinned", { text: quoted(pinned) }) : t("followed.invitation"));
+        return;
+      }
+      say(title, t("followed.title_of", { text: quoted(value.text) }));
+      plot();
+      const [from, to] = [value.lines[0][0], value.lines[0].at(-1)].map(percent);
+      const path = t(run.running ? "followed.path_live" : "followed.path", { label: value.labels[0], from, to, step: value.steps.at(-1), name: run.name });
+      figure.setAttribute("aria-label", path);
+      say(line, pinned && pinned !== value.text ? t("followed.path_and_pinned", { path, text: quoted(pinned) }) : path);
+    }
+
+    on("pinned", (text) => { pinned = text; render(); });
+    draw((given) => { run = given; emit("followed", given); render(); });
   });
 
   // ---- The test texts: confusion matrix and mistakes
@@ -270,35 +310,36 @@
 
     function matrix({ labels, confusion }) {
       const totals = confusion.map((row) => row.reduce((a, b) => a + b, 0));
-      return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Confusion matrix" },
+      const worst = Math.max(1, ...confusion.flatMap((row, i) => row.filter((_, j) => i !== j)));
+      return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("judged.matrix") },
         node("table", { class: "matrix", style: `--classes: ${labels.length}` },
-          node("caption", {}, "Rows: what it was. Columns: what the model said."),
+          node("caption", {}, t("judged.caption")),
           node("thead", {},
             node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, label)))),
           node("tbody", {}, ...confusion.map((row, i) => node("tr", {},
             node("th", { scope: "row", title: labels[i] }, labels[i]),
             ...row.map((count, j) => node("td", {
               class: i === j ? "right" : count ? "wrong" : "none",
-              style: `--share: ${(totals[i] ? count / totals[i] : 0).toFixed(3)}` }, thousands(count))))))));
+              style: `--share: ${(i === j ? count / Math.max(1, totals[i]) : count / worst).toFixed(3)}` }, thousands(count))))))));
     }
 
     const most = (pairs) => node("ul", {}, ...pairs.map(([count, truth, said]) =>
-      node("li", {}, `${count} × ${truth} taken for ${said}`)));
+      node("li", {}, t("judged.pair", { n: count, truth, said }))));
 
     draw((value) => {
       element.hidden = !value.rows;
       if (!value.rows) return;
       element.classList.toggle("wide", (value.confusion?.length ?? 0) > 4);
-      say(title, "On texts it has never seen");
-      say(line, `${thousands(value.correct)} of ${thousands(value.rows)} test texts right (${percent(value.correct / value.rows)}), at strength 1.`);
-      left.replaceChildren(value.confusion ? matrix(value) : node("div", {}, node("h4", {}, "Most often confused"), most(value.pairs)));
+      say(title, t("judged.title"));
+      say(line, t("judged.line", { correct: value.correct, rows: value.rows, p: percent(value.correct / value.rows) }));
+      left.replaceChildren(value.confusion ? matrix(value) : node("div", {}, node("h4", {}, t("judged.pairs")), most(value.pairs)));
       const shown = value.mistakes.length;
       right.replaceChildren(
-        node("h4", {}, value.wrong === 0 ? "No mistakes" : `Most confident mistakes${shown < value.wrong ? ` (${shown} of ${value.wrong})` : ""}`),
-        node("p", { class: "hint" }, value.wrong === 0 ? "Not one test text was missed. Write one that fools it." : "Surest first. Press one to look at it in the box above."),
+        node("h4", {}, value.wrong === 0 ? t("judged.no_mistakes") : t("judged.mistakes", { shown, wrong: value.wrong })),
+        node("p", { class: "hint" }, value.wrong === 0 ? t("judged.fool_it") : t("judged.press")),
         node("ol", { class: "misses" }, ...value.mistakes.map((miss) => node("li", {},
           node("button", { type: "button", class: "miss", title: miss.text, onclick: () => fill(miss.text, true) },
-            node("span", { class: "mark" }, `${miss.truth}, said ${miss.said} ${percent(miss.p)}`),
+            node("span", { class: "mark" }, t("judged.miss", { truth: miss.truth, said: miss.said, p: percent(miss.p) })),
             node("span", { class: "start" }, miss.text))))));
     });
   });

@@ -1,9 +1,11 @@
 // Step 2: the live curves. Loss above, accuracy below on its own axis, one shared axis of steps.
 (() => {
-  const { define, node, say, colour, tint, layout, plotOptions, on } = LoraLab;
+  const { define, node, say, colour, tint, layout, plotOptions, on, t, whenPlotly, series } = LoraLab;
+  const DASHES = ["solid", "dash", "longdash", "dashdot"];
 
-  define("curves", ({ element, draw, on, props }) => {
-    const hidden = new Set();
+  define("curves", ({ element, draw }) => {
+    const hidden = new Set(); // runs that the reader switched off
+    let others = false; // whether runs of other tasks are shown
     let data = { runs: {}, order: [] };
     let baseline = null;
     let logarithmic = false;
@@ -14,72 +16,75 @@
     let zoom = 0; // counts how often the reader asked for the whole run again
 
     const plot = node("div", { class: "plot" });
-    const figure = node("figure", { role: "img", "aria-label": "Loss and accuracy along the run" }, plot);
-    const chips = node("div", { class: "chips", role: "group", "aria-label": "Runs shown" });
-    const log = node("button", { type: "button", class: "toggle", "aria-pressed": "false",
+    const figure = node("figure", { role: "img", "aria-label": t("curves.figure") }, plot);
+    const chips = node("div", { class: "chips", role: "group", "aria-label": t("curves.chips") });
+    const log = node("button", { type: "button", class: "toggle expert", "aria-pressed": "false",
       onclick: () => {
         logarithmic = !logarithmic;
         log.setAttribute("aria-pressed", String(logarithmic));
         render();
-      } }, "log scale");
+      } }, t("curves.log"));
     const whole = node("button", { type: "button", class: "toggle", hidden: true,
-      onclick: () => { zoom += 1; whole.hidden = true; render(); } }, "whole run");
-    const key = node("div", { class: "line-key", "aria-hidden": "true" });
-    for (const [kind, text] of [["raw", "each batch"], ["smooth", "smoothed"], ["validation", "validation"]])
-      key.append(node("span", { class: `line ${kind}` }, text));
+      onclick: () => { zoom += 1; whole.hidden = true; render(); } }, t("curves.whole"));
+    const key = node("div", { class: "line-key" });
+    for (const kind of ["raw", "smooth", "validation"])
+      key.append(node("span", { class: `line ${kind}` }, ...LoraLab.rich(`curves.${kind}`)));
+    const readout = node("p", { class: "readout", "aria-hidden": "true" });
     const newest = node("p", { class: "visually-hidden", role: "status" });
-    element.append(
-      node("div", { class: "chart-head" }, key, whole, log), figure, chips, newest);
+    element.append(node("div", { class: "chart-head" }, key, whole, log), figure, readout, chips, newest);
 
-    const colourOf = (run) => colour(`run-${run.colour}`);
+    const task = () => LoraLab.state.settings?.task ?? baseline?.task;
+    const mine = (run) => !task() || run.task === task();
+    const runs = () => data.order.filter((id) => data.runs[id]);
+    const shown = () => runs().filter((id) => !hidden.has(id) && (others || mine(data.runs[id])));
 
     function traces() {
       const made = [{ x: [], y: [], yaxis: "y2", hoverinfo: "skip" }]; // both axes, even when empty
-      const shown = data.order.filter((id) => data.runs[id] && !hidden.has(id));
-      const current = shown.find((id) => data.runs[id].state === "running")
-        ?? shown.findLast((id) => data.runs[id].at.length); // drawn boldest
-      for (const id of shown) {
+      const visible = shown();
+      const current = visible.find((id) => data.runs[id].state === "running")
+        ?? visible.findLast((id) => data.runs[id].at.length); // drawn boldest
+      for (const id of visible) {
         const run = data.runs[id];
-        const line = colourOf(run);
+        const { colour: line, round } = series(run.series);
+        const dash = DASHES[round % DASHES.length];
         const strong = id === current;
-        const name = run.name;
+        const quiet = { hoverinfo: "none", name: run.name, opacity: mine(run) ? 1 : 0.4 };
         if (strong && run.step.length)
-          made.push({ x: run.step, y: run.loss, mode: "lines", line: { color: tint(line, 0.32), width: 1 },
-            name: `${name}, batch`, hovertemplate: "batch loss %{y:.3f}<extra></extra>", uid: `${id}-raw` });
+          made.push({ ...quiet, x: run.step, y: run.loss, mode: "lines", line: { color: tint(line, 0.32), width: 1 }, uid: `${id}-raw` });
         if (run.step.length)
-          made.push({ x: run.step, y: run.smooth, mode: "lines", line: { color: line, width: strong ? 2.5 : 1.5 },
-            name, hovertemplate: `loss %{y:.3f}<extra>${escape(name)}</extra>`, uid: `${id}-smooth` });
-        if (run.at.length) {
-          made.push({ x: run.at, y: run.validation_loss, mode: "lines+markers", uid: `${id}-validation`,
-            line: { color: line, width: strong ? 1.5 : 1, dash: "dot" },
-            marker: { color: colour("card"), size: strong ? 7 : 5, line: { color: line, width: 1.5 } },
-            name: `${name}, validation`, hovertemplate: `validation loss %{y:.3f}<extra>${escape(name)}</extra>` });
-          made.push({ x: run.at, y: run.validation_accuracy, mode: "lines+markers", yaxis: "y2", uid: `${id}-accuracy`,
-            line: { color: line, width: strong ? 2 : 1.2, dash: "dot" },
-            marker: { color: colour("card"), size: strong ? 7 : 5, line: { color: line, width: 1.5 } },
-            name: `${name}, accuracy`, hovertemplate: `validation accuracy %{y:.1%}<extra>${escape(name)}</extra>` });
-          if (strong)
-            made.push({ x: run.at, y: run.train_accuracy, mode: "lines", yaxis: "y2", uid: `${id}-train-accuracy`,
-              line: { color: tint(line, 0.5), width: 1.2 }, name: `${name}, training accuracy`,
-              hovertemplate: "training accuracy %{y:.1%}<extra></extra>" });
-        }
+          made.push({ ...quiet, x: run.step, y: run.smooth, mode: "lines", line: { color: line, dash, width: strong ? 2.5 : 1.5 }, uid: `${id}-smooth` });
+        if (!run.at.length) continue;
+        const marker = { color: colour("card"), size: strong ? 7 : 5, line: { color: line, width: 1.5 } };
+        made.push({ ...quiet, x: run.at, y: run.validation_loss, mode: "lines+markers", uid: `${id}-validation`,
+          line: { color: line, width: strong ? 1.5 : 1, dash: "dot" }, marker });
+        made.push({ ...quiet, x: run.at, y: run.validation_accuracy, mode: "lines+markers", yaxis: "y2", uid: `${id}-accuracy`,
+          line: { color: line, width: strong ? 2 : 1.2, dash: "dot" }, marker });
+        if (strong)
+          made.push({ ...quiet, x: run.at, y: run.train_accuracy, mode: "lines", yaxis: "y2", uid: `${id}-train-accuracy`,
+            line: { color: tint(line, 0.5), width: 1.2 } });
       }
       return made;
     }
 
     const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("%", "&#37;");
+    const known = (values) => values.filter((value) => value !== null && isFinite(value));
 
+    /** The axes that show all of what is drawn, and no more than that. */
     function bounds() {
-      const shown = data.order.filter((id) => data.runs[id] && !hidden.has(id)).map((id) => data.runs[id]);
-      const steps = Math.max(1, ...shown.map((run) => run.total || 0), shown.length ? 0 : baseline?.steps ?? 300);
-      const lowest = Math.min(baseline?.majority ?? 0.5, ...shown.flatMap((run) => run.validation_accuracy).filter((v) => v !== null));
-      return { steps, lowest: Math.max(0, Math.floor(lowest * 10 - 0.5) / 10) };
+      const visible = shown().map((id) => data.runs[id]);
+      const steps = Math.max(1, ...visible.map((run) => run.total || 0), visible.length ? 0 : baseline?.steps ?? 300);
+      const accuracies = known(visible.flatMap((run) => [...run.validation_accuracy, ...run.train_accuracy]));
+      const lowest = Math.min(baseline?.majority ?? 0.5, ...accuracies);
+      const losses = known(visible.flatMap((run) => [...run.loss, ...run.validation_loss]));
+      const top = Math.max(1.1 * (baseline?.loss ?? 0.7), 1.05 * Math.max(0, ...losses));
+      const low = Math.min(0.05, ...losses.filter((value) => value > 0));
+      return { steps, top, low, lowest: Math.max(0, Math.floor(lowest * 10 - 0.5) / 10) };
     }
 
     function render() {
       if (!window.Plotly || !element.isConnected) return;
       if (busy) { waiting = true; return; } // drawn as soon as the drawing at hand is done
-      const { steps, lowest } = bounds();
+      const { steps, top, low, lowest } = bounds();
       const shapes = [];
       const annotations = [];
       const mark = (yref, y, text) => {
@@ -93,22 +98,18 @@
         mark("y", baseline.loss, baseline.loss_words);
         mark("y2", baseline.majority, baseline.majority_words);
       }
-      if (!data.order.length)
-        annotations.push({ xref: "paper", x: 0.5, yref: "paper", y: 0.7, showarrow: false, align: "center",
-          text: "Press Fine-tune and the curves start here,<br>at step 0, with the base as it is.",
-          font: { size: 14, color: colour("muted") }, bgcolor: colour("card"), borderpad: 6 });
+      if (!shown().length)
+        annotations.push({ xref: "paper", x: 0.5, yref: "paper", y: 0.72, showarrow: false, align: "center",
+          text: escape(t("curves.empty")), font: { size: 14, color: colour("muted") }, bgcolor: colour("card"), borderpad: 6, width: 220 });
       const spare = steps * 0.02;
-      const losses = data.order.filter((id) => data.runs[id] && !hidden.has(id))
-        .flatMap((id) => [...data.runs[id].loss, ...data.runs[id].validation_loss]).filter((v) => v !== null && isFinite(v));
-      const top = Math.max(1.1 * (baseline?.loss ?? 0.7), 1.05 * Math.max(0, ...losses));
-      const low = Math.min(0.05, ...losses.filter((v) => v > 0));
+      const title = (key) => ({ text: t(key), standoff: 4 });
       const plan = layout({
-        margin: { l: 50, r: 10, t: 6, b: 34 }, hovermode: "x unified",
-        shapes, annotations,
-        xaxis: { range: [-spare, steps + spare], anchor: "y2", title: { text: "step", standoff: 4 }, zeroline: false },
-        yaxis: { domain: [0.4, 1], title: { text: "loss", standoff: 6 }, type: logarithmic ? "log" : "linear",
+        margin: { l: 46, r: 8, t: 6, b: 34 }, hovermode: "x", shapes, annotations,
+        xaxis: { range: [-spare, steps + spare], anchor: "y2", title: title("curves.step"), zeroline: false, showspikes: true,
+          spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: colour("edge"), spikesnap: "cursor" },
+        yaxis: { domain: [0.4, 1], title: title("curves.loss"), type: logarithmic ? "log" : "linear",
           range: logarithmic ? [Math.log10(low * 0.8), Math.log10(top)] : [0, top], zeroline: false, nticks: 6 },
-        yaxis2: { domain: [0, 0.31], title: { text: "accuracy", standoff: 6 }, range: [lowest, 1.02],
+        yaxis2: { domain: [0, 0.31], title: title("curves.accuracy"), range: [lowest, 1.02],
           tickformat: ".0%", zeroline: false, nticks: 4 },
       });
       // A zoom belongs to the reader: kept while points come in, given up when the scale changes.
@@ -120,30 +121,55 @@
         if (listening) return;
         listening = true;
         plot.on("plotly_relayout", (change) => {
-          if (Object.keys(change).some((key) => key.includes(".range"))) whole.hidden = false;
+          if (Object.keys(change).some((name) => name.includes(".range"))) whole.hidden = false;
         });
         plot.on("plotly_doubleclick", () => { whole.hidden = true; });
+        plot.on("plotly_hover", ({ xvals }) => read(xvals?.[0]));
+        plot.on("plotly_unhover", () => read(null));
       });
     }
 
+    /** The figures at one step, below the chart, where they cover nothing. */
+    function read(step) {
+      const ids = shown();
+      if (step === null || step === undefined || !ids.length) {
+        say(readout, ids.length ? t("curves.point") : "");
+        return;
+      }
+      const nearest = (steps) => steps.reduce((best, s, i) =>
+        (Math.abs(s - step) < Math.abs(steps[best] - step) ? i : best), 0);
+      const id = ids.find((one) => data.runs[one].state === "running") ?? ids.at(-1);
+      const run = data.runs[id];
+      if (!run.at.length) return;
+      const i = nearest(run.at);
+      say(readout, t("curves.read", { name: run.name, step: run.at[i],
+        loss: run.validation_loss[i]?.toFixed(3) ?? "–",
+        accuracy: `${(100 * run.validation_accuracy[i]).toFixed(1)} %` }));
+    }
+
     function list() {
-      const key = data.order.map((id) => data.runs[id] && `${id}${data.runs[id].name}${hidden.has(id)}`).join();
+      const ids = runs();
+      const away = ids.filter((id) => !mine(data.runs[id]));
+      const key = JSON.stringify([task(), others, ids.map((id) => [id, data.runs[id].name, hidden.has(id)])]);
       if (key === drawn) return;
       drawn = key;
       const focused = document.activeElement?.dataset?.run;
-      chips.replaceChildren(...data.order.filter((id) => data.runs[id]).map((id) => {
+      const made = ids.filter((id) => others || mine(data.runs[id])).map((id) => {
         const run = data.runs[id];
-        const chip = node("button", { type: "button", class: "chip", "data-run": id,
-          "aria-pressed": String(!hidden.has(id)), title: "Show or hide this run",
+        const chip = node("button", { type: "button", class: `chip mark-${LoraLab.series(run.series).round % 4}${mine(run) ? "" : " away"}`, "data-run": id,
+          "aria-pressed": String(!hidden.has(id)), title: t("curves.chip"),
           onclick: () => {
             hidden.has(id) ? hidden.delete(id) : hidden.add(id);
-            LoraLab.emit("hidden", hidden);
             list();
             render();
-          } }, run.name);
-        chip.style.setProperty("--line", `var(--run-${run.colour})`);
+          } }, mine(run) ? run.name : t("curves.away", { name: run.name, task: run.task }));
+        chip.style.setProperty("--line", LoraLab.series(run.series).variable);
         return chip;
-      }));
+      });
+      if (away.length)
+        made.push(node("button", { type: "button", class: "toggle", "aria-pressed": String(others), "data-run": "others",
+          onclick: () => { others = !others; list(); render(); } }, t("curves.others", { n: away.length })));
+      chips.replaceChildren(...made);
       if (focused) chips.querySelector(`[data-run="${CSS.escape(focused)}"]`)?.focus();
     }
 
@@ -151,31 +177,37 @@
       data = value;
       list();
       render();
+      read(null);
       const run = data.runs[data.order.at(-1)];
       figure.setAttribute("aria-label", value.words);
       if (run && value.spoken) say(newest, value.spoken);
     });
-    on("baseline", (value) => { baseline = value; render(); });
-    if (LoraLab.state.baseline) { baseline = LoraLab.state.baseline; render(); }
+    on("baseline", (value) => { baseline = value; list(); render(); });
+    on("settings", () => { list(); render(); });
+    if (LoraLab.state.baseline) baseline = LoraLab.state.baseline;
+    whenPlotly(render);
   });
 
-  // What chance and habit would reach on the chosen task: lines in the chart, nothing of its own.
+  // What chance and habit would reach on the chosen task: lines in the charts, nothing of its own.
   define("baseline", ({ draw }) => draw((value) => LoraLab.emit("baseline", value)));
 
-  // One line on how it goes, and a bar.
+  // One line on how it goes, a bar, and what the last run showed.
   define("status", ({ element, draw }) => {
-    const line = node("p", { class: "status-line" });
-    const reason = node("p", { class: "hint" });
-    const bar = node("div", { class: "progress", role: "progressbar", "aria-label": "Progress of the run",
+    const line = node("p", { class: "status-line", role: "status" });
+    const reason = node("p", { class: "hint reason expert" });
+    const sentence = node("p", { class: "conclusion", role: "status" });
+    const bar = node("div", { class: "progress", role: "progressbar", "aria-label": t("status.progress"),
       "aria-valuemin": 0, "aria-valuemax": 100 }, node("i"));
-    element.append(bar, line, reason);
+    element.append(bar, line, reason, sentence);
     draw((value) => {
       say(line, value.line);
       say(reason, value.reason ?? "");
+      say(sentence, value.sentence ?? "");
       const percent = Math.round(100 * (value.share ?? 0));
       bar.firstChild.style.width = `${100 * (value.share ?? 0)}%`;
       bar.setAttribute("aria-valuenow", percent);
       element.dataset.state = value.state;
+      LoraLab.emit("status", value.state);
     });
   });
 })();

@@ -1,21 +1,21 @@
 // Step 4: every layer's change as a bar, one layer's singular values and heat map, the two digests.
 (() => {
-  const { define, node, say, colour } = LoraLab;
+  const { define, node, say, colour, t, rich } = LoraLab;
   const GROUP = 4; // hexadecimal digits between two gaps
 
   // ---- The frozen weights, before and after
   define("proof", ({ element, draw }) => {
     const sign = node("span", { class: "sign", "aria-hidden": "true" });
-    const before = digest("Before training");
-    const after = digest("Now");
+    const before = digest(t("proof.before"));
+    const after = digest(t("proof.now"));
     const sentence = node("p", { class: "proof-line", role: "status" });
-    const more = node("button", { type: "button", class: "toggle", "aria-expanded": "false",
+    const more = node("button", { type: "button", class: "toggle expert", "aria-expanded": "false",
       onclick: () => {
         const open = element.classList.toggle("whole");
         more.setAttribute("aria-expanded", String(open));
-        say(more, open ? "Shorten" : "Show all 64 digits");
+        say(more, open ? t("proof.shorten") : t("proof.whole"));
         write();
-      } }, "Show all 64 digits");
+      } }, t("proof.whole"));
     element.append(sentence, node("div", { class: "digests" }, before.box, sign, after.box, more));
     let value = null;
 
@@ -38,8 +38,8 @@
       value = given;
       element.classList.toggle("differs", !value.equal);
       say(sign, value.equal ? "=" : "≠");
-      say(before.name, value.trained ? "SHA-256 before training" : "SHA-256 of the frozen weights");
-      say(after.name, "SHA-256 now");
+      say(before.name, value.trained ? t("proof.before") : t("proof.frozen"));
+      say(after.name, t("proof.now"));
       after.box.hidden = sign.hidden = !value.trained;
       before.box.hidden = more.hidden = !value.before;
       say(sentence, value.sentence);
@@ -49,10 +49,10 @@
 
   // ---- Every layer: kinds by blocks; a cell is a bar and a button
   define("layers", ({ element, draw, trigger }) => {
-    const title = node("h3", {}, "How much each layer changed: ‖ΔW‖ as a share of ‖W‖");
+    const title = node("h3", {}, ...rich("layers.title"));
     const line = node("p", { class: "hint", role: "status" });
     const table = node("table", { class: "grid" });
-    const scroll = node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": "Change of each layer" }, table);
+    const scroll = node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": t("layers.region") }, table);
     element.append(title, line, scroll);
     let cells = []; // rows of buttons or null, for the arrow keys
     let selected = "";
@@ -70,7 +70,7 @@
       if (!data) return null;
       const bar = node("i", { style: `height: ${most ? Math.max(2, (100 * data.ratio) / most) : 0}%` });
       return node("button", { type: "button", class: "cell", "data-name": data.name, tabindex: "-1",
-        "aria-pressed": "false", "aria-label": `${data.title}: ${data.words}`, title: `${data.title}: ${data.words} of the size of W`,
+        "aria-pressed": "false", "aria-label": `${data.title}: ${data.words}`, title: t("layers.cell", { layer: data.title, share: data.words }),
         onclick: (event) => { choose(event.currentTarget); trigger("select", { name: data.name }); } },
       node("span", { class: "column-bar" }, bar), node("span", { class: "share" }, data.words));
     }
@@ -92,18 +92,18 @@
       say(line, value.sentence);
       element.classList.toggle("flat", !value.most);
       const head = node("tr", {}, node("td", {}));
-      for (let block = 1; block <= value.blocks; block += 1)
-        head.append(node("th", { scope: "col" }, value.blocks > 8 ? String(block) : `block ${block}`));
+      for (let block = 0; block < value.blocks; block += 1)
+        head.append(node("th", { scope: "col" }, value.blocks > 8 ? String(block) : t("layer.block", { block })));
       cells = value.rows.map((row) => row.cells.map((data) => cell(data, value.most)));
       const body = value.rows.map((row, i) => node("tr", {}, node("th", { scope: "row" }, row.kind),
         ...cells[i].map((button) => node("td", {}, button ?? node("span", { class: "untouched" },
-          node("span", { class: "column-bar" }), node("span", { class: "share" }, value.trained ? "frozen" : "0 %"))))));
+          node("span", { class: "column-bar" }), node("span", { class: "share" }, value.trained ? t("layers.frozen") : "0 %"))))));
       for (const { kind, cell: data } of value.outside) {
         const button = cell(data, value.most);
         cells.push([button]);
         body.push(node("tr", {}, node("th", { scope: "row" }, kind), node("td", {}, button)));
       }
-      table.replaceChildren(node("caption", { class: "visually-hidden" }, "Size of the change of each layer relative to its weight"),
+      table.replaceChildren(node("caption", { class: "visually-hidden" }, t("layers.region")),
         node("thead", {}, head), node("tbody", {}, ...body));
       const every = cells.flat().filter(Boolean);
       const first = every.find((button) => button.dataset.name === value.selected) ?? every[0];
@@ -117,20 +117,20 @@
     const line = node("p", { class: "hint spoken", role: "status" });
     const bars = node("div", { class: "bars", "aria-hidden": "true" });
     const ends = node("div", { class: "bar-ends", "aria-hidden": "true" });
-    const spectrum = node("figure", { role: "img", class: "spectrum", "aria-label": "Singular values of a change: none before training." }, bars, ends);
+    const spectrum = node("figure", { role: "img", class: "spectrum", "aria-label": t("layer_view.no_spectrum") }, bars, ends);
     const canvas = node("canvas", { "aria-hidden": "true" });
     const rows = node("span", { class: "axis rows" });
     const columns = node("span", { class: "axis columns" });
     const low = node("span", {});
     const high = node("span", {});
     const ramp = node("i", {});
-    const map = node("figure", { role: "img", class: "map", "aria-label": "Heat map of a change: none before training." },
+    const map = node("figure", { role: "img", class: "map", "aria-label": t("layer_view.no_map") },
       node("div", { class: "canvas-frame" }, rows, canvas, columns),
       node("figcaption", { class: "ramp" }, low, ramp, high));
     const mapLine = node("p", { class: "hint" });
     const full = node("div", { class: "layer-figures" },
-      node("div", {}, node("h4", {}, "Singular values of ΔW"), spectrum, line),
-      node("div", {}, node("h4", {}, "ΔW, seen from above"), map, mapLine));
+      node("div", {}, node("h4", {}, ...rich("layer_view.spectrum")), spectrum, line),
+      node("div", {}, node("h4", {}, ...rich("layer_view.map")), map, mapLine));
     element.append(title, full);
 
     /** Paint: orange for what was added, the colour of the text for what was taken away. */
@@ -163,23 +163,23 @@
         return;
       }
       const [down, across] = value.axes;
-      say(title, `${value.title[0].toUpperCase()}${value.title.slice(1)}: W has ${value.shape.join(" × ")} numbers`);
+      say(title, t("layer_view.title", { layer: value.title, rows: value.shape[0], columns: value.shape[1] }));
       const top = value.values[0] || 1;
       bars.classList.toggle("many", value.values.length > 24);
       bars.replaceChildren(...value.values.map((sigma, i) => node("i", {
         style: `height: ${Math.max(0.8, (100 * sigma) / top)}%`, title: `σ${i + 1} = ${sigma.toPrecision(3)}` })));
       const shown = value.values.length;
       ends.replaceChildren(node("span", {}, `σ1 = ${value.values[0].toPrecision(3)}`),
-        node("span", {}, shown < value.count ? `first ${shown} of ${value.count}` : shown > 1 ? `σ${shown} = ${value.values.at(-1).toPrecision(3)}` : ""));
+        node("span", {}, shown < value.count ? t("layer_view.first", { n: shown, all: value.count }) : shown > 1 ? `σ${shown} = ${value.values.at(-1).toPrecision(3)}` : ""));
       say(line, value.spectrum);
-      spectrum.setAttribute("aria-label", `Singular values of the change of ${value.title}, largest first. ${value.spectrum}`);
+      spectrum.setAttribute("aria-label", t("layer_view.spectrum_words", { layer: value.title, words: value.spectrum }));
       paint(value.cells);
       say(rows, down);
       say(columns, across);
       say(low, `−${value.largest_words}`);
       say(high, `+${value.largest_words}`);
       say(mapLine, value.map);
-      map.setAttribute("aria-label", `Heat map of the change of ${value.title}, ${down} by ${across}; entries from −${value.largest_words} to +${value.largest_words}.`);
+      map.setAttribute("aria-label", t("layer_view.map_words", { layer: value.title, down, across, most: value.largest_words }));
     });
   });
 })();

@@ -43,6 +43,30 @@ window.LoraLab ??= (() => {
     for (const callback of listeners.get(name) ?? []) callback(value);
   }
 
+  /** A sentence of the catalogue, in plain text: t("curves.log"), t("answer.base", {label, p}). */
+  const t = (key, places = {}) => fill(key, places).map(([text, , place]) => place ?? text).join("");
+
+  /** The same as nodes: what stands in a place may be an element, and terms can be pointed at. */
+  const rich = (key, places = {}) => fill(key, places).map(([text, id, place]) =>
+    place ?? (id ? node("button", { type: "button", class: "term", "data-term": id, "aria-expanded": "false" }, text) : text));
+
+  /** A sentence cut at its places and terms: [text, term, what stands in the place]. */
+  function fill(key, places) {
+    let text = window.LabSentences[key];
+    if (text === undefined) throw new Error(`No sentence is called ${key}.`);
+    if (typeof text === "object") text = places.n === 1 ? text.one : text.other;
+    return text.split(/(\{[a-z_]+\}|\[\[[a-z-]+\|[^\]]+\]\])/).filter(Boolean).map((piece) => {
+      const name = /^\{([a-z_]+)\}$/.exec(piece)?.[1];
+      if (name) {
+        const value = places[name];
+        if (value === undefined) throw new Error(`${key} needs ${name}.`);
+        return [piece, null, typeof value === "number" ? value.toLocaleString("en") : value];
+      }
+      const term = /^\[\[([a-z-]+)\|([^\]]+)\]\]$/.exec(piece);
+      return term ? [term[2], term[1]] : [piece];
+    });
+  }
+
   /** The present value of a colour of theme.py. */
   function colour(name) {
     return getComputedStyle(document.body).getPropertyValue(`--${name}`).trim();
@@ -53,6 +77,15 @@ window.LoraLab ??= (() => {
     const hex = name.startsWith("#") ? name : colour(name);
     const [r, g, b] = [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
     return `rgba(${r},${g},${b},${alpha})`;
+  }
+
+  const RUN_COLOURS = 8;
+
+  /** How the run that was started as number `index` is drawn: eight colours, then the same eight with
+   *  another dash and another shape. */
+  function series(index) {
+    const name = `run-${index % RUN_COLOURS}`;
+    return { colour: colour(name), variable: `var(--${name})`, round: Math.floor(index / RUN_COLOURS) };
   }
 
   const isDark = () => document.body.classList.contains("dark");
@@ -135,24 +168,52 @@ window.LoraLab ??= (() => {
     document.head.append(node("style", {}, `${rules.join(", ")} { display: none !important; }`));
   }
 
-  /** Put the settings into the address; what is not ours (the theme, for instance) stays. */
+  const KEPT = ["view", "lock", "hide", "tour"]; // what an address may hold besides the settings
+
+  /** What the controls of step 1 hold: told to the parts, and put into the address where it differs
+   *  from the defaults. */
+  function settings({ names, defaults }, values) {
+    const query = new URLSearchParams();
+    const chosen = {};
+    names.forEach((name, i) => {
+      const value = values[i] === null || values[i] === "" ? defaults[i] : values[i];
+      chosen[name] = value;
+      if (String(value) !== String(defaults[i])) query.set(name, String(value));
+    });
+    setAddress(query);
+    emit("settings", chosen);
+  }
+
+  /** Replace the settings in the address; what is not one stays (the theme, for instance). */
   function setAddress(query) {
-    const kept = new URLSearchParams();
     for (const [name, value] of new URLSearchParams(location.search))
-      if (name.startsWith("__") || ["view", "lock", "hide"].includes(name)) kept.append(name, value);
-    const ours = new URLSearchParams(query ?? "");
-    for (const [name, value] of kept) ours.append(name, value);
-    const text = ours.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
+      if (name.startsWith("__") || KEPT.includes(name)) query.append(name, value);
+    writeAddress(query);
+  }
+
+  function writeAddress(query) {
+    const text = query.toString().replaceAll("%2C", ",").replaceAll("%2F", "/");
     const url = location.pathname + (text ? `?${text}` : "") + location.hash;
     if (url !== location.pathname + location.search + location.hash)
       history.replaceState(history.state, "", url);
+  }
+
+  /** "simple" or "full": kept for this visitor, and in the link. */
+  function setView(view) {
+    document.documentElement.dataset.view = view;
+    try { localStorage.setItem("lora-lab-view", view); } catch { /* private */ }
+    const query = new URLSearchParams(location.search);
+    query.set("view", view);
+    writeAddress(query);
+    emit("view", view);
+    dispatchEvent(new Event("resize")); // figures measure themselves again
   }
 
   /** Copy the address of the page, and say so on the button for a moment. */
   async function copyLink(id) {
     const button = document.getElementById(id);
     const before = button.textContent;
-    button.textContent = (await clip(location.href)) ? "Copied" : "Copy it from the address bar";
+    button.textContent = (await clip(location.href)) ? t("page.copied") : t("page.copy_by_hand");
     setTimeout(() => { button.textContent = before; }, 1800);
   }
 
@@ -168,13 +229,44 @@ window.LoraLab ??= (() => {
     if (kept) document.body.classList.toggle("dark", kept === "dark");
   }
 
+  // plotly.js is four megabytes: it is fetched when the page stands and nobody waits for it.
+  let plotly = null;
+  function whenPlotly(callback) {
+    plotly ??= new Promise((ready) => {
+      const fetch = () => document.head.append(
+        node("script", { src: window.LabPlotly, onload: ready, async: true }));
+      const idle = window.requestIdleCallback ?? ((call) => setTimeout(call, 200));
+      document.readyState === "complete" ? idle(fetch) : addEventListener("load", () => idle(fetch));
+    });
+    plotly.then(callback);
+  }
+
+  define("view", ({ element }) => {
+    const buttons = ["simple", "full"].map((view) => node("button", {
+      type: "button", class: "view-choice", "data-view": view, title: t(`page.view_${view}_about`),
+      onclick: () => setView(view) }, t(`page.view_${view}`)));
+    const mark = () => buttons.forEach((button) => button.setAttribute("aria-pressed",
+      String(button.dataset.view === document.documentElement.dataset.view)));
+    element.append(node("div", { class: "view", role: "group", "aria-label": t("page.view") }, ...buttons));
+    on("view", mark);
+    mark();
+  });
+
+  /** Remember the text that the next runs follow, too; "" for none. For Gradio: values of the hidden
+   *  text and of the button that ends it. */
+  function pin(text) {
+    const kept = (text ?? "").trim() ? text : "";
+    emit("pinned", kept);
+    return [kept, { __type__: "update", interactive: Boolean(kept) }];
+  }
+
   restoreTheme();
   hideAsked();
   new MutationObserver(() => emit("theme", isDark()))
     .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
   return {
-    define, mount, on, emit, state, colour, tint, layout, plotOptions, node, svg, clip, say, setAddress,
-    copyLink, toggleTheme, isDark, isStill, preset,
+    define, mount, on, emit, state, colour, tint, series, layout, plotOptions, node, svg, clip, say, t, rich, settings,
+    setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

@@ -1,113 +1,217 @@
-// Step 2, below the curves: the runs as a table that sorts, and accuracy against what was trained.
+// The runs compared: dots of what was reached against what was trained, and a table that sorts. Both
+// show the chosen task's runs, and what a sweep of it would train.
 (() => {
-  const { define, node, colour, layout, plotOptions, tint } = LoraLab;
+  const { define, node, svg, say, on, emit, state, t, series } = LoraLab;
 
-  define("runs", ({ element, draw, trigger, on }) => {
-    let rows = [];
+  const task = () => state.settings?.task ?? state.task?.name;
+  const planned = (groups) => {
+    const sizes = new Set(groups.filter((group) => group.task === task()).map((group) => group.trainable));
+    return (state.planned ?? []).filter((plan) => !sizes.has(plan.trainable));
+  };
+
+  define("runs", ({ element, draw, trigger }) => {
+    let value = { rows: [], columns: [], groups: [] };
     let shown = ""; // the run of steps 3 to 5
-    let columns = [];
+    let others = false; // whether runs of other tasks are listed, too
     let order = { key: null, down: true };
+    let drawn = "";
     const head = node("tr");
     const body = node("tbody");
     const table = node("table", { class: "runs" },
-      node("caption", { class: "visually-hidden" }, "Runs: press a column's title to sort"),
+      node("caption", { class: "visually-hidden" }, t("runs.caption")),
       node("thead", {}, head), body);
-    element.append(node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Table of runs" }, table));
+    const scroll = node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("runs.region") }, table);
+    const more = node("button", { type: "button", class: "toggle", hidden: true, onclick: () => { others = !others; render(); } });
+    element.append(scroll, more);
+    // The edge fades where there is more to the right.
+    const cue = () => scroll.classList.toggle("more", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
+    scroll.addEventListener("scroll", cue);
+    new ResizeObserver(cue).observe(scroll);
 
-    function sorted() {
+    function sorted(rows) {
       if (!order.key) return rows;
-      const value = (row) => row.sort[order.key];
       return [...rows].sort((a, b) => {
-        const [x, y] = [value(a), value(b)];
+        const [x, y] = [a.sort[order.key] ?? null, b.sort[order.key] ?? null];
         if (x === null || y === null) return x === y ? 0 : x === null ? 1 : -1; // empty ones last
         const way = typeof x === "string" ? x.localeCompare(y) : x - y;
         return order.down ? -way : way;
       });
     }
 
+    function header({ key, title, about, number, expert }) {
+      const chosen = order.key === key;
+      return node("th", { scope: "col", class: [number && "number", expert && "expert"].filter(Boolean).join(" ") || null, title: about,
+        "aria-sort": chosen ? (order.down ? "descending" : "ascending") : "none" },
+        node("button", { type: "button", "data-key": key, onclick: () => {
+          order = { key, down: chosen ? !order.down : Boolean(number) };
+          render();
+          head.querySelector(`[data-key="${key}"]`).focus();
+        } }, title, node("span", { "aria-hidden": "true" }, chosen ? (order.down ? " ↓" : " ↑") : "")));
+    }
+
+    function line(row) {
+      const away = row.task !== undefined && row.task !== task();
+      const cells = value.columns.map(({ key, number, expert }, i) => {
+        const text = row.cells[key] ?? "";
+        if (i > 0) return node("td", { class: [number && "number", expert && "expert"].filter(Boolean).join(" ") || null }, text);
+        const name = away ? t("curves.away", { name: text, task: row.task_title }) : text;
+        const content = row.pick
+          ? node("button", { type: "button", class: "pick", "data-row": row.id,
+              "aria-pressed": String(row.id === shown), title: t("runs.pick"),
+              onclick: () => trigger("select", { id: row.id }) }, name)
+          : node("span", { "data-row": row.id }, name);
+        const dot = node("i", { class: row.series === null ? "dot" : `dot mark-${series(row.series).round % 4}`, "aria-hidden": "true" });
+        if (row.series !== null) dot.style.setProperty("--line", series(row.series).variable);
+        return node("th", { scope: "row" }, dot, content);
+      });
+      const kind = [row.id === shown && "picked", row.planned && "planned", away && "away"];
+      return node("tr", { class: kind.filter(Boolean).join(" ") || null }, ...cells);
+    }
+
     function render() {
-      head.replaceChildren(...columns.map(({ key, title, number }) => {
-        const on = order.key === key;
-        return node("th", { scope: "col", class: number ? "number" : null,
-          "aria-sort": on ? (order.down ? "descending" : "ascending") : "none" },
-          node("button", { type: "button", "data-key": key, onclick: () => {
-            order = { key, down: on ? !order.down : Boolean(number) };
-            render();
-            head.querySelector(`[data-key="${key}"]`).focus();
-          } }, title, node("span", { "aria-hidden": "true" }, on ? (order.down ? " ↓" : " ↑") : "")));
+      const away = value.rows.filter((row) => row.task !== task()).length;
+      const rows = value.rows.filter((row) => others || row.task === task());
+      const plans = planned(value.groups).map((plan) => ({
+        id: plan.name, series: null, pick: false, planned: true,
+        cells: { name: plan.name, trainable: plan.trainable.toLocaleString("en"), percent: plan.percent, state: t("state.planned") },
+        sort: { name: plan.name, trainable: plan.trainable, percent: plan.trainable, state: "planned" },
       }));
+      const key = JSON.stringify([rows, plans, shown, order, others, away, task()]);
+      if (key === drawn) return;
+      drawn = key;
       const focused = document.activeElement?.closest?.("[data-row]")?.dataset.row;
-      body.replaceChildren(...sorted().map((row) => {
-        const cells = columns.map(({ key, number }, i) => {
-          const text = row.cells[key] ?? "";
-          if (i > 0) return node("td", { class: number ? "number" : null }, text);
-          const content = row.pick
-            ? node("button", { type: "button", class: "pick", "data-row": row.id,
-                "aria-pressed": String(row.id === shown), title: "Show this run in steps 3 to 5",
-                onclick: () => trigger("select", { id: row.id }) }, text)
-            : node("span", { "data-row": row.id }, text);
-          const cell = node("th", { scope: "row" }, node("i", { class: "dot", "aria-hidden": "true" }), content);
-          if (row.colour !== null) cell.style.setProperty("--line", `var(--run-${row.colour})`);
-          return cell;
-        });
-        return node("tr", { class: [row.id === shown && "picked", row.planned && "planned"].filter(Boolean).join(" ") || null }, ...cells);
-      }));
+      head.replaceChildren(...value.columns.map(header));
+      body.replaceChildren(...sorted([...rows, ...plans]).map(line));
+      more.hidden = !away;
+      more.setAttribute("aria-pressed", String(others));
+      if (away) say(more, t("curves.others", { n: away }));
       if (focused) body.querySelector(`[data-row="${CSS.escape(focused)}"]`)?.focus();
+      cue();
     }
 
     on("ready", (id) => { shown = id; render(); });
-
-    draw((value) => {
-      const key = JSON.stringify(value.rows);
-      if (key === table.dataset.key) return;
-      table.dataset.key = key;
-      rows = value.rows;
-      columns = value.columns;
-      render();
-    });
+    for (const name of ["settings", "task", "planned", "view"]) on(name, render);
+    draw((given) => { value = given; emit("compared", value.groups); render(); });
   });
 
-  define("scatter", ({ element, draw }) => {
-    const plot = node("div", { class: "plot" });
-    const figure = node("figure", { role: "img", "aria-label": "Accuracy against trainable parameters" }, plot);
-    element.append(figure);
+  // What was reached against what was trained: a dot for each group of runs that differ in their seed.
+  define("dots", ({ element }) => {
+    const figure = node("figure", { role: "img", "aria-label": t("dots.none") });
+    const readout = node("p", { class: "readout", "aria-hidden": "true" });
+    element.append(figure, readout);
+    const MARGIN = { left: 52, right: 20, top: 30, bottom: 44 };
 
-    draw((value) => {
-      if (!window.Plotly || !element.isConnected) return;
-      figure.setAttribute("aria-label", value.words);
-      const done = value.points.filter((point) => point.accuracy !== null);
-      const planned = value.points.filter((point) => point.accuracy === null);
-      const floor = Math.min(value.floor, ...done.map((point) => point.accuracy));
-      const low = Math.max(0, Math.floor(floor * 20 - 2) / 20); // room for what has not run yet
-      // Names of neighbours go above and below in turn, or they would cover each other.
-      const inOrder = [...done].sort((a, b) => a.trainable - b.trainable);
-      const side = (point) => (inOrder.indexOf(point) % 2 ? "bottom center" : "top center");
-      const text = (point) => point.name.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
-      const made = [{
-        x: done.map((point) => point.trainable), y: done.map((point) => point.accuracy),
-        text: done.map(text), mode: "markers+text", textposition: done.map(side),
-        textfont: { size: 11, color: colour("ink") }, cliponaxis: false,
-        marker: { size: 12, color: done.map((point) => colour(`run-${point.colour}`)), line: { color: colour("card"), width: 1.5 } },
-        hovertemplate: "%{text}<br>%{x:,} trainable<br>%{y:.1%} validation accuracy<extra></extra>",
-      }, {
-        x: planned.map((point) => point.trainable), y: planned.map(() => low + 0.05 * (1.02 - low)),
-        text: planned.map(text), mode: "markers+text", textposition: "top center", cliponaxis: false,
-        textfont: { size: 11, color: colour("muted") },
-        marker: { size: 9, symbol: "circle-open", color: colour("edge"), line: { width: 1.5 } },
-        hovertemplate: "%{text}<br>%{x:,} trainable<br>not run yet<extra></extra>",
-      }];
-      const sizes = value.points.map((point) => point.trainable);
-      const [least, most] = [Math.min(...sizes), Math.max(...sizes)];
-      Plotly.react(plot, made, layout({
-        margin: { l: 50, r: 16, t: 14, b: 38 },
-        xaxis: { type: "log", title: { text: "trainable parameters", standoff: 4 },
-          range: [Math.log10(least / 1.9), Math.log10(most * 1.9)], dtick: 1, tickformat: "~s", zeroline: false },
-        yaxis: { title: { text: "validation accuracy", standoff: 6 }, tickformat: ".0%", range: [low, 1.03], zeroline: false, nticks: 6 },
-        shapes: [{ type: "line", xref: "paper", x0: 0, x1: 1, yref: "y", y0: value.floor, y1: value.floor,
-          line: { color: colour("edge"), width: 1, dash: "4px 4px" } }],
-        annotations: [{ xref: "paper", x: 1, yref: "y", y: value.floor, xanchor: "right", yanchor: "bottom",
-          showarrow: false, text: value.floor_words.replaceAll("<", "&lt;"), font: { size: 11, color: colour("muted") } }],
-      }), plotOptions);
-    });
+    const percent = (share) => `${(100 * share).toFixed(1)} %`;
+    const short = (n) => (n >= 1e6 ? `${+(n / 1e6).toPrecision(3)}M` : n >= 1e3 ? `${+(n / 1e3).toPrecision(3)}k` : String(n));
+
+    /** Round steps of an axis from `low` to `high`, about `count` of them. */
+    function steps(low, high, count) {
+      const rough = (high - low) / count;
+      const power = 10 ** Math.floor(Math.log10(rough));
+      const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
+      const out = [];
+      for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + 1e-9; at += step) out.push(at);
+      return out;
+    }
+
+    /** Shapes that stay apart where colours repeat. */
+    function shape(x, y, round, attributes) {
+      if (round % 4 === 0) return svg("circle", { cx: x, cy: y, r: 6.5, ...attributes });
+      const size = round % 4 === 1 ? 6 : 7.5;
+      const corners = [[[-1, -1], [1, -1], [1, 1], [-1, 1]], [[0, -1], [1, 0], [0, 1], [-1, 0]], [[0, -1], [1, 0.8], [-1, 0.8]]];
+      const points = corners[(round % 4) - 1].map(([a, b]) => `${x + a * size},${y + b * size}`).join(" ");
+      return svg("polygon", { points, ...attributes });
+    }
+
+    /** A place for each name near its dot where it covers no other name and no dot. */
+    function names(dots, width, height) {
+      const taken = dots.map(({ x, y }) => [x - 8, y - 8, x + 8, y + 8]);
+      const free = ([l, u, r, d]) => l >= 2 && r <= width - 2 && u >= 0 && d <= height - MARGIN.bottom
+        && taken.every(([a, b, c, e]) => r <= a || l >= c || d <= b || u >= e);
+      return dots.map(({ x, y, name }) => {
+        const wide = 6.4 * name.length + 4;
+        const places = [];
+        for (const away of [13, 27, 41, 55])
+          for (const side of [-1, 1])
+            for (const [anchor, left] of [["middle", x - wide / 2], ["start", x - 8], ["end", x + 8 - wide]])
+              places.push({ anchor, tx: anchor === "middle" ? x : anchor === "start" ? x - 8 : x + 8, ty: y + side * away + 4,
+                box: [left, y + side * away - 7, left + wide, y + side * away + 7] });
+        const place = places.find(({ box }) => free(box));
+        if (place) taken.push(place.box);
+        return place; // none: the name is in the read-out and in the table
+      });
+    }
+
+    function render() {
+      if (!element.isConnected || !state.compared) return;
+      const groups = state.compared.filter((group) => group.task === task());
+      const plans = planned(state.compared);
+      const floor = state.task?.floor;
+      const [width, height] = [Math.max(260, figure.clientWidth), 290];
+      const sizes = [...groups, ...plans].map((entry) => entry.trainable);
+      if (!sizes.length || !floor) return;
+      const [least, most] = [Math.log10(Math.min(...sizes) / 1.6), Math.log10(Math.max(...sizes) * 1.8)];
+      const reached = groups.flatMap((group) => group.scores);
+      // Scaled to what was reached; before any run, from habit to all right.
+      const span = reached.length ? Math.max(0.04, Math.max(...reached) - Math.min(...reached)) : 1;
+      const low = reached.length ? Math.max(0, Math.min(...reached) - 0.35 * span) : Math.max(0, floor.accuracy - 0.25);
+      const high = reached.length ? Math.min(1.005, Math.max(...reached) + 0.35 * span) : 1;
+      const x = (n) => MARGIN.left + ((Math.log10(n) - least) / (most - least)) * (width - MARGIN.left - MARGIN.right);
+      const y = (share) => MARGIN.top + ((high - share) / (high - low)) * (height - MARGIN.top - MARGIN.bottom);
+      const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
+      for (const at of steps(low, high, 5)) {
+        drawing.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(at), y2: y(at), class: "grid" }),
+          svg("text", { x: MARGIN.left - 8, y: y(at) + 4, "text-anchor": "end" }, `${+(100 * at).toFixed(1)} %`));
+      }
+      for (let power = Math.ceil(least); power <= most; power += 1)
+        drawing.append(svg("line", { x1: x(10 ** power), x2: x(10 ** power), y1: MARGIN.top, y2: height - MARGIN.bottom, class: "grid" }),
+          svg("text", { x: x(10 ** power), y: height - MARGIN.bottom + 16, "text-anchor": "middle" }, short(10 ** power)));
+      drawing.append(
+        svg("text", { x: (MARGIN.left + width - MARGIN.right) / 2, y: height - 6, "text-anchor": "middle", class: "axis" }, t("dots.trained")),
+        svg("text", { x: 2, y: 12, class: "axis" }, t("dots.reached")));
+      const habit = t("dots.habit", { label: floor.label, share: percent(floor.accuracy) });
+      if (floor.accuracy >= low)
+        drawing.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(floor.accuracy), y2: y(floor.accuracy), class: "floor" }));
+      drawing.append(svg("text", { x: width - MARGIN.right, y: floor.accuracy >= low ? y(floor.accuracy) - 4 : height - MARGIN.bottom - 6, "text-anchor": "end", class: "floor-name" },
+        floor.accuracy >= low ? habit : t("dots.habit_below", { habit })));
+      const dots = [];
+      for (const plan of plans) dots.push({ x: x(plan.trainable), y: height - MARGIN.bottom - (floor.accuracy >= low ? 8 : 26), name: plan.name, plan });
+      for (const group of groups) dots.push({ x: x(group.trainable), y: y(group.mean), name: group.name, group });
+      const placed = names(dots, width, height);
+      dots.forEach(({ x: cx, y: cy, name, plan, group }, i) => {
+        const made = svg("g", { class: plan ? "plan" : "reached" });
+        if (plan) made.append(svg("circle", { cx, cy, r: 4.5 }));
+        else {
+          const { variable, round } = series(group.series);
+          const [worst, best] = [Math.min(...group.scores), Math.max(...group.scores)];
+          if (group.scores.length > 1)
+            made.append(svg("path", { d: `M${cx - 6},${y(best)}h12m-6,0V${y(worst)}m-6,0h12`, class: "interval", style: `stroke: ${variable}` }));
+          made.append(shape(cx, cy, round, { style: `fill: ${variable}` }));
+        }
+        if (placed[i]) made.append(svg("text", { x: placed[i].tx, y: placed[i].ty, "text-anchor": placed[i].anchor, class: "name" }, name));
+        made.append(svg("circle", { cx, cy, r: 16, class: "target" }));
+        made.addEventListener("pointerenter", () => say(readout, read(plan ?? group, Boolean(plan))));
+        made.addEventListener("pointerleave", () => say(readout, rest(groups)));
+        drawing.append(made);
+      });
+      figure.replaceChildren(drawing);
+      say(readout, rest(groups));
+      figure.setAttribute("aria-label", groups.length
+        ? t("dots.words", { runs: groups.map((group) => read(group, false)).join(" ") }) : t("dots.none"));
+    }
+
+    const rest = (groups) => (groups.length ? t("dots.point") : t("dots.invitation"));
+
+    function read(entry, isPlan) {
+      if (isPlan) return t("dots.read_plan", { name: entry.name, trained: entry.trainable });
+      const places = { name: entry.name, trained: entry.trainable, accuracy: percent(entry.mean) };
+      if (entry.scores.length === 1) return t("dots.read", places);
+      return t("dots.read_seeds", { ...places, n: entry.scores.length,
+        low: percent(Math.min(...entry.scores)), high: percent(Math.max(...entry.scores)) });
+    }
+
+    for (const name of ["compared", "settings", "task", "planned", "theme"]) on(name, render);
+    new ResizeObserver(render).observe(figure);
+    render();
   });
 })();

@@ -1,6 +1,6 @@
 // Step 5: the shelf to scale, what is in the file, programs to copy, and saving files.
 (() => {
-  const { define, node, say, colour, clip } = LoraLab;
+  const { define, node, say, colour, clip, t } = LoraLab;
 
   define("shelf", ({ element, trigger, draw }) => {
     const summary = node("h3", { class: "shelf-summary" });
@@ -27,12 +27,12 @@
       for (const item of value.items)
         rows.push(node("li", { class: item.shown ? "shown" : null },
           node("button", { type: "button", class: "shelf-name pick", "data-id": item.id,
-            "aria-pressed": String(item.shown), title: "Show this one in steps 3 to 5",
+            "aria-pressed": String(item.shown), title: t("runs.pick"),
             onclick: () => trigger("select", { id: item.id, act: "show" }) }, item.name),
           node("span", { class: "shelf-track" }, bar(item.share, "trainable")),
           node("span", { class: "shelf-size" }, item.size),
           node("button", { type: "button", class: "shelf-remove", "data-id": `${item.id}-remove`,
-            "aria-label": `Remove ${item.name}`, title: "Remove",
+            "aria-label": t("take.remove_one", { name: item.name }), title: t("take.remove"),
             onclick: () => trigger("select", { id: item.id, act: "remove" }) }, "×")));
       list.replaceChildren(...rows);
       if (focused) list.querySelector(`[data-id="${CSS.escape(focused)}"]`)?.focus();
@@ -44,7 +44,7 @@
     element.append(line);
     draw((value) => {
       line.classList.toggle("bad", Boolean(value.bad));
-      say(line, value.text ? (value.bad ? `Not done. ${value.text}` : value.text) : "");
+      say(line, value.text ? (value.bad ? t("take.not_done", { text: value.text }) : value.text) : "");
     });
   });
 
@@ -64,16 +64,16 @@
   });
 
   define("contents", ({ element, draw }) => {
-    const summary = node("summary", {}, "What is in the file");
+    const summary = node("summary", {}, t("take.contents"));
     const note = node("p", { class: "hint" });
     const body = node("tbody");
-    const titles = ["Tensor", "Shape", "Numbers", "Bytes"];
+    const titles = ["tensor", "shape", "numbers", "bytes"].map((name) => t(`take.column_${name}`));
     const table = node("table", {},
-      node("caption", { class: "visually-hidden" }, "Tensors of the adapter"),
+      node("caption", { class: "visually-hidden" }, t("take.contents_about")),
       node("thead", {}, node("tr", {}, ...titles.map((title, i) =>
         node("th", { scope: "col", class: i ? "number" : null }, title)))), body);
-    const scroll = node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Tensors of the adapter" }, table);
-    element.append(node("details", { class: "fold" }, summary, note, scroll));
+    const scroll = node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("take.contents_about") }, table);
+    element.append(node("details", { class: "fold expert" }, summary, note, scroll));
     draw((value) => {
       say(note, value.note);
       scroll.hidden = !value.rows.length;
@@ -82,20 +82,29 @@
     });
   });
 
-  define("programs", ({ element, draw }) => {
+  define("programs", ({ element, draw, trigger, on }) => {
     let chosen = "use";
     let programs = [];
-    const tabs = node("div", { class: "chips", role: "group", "aria-label": "Which program" });
+    const tabs = node("div", { class: "chips", role: "group", "aria-label": t("take.which_program") });
     const note = node("p", { class: "hint" });
     const code = node("code");
-    const block = node("pre", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Program" }, code);
+    const block = node("pre", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("take.program") }, code);
     const copy = node("button", { type: "button", class: "chip-plain", onclick: async () => {
       const done = await clip(code.textContent);
-      copy.textContent = done ? "Copied" : "Select it and copy";
-      setTimeout(() => { copy.textContent = "Copy"; }, 1800);
-    } }, "Copy");
-    element.append(node("details", { class: "fold" }, node("summary", {}, "In Python"), tabs,
-      node("div", { class: "program-head" }, note, copy), block));
+      copy.textContent = done ? t("page.copied") : t("take.copy_by_hand");
+      setTimeout(() => { copy.textContent = t("take.copy"); }, 1800);
+    } }, t("take.copy"));
+    // What is not looked at is not asked for.
+    const fold = node("details", { class: "fold expert", ontoggle: () => ask() }, node("summary", {}, t("take.python")), tabs,
+      node("div", { class: "program-head" }, note, copy), block);
+    element.append(fold);
+    let asked = 0;
+    function ask() {
+      clearTimeout(asked);
+      if (fold.open) asked = setTimeout(() => trigger("submit"), 200);
+    }
+    on("settings", ask);
+    on("ready", ask);
 
     function render() {
       const shown = programs.find((program) => program.key === chosen) ?? programs[0];
@@ -136,7 +145,7 @@
     async figure(format) {
       const plot = document.querySelector("#curves .js-plotly-plot");
       if (!window.Plotly || !plot?.data?.length)
-        return { text: "There are no curves yet: fine-tune in step 2 first.", bad: true };
+        return { text: t("take.no_curves"), bad: true };
       const { width, height } = plot.getBoundingClientRect();
       const layout = { ...plot.layout, paper_bgcolor: colour("card"), plot_bgcolor: colour("card") };
       const url = await Plotly.toImage({ data: plot.data, layout },
@@ -145,12 +154,10 @@
       return { text: "", bad: false };
     },
 
-    /** Copy the address that brings these settings back. */
-    async link(query) {
-      const url = location.origin + location.pathname + (query ? `?${query}` : "");
-      return (await clip(url))
-        ? { text: "The link is copied. Whoever opens it finds these settings.", bad: false }
-        : { text: `This is the link: ${url}`, bad: false };
+    /** Copy the address: it holds the settings. */
+    async link() {
+      const text = (await clip(location.href)) ? t("take.link_copied") : t("take.link", { url: location.href });
+      return { text, bad: false };
     },
   };
 })();

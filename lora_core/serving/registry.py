@@ -431,6 +431,7 @@ class Registry:
                 run.loaded = outcome.finished.classifier
                 run.events.append(outcome.finished)
             run.test_score, run.best = outcome.test_score, None
+            run.processor_seconds = outcome.processor_seconds
             self._end(run, outcome.state, outcome.reason)
             self._held.sweep(self._clock())
             self._dispatch()

@@ -92,6 +92,7 @@ class Run:
     ended: float | None = None
     used: float = field(default=0.0, repr=False)  # when it was last asked for
     step: int = 0  # optimiser steps done
+    processor_seconds: float = 0.0  # of the thread that trained it: others' runs are not in it
     held_bytes: int = 0  # memory that it occupies by itself once it is over: weights and events
     stopping: threading.Event = field(default_factory=threading.Event, repr=False)
     estimator: Callable[[Run], float | None] = field(default=lambda run: None, repr=False)

@@ -6,6 +6,7 @@ The same code runs in a thread, in a process beside the server and on another ma
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -53,6 +54,7 @@ class Outcome:
     reason: str = ""
     finished: Finished | None = None
     test_score: TestScore | None = None
+    processor_seconds: float = 0.0  # of the thread that trained: others' runs are not in it
 
 
 def use_one_thread() -> None:
@@ -76,6 +78,11 @@ def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], 
         report(item)
 
     finished: Finished | None = None
+    begin = time.thread_time()
+
+    def ended(state: State, reason: str, score: TestScore | None = None) -> Outcome:
+        return Outcome(state, reason, finished, score, time.thread_time() - begin)
+
     try:
         for event in fine_tune(
             job.base,
@@ -95,14 +102,14 @@ def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], 
                 state, reason = "failed", event.message
         assert finished is not None, "fine_tune ended without Finished"
         if finished.outcome == "stopped":
-            return Outcome("stopped", "", finished)
+            return ended("stopped", "")
         test_score = score_test(job.task, finished.classifier, should_stop)
-        return Outcome(state, reason, finished, test_score)
+        return ended(state, reason, test_score)
     except BaseException as error:
         log.broke(job.id, error)
         finished = finished or progress.finished("failed")
         sentence = reason or (f"{why(error)} {KEPT}" if finished else why(error))
-        return Outcome("failed", sentence, finished)
+        return ended("failed", sentence)
 
 
 class Progress:

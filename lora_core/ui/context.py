@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import gradio as gr
 
@@ -55,9 +56,11 @@ class Context:
     page: gr.Blocks  # for `context.page.load(...)`
     visitor: gr.BrowserState  # the visitor's secret token, a string; "" before the first load
     ready: gr.Textbox  # hidden: id of the run whose classifier steps 3 to 5 show; "" for none
-    pinned: gr.Textbox  # hidden: the visitor's own text, watched along the next runs; "" for none
+    text: gr.Textbox  # of step 3: what is typed is classified, and followed along the next run
+    pinned: gr.Textbox  # hidden: a text to follow along the next runs, too; "" for none
     controls: list[gr.Component] = field(default_factory=list)  # of step 1, in Settings' order
     _task: gr.Dropdown | None = None
+    _watch: dict[str, Any] | None = None
 
     @property
     def task(self) -> gr.Dropdown:
@@ -69,3 +72,15 @@ class Context:
     @task.setter
     def task(self, dropdown: gr.Dropdown) -> None:
         self._task = dropdown
+
+    @property
+    def watch(self) -> dict[str, Any]:
+        """What an event needs to show the visitor's runs until none trains any more, for whoever
+        has queued some: `button.click(submit, …).success(**context.watch)`."""
+        if self._watch is None:
+            raise RuntimeError("Step 2 is built before the panels that start runs.")
+        return self._watch
+
+    @watch.setter
+    def watch(self, event: dict[str, Any]) -> None:
+        self._watch = event

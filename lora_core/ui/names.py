@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from lora_core.serving.registry import Run
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
+from lora_core.ui.text.catalogue import say
 
 # In a run's short name where the runs named together differ in it; rank or method always is.
 _ALSO = (
@@ -27,7 +28,7 @@ def short_names(settings: Sequence[Settings]) -> list[str]:
     made = []
     for given in settings:
         if given.method == "lora":
-            parts = [f"r {given.rank}"]
+            parts = [say("names.rank", rank=given.rank)]
         else:
             parts = [words.METHOD_NAMES[given.method]]  # type: ignore[index]  # validated long ago
         parts += [
@@ -55,7 +56,7 @@ def long_name(run: Run) -> str:
     method = run.train_config.method if run.train_config else "lora"
     what: str = words.METHOD_NAMES[method]
     if method == "lora" and run.lora_config:
-        what = f"r {run.lora_config.rank}, {alpha(run.lora_config.alpha)}"
+        what = f"{say('names.rank', rank=run.lora_config.rank)}, {alpha(run.lora_config.alpha)}"
     return ", ".join(part for part in (task_of(run), what) if part)
 
 
@@ -67,9 +68,23 @@ def file_name(run: Run) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in text)[:60].strip("-")
 
 
+def layer_name(dotted: str) -> str:
+    """What the page calls a layer, or a target: "block 0, query", "word pieces"."""
+    head, _, rest = dotted.partition(".")
+    if head != "blocks":
+        return say(f"layer.{dotted.replace('.', '_')}")
+    block, _, kind = rest.partition(".")
+    return say("layer.in_block", block=block, kind=say(f"layer.{kind.replace('.', '_')}"))
+
+
+def block_name(block: int) -> str:
+    """What the page calls a block; counted from 0, as in the files."""
+    return say("layer.block", block=block)
+
+
 def alpha(value: float) -> str:
     """`α 16`; no digit that counts is cut."""
-    return f"α {words.number(value, 6)}"
+    return say("names.alpha", alpha=words.exact(value))
 
 
 def _differ(key: str, settings: Sequence[Settings]) -> bool:
@@ -80,18 +95,16 @@ def _differ(key: str, settings: Sequence[Settings]) -> bool:
 
 def _value(key: str, given: Settings) -> str:
     value = getattr(given, key)
+    if key == "alpha":
+        return alpha(given.alpha)
     if key == "targets":
         return "+".join(str(t).rsplit(".", 1)[-1] for t in value)
-    if key == "learning_rate":
-        return f"lr {value:g}" if value else "default lr"
-    texts = {
-        "base": given.base,
-        "alpha": alpha(given.alpha),
-        "scaling": f"scale {words.SCALINGS.get(given.scaling, '')}",  # type: ignore[call-overload]
-        "head": "head trained" if value == "train" else "LoRA on head",
-        "dropout": f"dropout {given.dropout:g}",
-        "steps": f"{value} steps",
-        "batch_size": f"batch {value}",
-        "seed": f"seed {value}",
-    }
-    return texts[key]
+    if key == "learning_rate" and not value:
+        return say("names.rate_default")
+    if key == "head":
+        return say(f"names.head_{value}")
+    if key == "scaling":
+        value = words.SCALINGS[value]
+    if isinstance(value, float):
+        value = f"{value:g}"
+    return say(f"names.{key}", value=str(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from typing import Any
 
 import gradio as gr
@@ -11,12 +12,31 @@ from lora_core.config import ConfigError
 from lora_core.serving.registry import Registry, new_visitor
 from lora_core.ui import api
 from lora_core.ui.context import Context, Lab
-from lora_core.ui.drawing.browser_part import ASSETS, address, routes, script_tag
+from lora_core.ui.drawing.browser_part import (
+    ASSETS,
+    PLOTLY,
+    address,
+    part,
+    routes,
+    script_tag,
+)
 from lora_core.ui.drawing.html_head import Head
 from lora_core.ui.drawing.theme import theme
-from lora_core.ui.panels import adapt, classify, compare, finetune, inside, own_table, take
+from lora_core.ui.panels import (
+    adapt,
+    classify,
+    compare,
+    evidence,
+    finetune,
+    inside,
+    more,
+    own_table,
+    take,
+)
+from lora_core.ui.panels.viewer import Viewer
 from lora_core.ui.settings import Settings
-from lora_core.ui.text import words
+from lora_core.ui.text import catalogue, words
+from lora_core.ui.text.catalogue import say
 
 TITLE = "LoRA Lab"
 _QUERY = "Object.fromEntries(new URLSearchParams(location.search))"
@@ -40,58 +60,94 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
             page=page,
             visitor=gr.BrowserState("", storage_key=_STORAGE_KEY, secret=_STORAGE_SECRET),
             ready=gr.Textbox("", visible="hidden", elem_id="ready", label="Run shown"),
+            text=classify.text_box(),
             pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
         )
         api.build(context)  # first: of two functions of a name, the first keeps it
-        table, scatter = compare.parts(context.lab)
-        with gr.Row(elem_classes="banner"):
-            gr.HTML(words.banner(TITLE), apply_default_css=False, elem_id="title")
-            reset = gr.Button("Reset to defaults", size="sm", elem_id="reset", min_width=0)
-            copy = gr.Button("Copy link to settings", size="sm", elem_id="copy", min_width=0)
-            theme_switch = gr.Button("Light / dark", size="sm", elem_id="theme", min_width=0)
+        table, sweep = compare.parts(context.lab)
+        followed = classify.followed_part()
+        reset = _banner()
         with gr.Row(elem_classes="bench"):
-            with gr.Column(elem_classes="card", elem_id="adapt", min_width=340):
-                adapt.build(context)
-            with gr.Column(elem_classes="card", elem_id="finetune", min_width=340):
-                finetune.build(context, table, scatter)
-        with gr.Column(elem_classes="card", elem_id="compare"):
-            compare.build(table, scatter)
-        with gr.Column(elem_classes="card", elem_id="classify"):
-            gr.HTML(words.heading("classify"), apply_default_css=False)
-            classify.build(context)
-        with gr.Column(elem_classes="card", elem_id="inside"):
+            with _card("adapt"):
+                rest = adapt.build(context)
+            with _card("finetune"):
+                finetune.build(context, table, sweep, followed)
+            viewer = Viewer(context)
+            with _card("classify"):
+                strength, answer = classify.build(context, viewer, followed)
+        with _card("folds"), gr.Row(elem_classes="fold-columns"):
+            with gr.Column(min_width=300):
+                own_table.build(context)
+                more.build(rest)
+            with gr.Column(min_width=300):
+                gr.HTML(words.folds(words.QUESTIONS), apply_default_css=False)
+        with _card("compare"):
+            compare.build(table, sweep)
+        with _card("evidence-card"):
+            evidence.build(context, viewer, strength, answer)
+        with _card("inside"):
             gr.HTML(words.heading("inside"), apply_default_css=False)
-            inside.build(context)
-        with gr.Column(elem_classes="card", elem_id="take"):
+            inside.build(context, viewer)
+        # Experiments come here: what one run cannot tell.
+        with _card("take"):
             gr.HTML(words.heading("take"), apply_default_css=False)
             take.build(context)
-            gr.HTML(words.fold("take"), apply_default_css=False)
+        part("guide", {}, script="guide.js", elem_id="guide")
+        _wire_reset(context, reset)
         _restore(context)
-        reset.click(
-            _defaults,
-            gr.JSON(visible="hidden"),
-            context.controls,
-            js=f"() => [{_QUERY}]",
-            queue=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
-        copy.click(None, None, None, js="() => { LoraLab.copyLink('copy'); }")
-        theme_switch.click(None, None, None, js="() => { LoraLab.toggleTheme(); }")
     return page
+
+
+def _card(name: str) -> gr.Column:
+    return gr.Column(elem_classes="card", elem_id=name, min_width=300)
+
+
+def _banner() -> gr.Button:
+    """The top: what this is, and the few things that belong to the whole page."""
+    with gr.Row(elem_classes="banner"):
+        gr.HTML(words.banner(TITLE), apply_default_css=False, elem_id="title")
+        guide = _plain_button("guide_start")
+        part("view", {}, elem_id="view")
+        reset = _plain_button("reset", "expert")
+        copy = _plain_button("copy")
+        theme_switch = _plain_button("theme")
+    guide.click(None, None, None, js="() => { LoraLab.emit('guide', true); }")
+    copy.click(None, None, None, js="() => { LoraLab.copyLink('copy'); }")
+    theme_switch.click(None, None, None, js="() => { LoraLab.toggleTheme(); }")
+    return reset
+
+
+def _wire_reset(context: Context, reset: gr.Button) -> None:
+    default = Settings.within(context.lab.registry.limits)
+
+    def defaults(query: dict[str, Any] | None) -> list[Any]:
+        """The defaults, but for what the address fixes."""
+        kept = locked(query)
+        pairs = zip(Settings.names(), default.values(), strict=True)
+        return [gr.skip() if name in kept else value for name, value in pairs]
+
+    reset.click(
+        defaults,
+        gr.JSON(visible="hidden"),
+        context.controls,
+        js=f"() => [{_QUERY}]",
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _plain_button(name: str, *classes: str) -> gr.Button:
+    elem_id = name.replace("_", "-")
+    return gr.Button(
+        say(f"page.{name}"), size="sm", elem_id=elem_id, elem_classes=[*classes], min_width=0
+    )
 
 
 def locked(query: dict[str, Any] | None) -> list[str]:
     """The settings that an address fixes: `lock=rank,alpha`. Others in the list are ignored."""
     asked = str((query or {}).get("lock", "")).split(",")
     return [name for name in Settings.names() if name in asked]
-
-
-def _defaults(query: dict[str, Any] | None) -> list[Any]:
-    """The defaults, but for what the address fixes."""
-    kept = locked(query)
-    pairs = zip(Settings.names(), Settings().values(), strict=True)
-    return [gr.skip() if name in kept else default for name, default in pairs]
 
 
 def _restore(context: Context) -> None:
@@ -106,7 +162,7 @@ def _restore(context: Context) -> None:
                 values = Settings.from_query(known).values()
                 _check_sliders(context.controls, values)
             except ConfigError as error:
-                gr.Warning(f"{error} The defaults are used instead.")
+                gr.Warning(say("page.bad_link", error=html.escape(str(error))))
                 values = [None, *[gr.skip()] * (len(context.controls) - 1)]
         fixed = locked(query)
         for index, name in enumerate(Settings.names()):
@@ -132,20 +188,28 @@ def _check_sliders(controls: list[gr.Component], values: list[Any]) -> None:
     for control, value in zip(controls, values, strict=True):
         if isinstance(control, gr.Slider) and not control.minimum <= value <= control.maximum:
             raise ConfigError(
-                f"The address asks for {value:g} where '{control.label}' goes from "
-                f"{control.minimum:g} to {control.maximum:g}."
+                say(
+                    "page.beyond",
+                    value=f"{value:g}",
+                    control=control.label,
+                    least=f"{control.minimum:g}",
+                    most=f"{control.maximum:g}",
+                )
             )
 
 
 def launch_options() -> dict[str, Any]:
     """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons."""
+    early = f"{catalogue.script()} window.LabPlotly = '{address(PLOTLY.name)}';"
     head = Middleware(
         Head,
         title=TITLE,
         text=words.DESCRIPTION,
         style=stylesheet(),
         picture=address("social.png"),
-        scripts=script_tag("queue.js"),
+        scripts="".join(
+            (f"<script>{early}</script>", script_tag("early.js"), script_tag("queue.js"))
+        ),
     )
     return {
         "theme": theme(),

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
-from urllib.parse import urlencode
 
 from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
+from lora_core.limits import Limits
 from lora_core.serving.run import Run
 
 _KINDS: dict[str, Any] = {"int": int, "float": float, "tuple[str, ...]": tuple}
@@ -35,6 +35,17 @@ class Settings:
     def names(cls) -> list[str]:
         """The settings' names, in the order of `Context.controls`."""
         return [field.name for field in fields(cls)]
+
+    @classmethod
+    def within(cls, limits: Limits) -> Settings:
+        """The defaults, as far as a server takes them."""
+        default = cls()
+        return replace(
+            default,
+            rank=min(default.rank, limits.max_rank),
+            steps=min(default.steps, limits.max_steps),
+            batch_size=min(default.batch_size, limits.max_batch),
+        )
 
     @classmethod
     def of(cls, run: Run) -> Settings:
@@ -97,14 +108,6 @@ class Settings:
             method=self.method,  # type: ignore[arg-type]
             seed=self.seed,
         )
-
-    def query(self) -> str:
-        """The address's query for these settings: what differs from the defaults."""
-        default = asdict(Settings())
-        given = {k: v for k, v in asdict(self).items() if v != default[k]}
-        if "targets" in given:
-            given["targets"] = ",".join(given["targets"])
-        return urlencode(given)
 
     @classmethod
     def from_query(cls, query: Mapping[str, Any]) -> Settings:

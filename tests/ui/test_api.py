@@ -37,7 +37,7 @@ def serving(base: lc.Base, limits: Limits | None = None) -> Iterator[tuple[str, 
         lab = Lab(registry, bases={"bundled": base})
         with gr.Blocks(analytics_enabled=False) as page:
             unused: Any = None
-            api.build(Context(lab, page, visitor=unused, ready=unused, pinned=unused))
+            api.build(Context(lab, page, visitor=unused, ready=unused, text=unused, pinned=unused))
         page.queue(default_concurrency_limit=None)
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, max_threads=128)
         try:

@@ -1,14 +1,15 @@
-"""Parts of the page that the browser draws itself: plotly.js inside `gr.HTML`.
+"""Parts of the page that the browser draws itself, inside `gr.HTML`.
 
 A `gr.Plot` is rebuilt at every update: it flickers and forgets its zoom. Here the component's value
 is plain data (Gradio sends only what was added to it), its template never changes, and a script in
 `assets/` draws whenever the value does. Use it so:
 
-    figure = part("curves", {"runs": []}, script="curves.js", plotly=True, elem_id="curves")
+    figure = part("curves", {"runs": []}, script="curves.js", elem_id="curves")
 
 and in the script `LoraLab.define("curves", ({element, props, trigger, draw}) => {...})`, where
 `draw(callback)` calls back now, at each new value, and when the theme changes. Colours come from
-`LoraLab.colour("frozen")`, layouts from `LoraLab.layout({...})`.
+`LoraLab.colour("frozen")`, layouts from `LoraLab.layout({...})`. A figure of plotly.js waits for
+it with `LoraLab.whenPlotly(draw)`: four megabytes, fetched when the page stands.
 """
 
 from __future__ import annotations
@@ -58,7 +59,6 @@ def part(
     value: Any = None,
     *,
     script: str = "lab.js",
-    plotly: bool = False,
     **kwargs: Any,
 ) -> gr.HTML:
     """A component that the browser draws: `LoraLab.define(kind, …)` in `assets/page/<script>`.
@@ -66,12 +66,11 @@ def part(
     `value` is anything that JSON can hold. Other keywords go to `gr.HTML`; those that it does not
     know reach the script as `props`.
     """
-    scripts = [PLOTLY.name] if plotly else []
     return gr.HTML(
         value,
         html_template=f'<div class="lab-part lab-{kind}"></div>',
         js_on_load=f"LoraLab.mount({kind!r}, {script!r}, element, props, trigger, watch);",
-        head="".join(script_tag(name) for name in [*scripts, "lab.js", script]),
+        head="".join(script_tag(name) for name in ["lab.js", script]),
         apply_default_css=False,
         **kwargs,
     )

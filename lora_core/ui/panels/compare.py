@@ -1,198 +1,138 @@
-"""Step 2, below the curves: the runs in a table, and accuracy against trainable parameters.
+"""Below the first screen: the runs in a table, and what they reach against what they train.
 
-The scatter is the lesson of the page: how little has to be trained.
+The dots are the lesson of the page: how little has to be trained. The browser shows the runs of the
+chosen task, and what a sweep of it would train.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from lora_core.parameters import ParameterCount, predict_parameters
+from lora_core.parameters import ParameterCount
 from lora_core.serving.registry import Run
+from lora_core.ui.conclusions import counted
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.browser_part import part
-from lora_core.ui.drawing.colours import RUN_COLOURS
 from lora_core.ui.drawing.curves import Curve
+from lora_core.ui.names import short_names
 from lora_core.ui.settings import Settings
-from lora_core.ui.sweep import sweep_of
+from lora_core.ui.sweep import ranks_of
 from lora_core.ui.text import words
+from lora_core.ui.text.catalogue import say
 
+_COLUMNS = ("name", "trainable", "percent", "scale", "validation", "test", "seconds", "state")
+_EXPERT = ("trainable", "scale", "validation", "seconds")
 COLUMNS = [
-    {"key": key, "title": title, "number": key not in ("name", "state")}
-    for key, title in {
-        "name": "Run",
-        "trainable": "Trainable",
-        "percent": "Share",
-        "scale": "Scale",
-        "accuracy": "Validation",
-        "test": "Test",
-        "seconds": "Seconds",
-        "state": "State",
-    }.items()
+    {
+        "key": key,
+        "title": say(f"runs.{key}"),
+        "about": say(f"runs.{key}_about"),
+        "number": key not in ("name", "state"),
+        "expert": key in _EXPERT,
+    }
+    for key in _COLUMNS
 ]
-STATES = {
-    "waiting": "waiting",
-    "running": "running",
-    "finished": "done",
-    "stopped": "stopped",
-    "failed": "ended early",
-    "loaded": "brought along",
-}
 
 
-def parts(lab: Lab) -> tuple[gr.HTML, gr.HTML]:
-    """The table and the scatter, not yet placed on the page."""
-    rows, points = compare(lab, [], "")
-    table = part("runs", rows, script="runs.js", elem_id="runs", render=False)
-    scatter = part(
-        "scatter", points, script="runs.js", plotly=True, elem_id="scatter", render=False
-    )
-    return table, scatter
+def parts(lab: Lab) -> tuple[gr.HTML, gr.Button]:
+    """The table and the button of the sweep, not yet placed on the page."""
+    table = part("runs", compare([]), script="runs.js", elem_id="runs", render=False)
+    ranks = ", ".join(str(rank) for rank in ranks_of(lab.registry.limits))
+    label = say("compare.sweep", ranks=ranks)
+    return table, gr.Button(label, elem_id="sweep", min_width=180, render=False)
 
 
-def build(table: gr.HTML, scatter: gr.HTML) -> None:
-    """Place the two side by side, under their heading."""
-    gr.HTML(words.heading("compare"), apply_default_css=False)
+def build(table: gr.HTML, sweep: gr.Button) -> None:
+    """Place the table and the dots side by side, under their heading."""
+    with gr.Row(elem_classes="compare-head"):
+        gr.HTML(words.heading("compare"), apply_default_css=False)
+        sweep.render()  # type: ignore[no-untyped-call]
     with gr.Row(elem_classes="comparison"):
-        with gr.Column(scale=6, min_width=320):
+        with gr.Column(scale=6, min_width=300):
+            part("dots", {}, script="runs.js", elem_id="scatter")
+        with gr.Column(scale=5, min_width=300):
             table.render()  # type: ignore[no-untyped-call]
-        with gr.Column(scale=5, min_width=320):
-            scatter.render()  # type: ignore[no-untyped-call]
-    gr.HTML(words.fold("compare"), apply_default_css=False)
 
 
-def compare(
-    lab: Lab, shown: Sequence[tuple[Run, Curve, str]], visitor: str
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Values of the table and of the scatter for (run, curve, name) in the order of their start.
+def compare(seen: Sequence[tuple[Run, Curve, str]]) -> dict[str, Any]:
+    """The table's rows and the groups of runs that differ in their seed only, oldest first."""
+    rows = [
+        _row(run, curve, name, index)
+        for index, (run, curve, name) in enumerate(seen)
+        if run.lora_config is not None and run.train_config is not None and run.task is not None
+    ]
+    return {"columns": COLUMNS, "rows": rows, "groups": _groups(seen)}
 
-    What a sweep would train and has not yet is listed too, with its parameters and no accuracy.
-    """
-    rows, points = [], []
-    done: set[tuple[str, int]] = set()
-    latest = Settings()
-    task, config = None, None  # of the latest run: the lab may have forgotten its table since
-    for index, (run, curve, name) in enumerate(shown):
-        if run.lora_config is None or run.train_config is None:
-            continue
-        settings = Settings.of(run)
-        latest, task, config = settings, run.task, run.base and run.base.config
-        counted = counted_of(lab, run)
-        rows.append(_row(run, curve, name, settings, counted, index % len(RUN_COLOURS)))
-        best = curve.best if run.is_over else None
-        if best:
-            done.add((settings.method, settings.rank if settings.method == "lora" else 0))
-            points.append(
+
+def _groups(seen: Sequence[tuple[Run, Curve, str]]) -> list[dict[str, Any]]:
+    """A dot each: runs alike but for their seeds, named by what else tells them apart."""
+    groups: dict[Settings, list[tuple[int, Run]]] = {}
+    for index, (run, _, _) in enumerate(seen):
+        if run.test_score is not None and run.base is not None and run.task is not None:
+            groups.setdefault(replace(Settings.of(run), seed=0), []).append((index, run))
+    made = []
+    for task in dict.fromkeys(settings.task for settings in groups):
+        alike = [settings for settings in groups if settings.task == task]
+        for settings, name in zip(alike, short_names(alike), strict=True):
+            members = groups[settings]
+            scores = [run.test_score.accuracy for _, run in members if run.test_score]
+            made.append(
                 {
                     "name": name,
-                    "trainable": counted.trainable,
-                    "accuracy": best.validation_accuracy,
-                    "colour": index % len(RUN_COLOURS),
+                    "task": task,
+                    "series": members[0][0],
+                    "ids": [run.id for _, run in members],
+                    "trainable": counted(members[0][1]).trainable,
+                    "mean": sum(scores) / len(scores),
+                    "scores": scores,
+                    "rows": members[0][1].test_score.rows if members[0][1].test_score else 0,
                 }
             )
-    task = task or lab.task(latest.task, visitor)
-    config = config or lab.shape(latest.base)
-    planned = []
-    for settings in sweep_of(latest, lab.registry.limits):
-        if (settings.method, settings.rank if settings.method == "lora" else 0) in done:
-            continue
-        name = f"r {settings.rank}" if settings.method == "lora" else words.METHOD_NAMES["full"]
-        counted = predict_parameters(
-            config,
-            settings.lora_config(),
-            len(task.labels),
-            settings.train_config().method,
-        )
-        planned.append(_planned_row(name, settings, counted))
-        points.append(
-            {"name": name, "trainable": counted.trainable, "accuracy": None, "colour": None}
-        )
-    share, label = task.majority
-    spoken = [f"{p['name']}: {p['accuracy']:.1%}" for p in points if p["accuracy"] is not None]
-    text = "Validation accuracy against trainable parameters. " + (
-        "; ".join(spoken) + "."
-        if spoken
-        else "No run has ended yet; the runs of a sweep are marked."
-    )
-    return (
-        {"columns": COLUMNS, "rows": [*rows, *planned]},
-        {
-            "points": points,
-            "floor": share,
-            "floor_words": f"always “{label}”: {share:.0%}",
-            "words": text,
-        },
-    )
+    return made
 
 
-def _row(
-    run: Run, curve: Curve, name: str, settings: Settings, counted: ParameterCount, colour: int
-) -> dict[str, Any]:
+def _row(run: Run, curve: Curve, name: str, index: int) -> dict[str, Any]:
+    settings, count = Settings.of(run), counted(run)
     best = curve.best
-    accuracy = best.validation_accuracy if best else None
+    validation = best.validation_accuracy if best else None
     test = run.test_score.accuracy if run.test_score else None
-    seconds = curve.finished.seconds if curve.finished else None
     scale = settings.lora_config().scale if settings.method == "lora" else None
+    seconds = run.processor_seconds if run.is_over else None
+    assert run.task is not None
     return {
         "id": run.id,
-        "colour": colour,
+        "task": run.task.name,
+        "task_title": run.task.title or run.task.name,
+        "series": index,
         "pick": run.has_weights,
-        "planned": False,
         "cells": {
             "name": name,
-            "trainable": words.count(counted.trainable),
-            "percent": words.percent(counted.percent),
+            **_count_cells(count),
             "scale": "" if scale is None else words.number(scale),
-            "accuracy": "" if accuracy is None else f"{accuracy:.1%}",
-            "test": "" if test is None else f"{test:.1%}",
-            "seconds": "" if seconds is None else f"{seconds:.1f}",
-            "state": STATES[run.state],
+            "validation": "" if validation is None else words.accuracy(validation),
+            "test": "" if test is None else words.accuracy(test),
+            "seconds": "" if not seconds else f"{seconds:.1f}",
+            "state": say(f"state.{run.state}"),
         },
         "sort": {
             "name": name,
-            "trainable": counted.trainable,
-            "percent": counted.percent,
+            "trainable": count.trainable,
+            "percent": count.percent,
             "scale": scale,
-            "accuracy": accuracy,
+            "validation": validation,
             "test": test,
             "seconds": seconds,
-            "state": STATES[run.state],
+            "state": run.state,
         },
     }
 
 
-def _planned_row(name: str, settings: Settings, counted: ParameterCount) -> dict[str, Any]:
-    scale = settings.lora_config().scale if settings.method == "lora" else None
-    row: dict[str, Any] = {"id": name, "colour": None, "pick": False, "planned": True}
-    empty = dict.fromkeys(("accuracy", "test", "seconds"))
-    row["cells"] = {
-        "name": name,
-        "trainable": words.count(counted.trainable),
-        "percent": words.percent(counted.percent),
-        "scale": "" if scale is None else words.number(scale),
-        "state": "not run yet",
+def _count_cells(count: ParameterCount) -> dict[str, str]:
+    return {
+        "trainable": words.count(count.trainable),
+        "percent": words.percent(count.percent),
     }
-    row["sort"] = {
-        "name": name,
-        "trainable": counted.trainable,
-        "percent": counted.percent,
-        "scale": scale,
-        "state": "not run yet",
-        **empty,
-    }
-    return row
-
-
-def counted_of(lab: Lab, run: Run) -> ParameterCount:
-    """What a run trains, known before it starts."""
-    assert run.base is not None and run.task is not None
-    settings = Settings.of(run)
-    return predict_parameters(
-        run.base.config,
-        settings.lora_config(),
-        len(run.task.labels),
-        settings.train_config().method,
-    )

@@ -10,8 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.base.checkpoint import BaseError
-from lora_core.config import EMBEDDING_TARGET, HEAD, POSITIONS_TARGET, ConfigError
+from lora_core.config import EMBEDDING_TARGET, LINEAR_TARGETS, POSITIONS_TARGET
+from lora_core.errors import LabError
 from lora_core.explain.changes import (
     FrozenProof,
     HeatMap,
@@ -23,38 +23,31 @@ from lora_core.explain.changes import (
     layer_changes,
     singular_values,
 )
-from lora_core.tasks.task import TaskError
+from lora_core.parameters import BYTES_FP32
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.names import layer_name
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
+from lora_core.ui.text.catalogue import say
 from lora_core.ui.text.explanations import INSIDE
 
-_KINDS = {
-    "attention.query": "query",
-    "attention.key": "key",
-    "attention.value": "value",
-    "attention.output": "output",
-    "mlp.up": "MLP up",
-    "mlp.down": "MLP down",
-}
-_KINDS_OUTSIDE = {EMBEDDING_TARGET: "word pieces", POSITIONS_TARGET: "positions", HEAD: "head"}
+# The rows of the figure: targets, and how a layer's name ends within its block.
+_KINDS = {target: target if "." in target else f"attention.{target}" for target in LINEAR_TARGETS}
 _BARS = 64  # singular values drawn; of a whole matrix there are hundreds, and the rest is tiny
 _LEVELS = 127  # shades of a heat map's colour to either side of zero
 _SCRIPT = "inside.js"
-_REFUSED = (ConfigError, TaskError, BaseError, InspectionError)
 
 
-def build(context: Context) -> None:
+def build(context: Context, viewer: Viewer) -> None:
     """The panel below its heading."""
-    viewer = Viewer(context)
     default = Settings()
     try:
         first = inside_values(
             context.lab, viewer.find("", "", (default.task, default.base, default.seed))
         )
-    except _REFUSED:
+    except LabError:
         first = [None, None, None]
     proof = part("proof", first[0], script=_SCRIPT, elem_id="proof")
     with gr.Row(elem_classes="inside-bench"):
@@ -74,7 +67,7 @@ def build(context: Context) -> None:
     def look(visitor: str, run_id: str, *values: Any) -> list[Any]:
         try:
             return inside_values(context.lab, viewer.find(visitor, run_id, values))
-        except _REFUSED:
+        except LabError:
             return [gr.skip()] * 3
 
     triggers = [context.ready.change, *(c.change for c in viewer.inputs)]  # type: ignore[attr-defined]
@@ -83,7 +76,7 @@ def build(context: Context) -> None:
     def pick(visitor: str, run_id: str, event: gr.EventData, *values: Any) -> Any:
         try:
             return layer_value(viewer.find(visitor, run_id, values), str(event._data["name"]))
-        except _REFUSED:
+        except LabError:
             return gr.skip()
 
     layers.select(pick, [*where, *viewer.inputs], layer, **at_once)
@@ -104,7 +97,7 @@ def proof_value(lab: Lab, shown: Shown) -> dict[str, Any]:
     """Both digests of the base's weights with the sentence that says what they prove."""
     base = shown.base
     if base is None:
-        sentence = "The base of this adapter is not loaded here, so there is nothing to compare."
+        sentence = say("proof.no_base")
         return {"before": "", "after": "", "equal": True, "trained": False, "sentence": sentence}
     if base.name not in lab.digests:
         lab.digests[base.name] = base.digest()
@@ -119,17 +112,14 @@ def proof_value(lab: Lab, shown: Shown) -> dict[str, Any]:
 
 
 def _proof_words(found: FrozenProof, shown: Shown) -> str:
-    numbers = f"{found.bytes // 4:,} numbers, {words.megabytes(found.bytes)}"
+    numbers = say(
+        "proof.numbers", numbers=found.bytes // BYTES_FP32, size=words.megabytes(found.bytes)
+    )
     if not found.equal:
-        return f"They differ: the frozen weights ({numbers}) were changed. This must not happen."
+        return say("proof.differ", numbers=numbers)
     if not shown.trained:
-        return f"The frozen weights: {numbers}. After a run they are hashed again, here."
-    if _method(shown) == "full":
-        return (
-            f"Full fine-tuning trained a copy of all {numbers}. The shared base, hashed again "
-            "after the run, is what it was, bit for bit."
-        )
-    return f"{numbers}, hashed before any training and again now: not one bit differs."
+        return say("proof.untrained", numbers=numbers)
+    return say("proof.full" if _method(shown) == "full" else "proof.same", numbers=numbers)
 
 
 def _method(shown: Shown) -> str:
@@ -142,18 +132,18 @@ def layers_value(shown: Shown, changes: Sequence[LayerChange]) -> dict[str, Any]
     blocks = shown.classifier.model.config.n_layers
     by_name = {change.name: change for change in changes}
     rows = []
-    for kind, title in _KINDS.items():
+    for target, kind in _KINDS.items():
         cells = []
         for block in range(blocks):
             change = by_name.get(f"blocks.{block}.{kind}")
             cells.append(_cell(change) if change else None)
-        rows.append({"kind": title, "cells": cells})
+        rows.append({"kind": layer_name(target), "cells": cells})
     outside = [c for c in changes if c.block is None]
     largest = max(changes, key=lambda c: c.ratio, default=None)
     return {
         "blocks": blocks,
         "rows": rows,
-        "outside": [{"kind": _KINDS_OUTSIDE[c.kind], "cell": _cell(c)} for c in outside],
+        "outside": [{"kind": layer_name(c.name), "cell": _cell(c)} for c in outside],
         "most": largest.ratio if largest else 0.0,
         "selected": largest.name if largest else "",
         "sentence": _layers_words(shown, changes, largest),
@@ -165,35 +155,26 @@ def _cell(change: LayerChange) -> dict[str, Any]:
     percent = words.percent(100 * change.ratio)
     return {
         "name": change.name,
-        "title": _title(change),
+        "title": layer_name(change.name),
         "ratio": change.ratio,
         "words": percent,
     }
 
 
-def _title(change: LayerChange) -> str:
-    if change.block is None:
-        return _KINDS_OUTSIDE[change.kind]
-    return f"block {change.block + 1}, {_KINDS[change.kind]}"
-
-
 def _layers_words(shown: Shown, changes: Sequence[LayerChange], largest: LayerChange | None) -> str:
     if not shown.trained:
-        return (
-            "Nothing is trained yet. At step 0 one of A and B is zero in every layer, so every "
-            "ΔW = A·B is, and the adapted model is the base, exactly."
-        )
+        return say("layers.nothing")
     if largest is None:
-        return (
-            "Only the classification head was trained. Every layer of the model below it is as it "
-            "was, so there is no ΔW to show."
-        )
+        return say("layers.head_only")
     if largest.change == 0:
-        return "The best weights of this run are those of step 0: every ΔW is still zero."
+        return say("layers.zero")
     smallest = min(changes, key=lambda c: c.ratio)
-    return (
-        f"Most in {_title(largest)} ({words.percent(100 * largest.ratio)} of the size of W), "
-        f"least in {_title(smallest)} ({words.percent(100 * smallest.ratio)})."
+    return say(
+        "layers.most",
+        most=layer_name(largest.name),
+        most_share=words.percent(100 * largest.ratio),
+        least=layer_name(smallest.name),
+        least_share=words.percent(100 * smallest.ratio),
     )
 
 
@@ -203,14 +184,14 @@ def layer_value(shown: Shown, name: str) -> dict[str, Any] | None:
         return {"name": ""}
     change = next((c for c in layer_changes(shown.classifier) if c.name == name), None)
     if change is None:
-        raise InspectionError(f"No layer called '{name}' was changed by this run.")
+        raise InspectionError(say("layer_view.none", name=name))
     values = singular_values(shown.classifier, name)
     used = effective_rank(values)
     shades = heat_map(shown.classifier, name)
     top = shades.largest or 1.0
     return {
         "name": name,
-        "title": _title(change),
+        "title": layer_name(change.name),
         "shape": list(change.shape),
         "axes": _axes(change),
         "values": values[:_BARS].tolist(),
@@ -226,37 +207,32 @@ def layer_value(shown: Shown, name: str) -> dict[str, Any] | None:
 
 def _axes(change: LayerChange) -> list[str]:
     """What the rows and the columns of a change are."""
+    rows, columns = change.shape
     if change.kind in (EMBEDDING_TARGET, POSITIONS_TARGET):
-        return [f"{change.shape[0]:,} {_KINDS_OUTSIDE[change.kind]}", f"{change.shape[1]} outputs"]
-    return [f"{change.shape[0]} outputs", f"{change.shape[1]} inputs"]
+        down = say("layer_view.rows_of", n=rows, kind=layer_name(change.name))
+        return [down, say("layer_view.rows", n=columns)]
+    return [say("layer_view.rows", n=rows), say("layer_view.columns", n=columns)]
 
 
 def _map_words(change: LayerChange, shades: HeatMap) -> str:
     high, wide = shades.block
-    dot = f"Each dot is the largest entry among {high} × {wide}. " if high * wide > 1 else ""
-    if change.rank is None:
-        return f"{dot}No stripes: every number moved by itself. Compare the same layer under LoRA."
-    return f"{dot}Stripes are the mark of a low rank: whole rows and columns move together."
+    about = say("layer_view.no_stripes" if change.rank is None else "layer_view.stripes")
+    if high * wide == 1:
+        return about
+    return say("layer_view.dots", high=high, wide=wide, about=about)
 
 
 def _spectrum_words(change: LayerChange, used: float) -> str:
     room = change.largest_rank
     if used == 0:
-        return "ΔW is zero: no direction is in use."
-    share = words.percent(100 * used / room)
-    if change.rank is None:
-        return (
-            f"Trained whole, ΔW could use {room} directions; in effect it uses {used:.1f} "
-            f"({share}). This is the bet of LoRA: a change of low rank may be enough."
-        )
-    few = used < 0.5 * room and room > 2
-    advice = (
-        "A smaller rank might have done."
-        if few
-        else "The rank is well used."
-        if used > 0.8 * room
-        else "Some directions do most of the work."
-    )
+        return say("layer_view.unused")
     if room == 1:
-        return "Rank 1: there is one direction, and it is in use."
-    return f"In effect {used:.1f} of {room} directions are in use ({share}). {advice}"
+        return say("layer_view.one_direction")
+    few = used < 0.5 * room and room > 2
+    key = "few" if few else "many" if used > 0.8 * room else "some"
+    return say(
+        "layer_view.whole" if change.rank is None else f"layer_view.{key}",
+        room=room,
+        used=f"{used:.1f}",
+        share=words.percent(100 * used / room),
+    )

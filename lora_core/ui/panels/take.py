@@ -73,34 +73,29 @@ def build(context: Context) -> None:
         hub_note = hub.build(context)
     made = gr.DownloadButton("made", visible="hidden", elem_id="take-made")
 
-    def refresh(visitor: str, ready: str, *values: Any) -> list[Any]:
+    def refresh(visitor: str, ready: str) -> list[Any]:
         run = _find(lab, visitor, ready)
-        try:
-            settings = Settings.from_values(*values)
-            code: Any = _programs(run, settings)
-        except ConfigError:
-            code = gr.skip()
-        return [shelf_value(lab, visitor, ready), _about(run), contents_value(run), code]
+        return [shelf_value(lab, visitor, ready), _about(run), contents_value(run)]
 
-    outputs = [shelf, about, contents, programs]
+    outputs = [shelf, about, contents]
     gr.on(
         [context.ready.change, context.visitor.change],
         refresh,
-        [*where, *context.controls],
+        where,
         outputs,
         trigger_mode="always_last",
         **_QUIET,
     )
 
-    def settings_changed(visitor: str, ready: str, *values: Any) -> Any:
+    def write_programs(visitor: str, ready: str, *values: Any) -> Any:
         try:
             return _programs(_find(lab, visitor, ready), Settings.from_values(*values))
         except ConfigError:
             return gr.skip()
 
-    gr.on(
-        [control.change for control in context.controls],  # type: ignore[attr-defined]
-        settings_changed,
+    # The programs ask for themselves, while they are looked at.
+    programs.submit(
+        write_programs,
         [*where, *context.controls],
         programs,
         trigger_mode="always_last",
@@ -179,17 +174,8 @@ def build(context: Context) -> None:
         script = f"async () => [await LoraLab.take.figure('{kind}')]"
         button.click(None, None, note, js=script)
 
-    def address(*values: Any) -> str:
-        try:
-            return Settings.from_values(*values).query()
-        except ConfigError:
-            return ""
-
-    query = gr.Textbox("", visible="hidden", elem_id="take-query", label="Link to the settings")
-    link.click(address, context.controls, query, **_QUIET).then(
-        None, query, note, js="async (query) => [await LoraLab.take.link(query)]"
-    )
-    hub_note.change(refresh, [*where, *context.controls], outputs, **_QUIET)
+    link.click(None, None, note, js="async () => [await LoraLab.take.link()]")
+    hub_note.change(refresh, where, outputs, **_QUIET)
 
 
 def _button(label: str, elem_id: str, variant: str = "secondary") -> gr.Button:
