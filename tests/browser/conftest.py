@@ -135,10 +135,12 @@ def visit(context: BrowserContext, server: str, log: Log) -> Callable[..., Page]
     def open_page(query: str = "") -> Page:
         page = context.new_page()
         log.watch(page)
-        page.goto(f"{server}/?{query}" if query else f"{server}/")
+        # Most tests look at everything; a new visitor's view is simple.
+        view = "" if "view=" in query else "view=full&"
+        page.goto(f"{server}/?{view}{query}")
         page.wait_for_selector("#numbers .headline b")
         page.wait_for_selector("#curves .main-svg")
-        page.wait_for_selector("#scatter .main-svg")
+        page.wait_for_selector("#scatter svg")
         page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
         return page
 
@@ -160,12 +162,12 @@ def trained(browser: Browser, server: str) -> Iterator[tuple[Page, Log]]:
     context.set_default_timeout(PATIENCE)
     page, log = context.new_page(), Log()
     log.watch(page)
-    page.goto(f"{server}/?steps=10&batch_size=8&rank=4&seed=3")
+    page.goto(f"{server}/?view=full&steps=10&batch_size=8&rank=4&seed=3")
     page.wait_for_selector("#answer tbody tr")
     page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
     page.fill("#text textarea", PINNED)
     page.click("#pin")
-    page.wait_for_selector("#pinned-chart h3:visible")
+    page.wait_for_function("LoraLab.state.pinned")
     page.click("#start")
     page.wait_for_selector('#status .lab-status[data-state="finished"]', timeout=5 * PATIENCE)
     page.wait_for_selector("#judged h3:visible", timeout=PATIENCE)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 import lora_core as lc
+from lora_core.ui.names import layer_name
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
 
@@ -95,16 +96,16 @@ def test_methods(visit: Visit, base: lc.Base) -> None:
 def test_more_settings_change_the_numbers(visit: Visit, base: lc.Base) -> None:
     page = visit()
     page.get_by_role("button", name="More settings").click()
-    for name in ("key (attention)", "output (attention)", "up (MLP)", "word pieces (embedding)"):
-        page.get_by_label(name).uncheck()
+    for name in ("key", "attention output", "MLP up", "word pieces"):
+        page.get_by_label(name, exact=True).uncheck()
     settings = Settings(targets=("query", "value", "mlp.down"))
     wanted = as_shown(counted(base, settings))
     expect(page.locator("#numbers .counts b")).to_have_text(wanted[1])
     page.wait_for_function("location.search.includes('targets=query,value,mlp.down')")
     page.get_by_label("Frozen, with LoRA").check()
     expect(page.locator("#numbers .warning")).to_contain_text("larger than what it adapts")
-    for name in ("query (attention)", "value (attention)", "down (MLP)"):
-        page.get_by_label(name).uncheck()
+    for name in ("query", "value", "MLP down"):
+        page.get_by_label(name, exact=True).uncheck()
     page.get_by_label("Train in full").check()
     expect(page.locator("#numbers .warning")).to_contain_text("at least one layer")
 
@@ -132,7 +133,10 @@ def test_every_layer_on_demand(visit: Visit, base: lc.Base) -> None:
     expect(rows).to_have_count(len(count.by_module))
     for index, (name, layer) in enumerate(count.by_module.items()):
         cells = rows.nth(index).locator("th, td").all_inner_texts()
-        assert cells[0] == name and cells[2:] == [f"{layer.frozen:,}", f"{layer.trainable:,}"]
+        assert cells[0] == layer_name(name) and cells[2:] == [
+            f"{layer.frozen:,}",
+            f"{layer.trainable:,}",
+        ]
 
 
 def test_the_address_holds_the_settings_and_reset_brings_defaults(
@@ -152,7 +156,7 @@ def test_the_address_holds_the_settings_and_reset_brings_defaults(
     expect(again.locator("#rank output")).to_have_text("8")
     expect(again.get_by_label("LoRA", exact=True)).to_be_checked()
     expect(again.locator("#numbers .counts b")).to_have_text(as_shown(counted(base, Settings()))[1])
-    again.wait_for_function("location.search === ''")
+    again.wait_for_function("location.search === '?view=full'")
 
 
 def test_a_link_may_hold_any_rank(visit: Visit, base: lc.Base) -> None:

@@ -12,7 +12,7 @@ import lora_core as lc
 from lora_core.explain.attribution import attribute
 from lora_core.explain.test_report import report_on_test
 
-from .conftest import PINNED, SIZES, Log
+from .conftest import PATIENCE, PINNED, SIZES, Log, wait_for_state
 
 Visit = Callable[..., Page]
 Trained = tuple[Page, Log]
@@ -53,8 +53,8 @@ def test_first_visit_shows_the_untrained_base(visit: Visit, base: lc.Base) -> No
     for label, p in untrained.probabilities.items():
         assert shown[label] == (pytest.approx(p, abs=0.0006), None)
     expect(page.locator("#answer .verdict")).to_contain_text(f"guesses {untrained.label}")
-    expect(page.locator("#answer .answer-note")).to_contain_text("has learnt nothing yet")
-    assert page.locator("#examples button").count() == 2, "one test text a label"
+    expect(page.locator("#answer .verdict")).to_contain_text("Nobody has taught it")
+    assert page.locator("#about .sample").count() == 2, "one test text a label"
 
 
 def test_both_answers_are_the_models(trained: Trained, twin: lc.Classifier) -> None:
@@ -129,7 +129,7 @@ def test_mistakes_and_hard_texts_are_a_click_away(trained: Trained, twin: lc.Cla
     assert any(m.startswith("hard: ") for m in marks) and any(
         m.startswith("missed: ") for m in marks
     )
-    example = page.locator("#examples button").nth(2)
+    example = page.locator("#examples button").last
     example.click()
     expect(page.locator(BOX)).to_have_value(example.locator(".start").inner_text())
     assert not log.console
@@ -155,23 +155,65 @@ def test_what_is_typed_is_never_html_and_problems_are_sentences(trained: Trained
 
 def test_a_pinned_text_is_drawn_along_the_run(trained: Trained) -> None:
     page, _ = trained
-    expect(page.locator("#pinned-chart h3")).to_contain_text("Pinned: ")
-    line = page.locator("#pinned-chart .hint")
+    expect(page.locator("#followed h3")).to_contain_text(PINNED)
+    line = page.locator("#followed .hint")
     expect(line).to_contain_text("at step 0 to")
     expect(line).to_contain_text("at step 10")
-    points = page.locator("#pinned-chart .path").first.get_attribute("points")
+    points = page.locator("#followed .path").first.get_attribute("points")
     assert points is not None and len(points.split()) == 11, "every step of the ten, and step 0"
     page.fill(BOX, "another text")
     page.click("#pin")
-    expect(line).to_contain_text("“another text” is pinned now. The next run will draw")
+    expect(line).to_contain_text("The next run follows “another text”.")
     page.click("#unpin")
-    expect(page.locator("#pinned-chart h3")).to_contain_text(PINNED)
-    expect(line).not_to_contain_text("is pinned now")
+    expect(page.locator("#followed h3")).to_contain_text(PINNED)
+    expect(line).not_to_contain_text("The next run follows")
+
+
+def test_the_answer_moves_while_the_model_trains(visit: Visit) -> None:
+    """Typed, trained, and seen to change: without a pin, and without a word more."""
+    page = visit("view=simple&steps=100&batch_size=8")
+    page.fill(BOX, "WINNER! Claim your free prize now, call 09061701461")
+    expect(page.locator("#answer .verdict")).to_contain_text("The base guesses")
+    page.click("#start")
+    expect(page.locator("#answer thead .adapted")).to_contain_text(
+        "Adapted, step", timeout=PATIENCE
+    )
+    seen = page.locator("#answer td.adapted .p").first
+    first = seen.inner_text()
+    expect(seen).not_to_have_text(first)
+    expect(page.locator("#answer .verdict")).to_contain_text("Now: ")
+    expect(page.locator("#followed .path")).to_have_count(1)
+    wait_for_state(page, "finished")
+    expect(page.locator("#answer .verdict")).to_contain_text("Adapted: spam")
+    expect(page.locator("#followed .hint")).to_contain_text("at step 100 of r 8")
+
+
+def test_another_task_says_whose_answer_is_shown_and_trains_at_a_press(visit: Visit) -> None:
+    page = visit("view=simple&steps=10&batch_size=4")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.get_by_label("Task", exact=True).click()
+    page.get_by_role("option", name="Reviews: good or bad").click()
+    state = page.locator("#shown .shown-state")
+    expect(state).to_contain_text("Shown: the model for “SMS: spam or ham”.")
+    expect(state).to_contain_text("“Reviews: good or bad” is not trained yet.")
+    # Only the chosen task's runs are compared; the other is one press away.
+    expect(page.locator("#runs .pick")).to_have_count(0)
+    page.locator("#runs .toggle").click()
+    expect(page.locator("#runs .away .pick")).to_have_count(1)
+    state.get_by_role("button").click()
+    expect(state).to_be_hidden(timeout=PATIENCE)
+    expect(page.locator("#answer tbody th").first).to_have_text("negative")
+    # And back: the task that was trained before shows its run.
+    page.get_by_label("Task", exact=True).click()
+    page.get_by_role("option", name="SMS: spam or ham").click()
+    expect(page.locator("#answer tbody th").first).to_have_text("ham")
+    expect(state).to_be_hidden()
 
 
 def test_nothing_moves_while_numbers_change(visit: Visit) -> None:
     page = visit()
-    boxes = "#examples, #strength, #answer .answers, #evidence"
+    boxes = "#strength, #answer .answers, #followed, #evidence"
     where = """(q) => [...document.querySelectorAll(q)].map((e) => {
       const b = e.getBoundingClientRect();
       return [b.x, b.y + scrollY, b.width]; })"""
@@ -190,7 +232,7 @@ def test_nothing_is_clipped(visit: Visit, size: str) -> None:
     page.fill(BOX, "a" * 400 + " and then some words")
     page.wait_for_timeout(800)
     wide = page.evaluate(
-        """() => [...document.querySelectorAll("#classify *, #inside *")].filter((e) => {
+        """() => [...document.querySelectorAll("#classify *, #evidence-card *, #inside *")].filter((e) => {
              const b = e.getBoundingClientRect();
              return b.width && b.right > innerWidth + 1 && !e.closest(".scroll");
            }).map((e) => e.outerHTML.slice(0, 80))"""

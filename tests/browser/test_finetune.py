@@ -46,7 +46,8 @@ def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     assert evaluated[0] == 0 and evaluated[-1] == 30, "from step 0, the base, to the end"
     assert all(0 <= value <= 1 for value in accuracy)
     status = page.inner_text("#status .status-line")
-    assert "r 4: done" in status and "validation accuracy" in status
+    assert "r 4: done" in status and "best weights" in status
+    assert "unseen texts" in page.inner_text("#status .conclusion")
     reason = page.inner_text("#status .hint")
     assert "float" in reason and len(reason) > 30, "device and format, with the reason"
     row = page.locator("#runs tbody tr").first
@@ -121,7 +122,7 @@ def test_visitors_do_not_see_each_other(visit: Visit, browser: Browser, server: 
     other.wait_for_selector("#curves .main-svg")
     other.wait_for_timeout(1500)
     expect(other.locator("#curves .chip")).to_have_count(0)
-    expect(other.locator("#status .status-line")).to_contain_text("Nothing trained yet")
+    expect(other.locator("#status .status-line")).to_contain_text("Nothing is trained yet")
     stranger.close()
 
 
@@ -165,8 +166,9 @@ def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
     )
     expect(page.locator("#runs tr.picked")).to_contain_text("r 1")
     # The scatter holds both, at their numbers of trained parameters.
-    points = page.evaluate("[...document.querySelector('#scatter .plot').data[0].x]")
-    assert len(points) == 2 and min(points) == min(numbers)
+    expect(page.locator("#scatter .reached")).to_have_count(2)
+    words = page.get_attribute("#scatter figure", "aria-label") or ""
+    assert all(f"{n:,} numbers trained" in words for n in (min(numbers), numbers[1]))
 
 
 def test_a_run_that_cannot_start_says_why(visit: Visit) -> None:
@@ -175,7 +177,9 @@ def test_a_run_that_cannot_start_says_why(visit: Visit) -> None:
     page.get_by_label("Seed").fill("-5")
     page.get_by_label("Seed").blur()
     page.click("#start")
-    expect(page.get_by_test_id("toast-body").first).to_contain_text("seed must be")
+    expect(page.locator("#status .status-line")).to_contain_text("seed must be")
+    expect(page.locator("#status .lab-status")).to_have_attribute("data-state", "refused")
+    expect(page.get_by_test_id("toast-body")).to_have_count(0)
 
 
 def test_a_run_away_is_told_in_words(visit: Visit) -> None:
@@ -202,4 +206,6 @@ def test_sweep_queues_all_on_one_chart(visit: Visit, ranks: tuple[int, ...]) -> 
     while page.locator("#runs tbody tr", has_text="done").count() < 5:
         assert time.monotonic() < deadline, page.inner_text("#runs")
         page.wait_for_timeout(300)
-    assert page.evaluate("document.querySelector('#scatter .plot').data[0].x.length") == 5
+    expect(page.locator("#scatter .reached")).to_have_count(5)
+    expect(page.locator("#scatter .plan")).to_have_count(0)
+    expect(page.locator("#status .conclusion")).to_contain_text("times as many numbers")

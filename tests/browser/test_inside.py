@@ -30,7 +30,7 @@ def test_before_training(visit: Visit, base: lc.Base) -> None:
     assert digests(page)[0] == base.digest()
     size = sum(p.numel() for p in base.model.parameters())
     expect(page.locator("#proof .proof-line")).to_contain_text(f"{size:,} numbers")
-    expect(page.locator("#layers .hint")).to_contain_text("every ΔW = A·B is")
+    expect(page.locator("#layers .hint")).to_contain_text("every change A·B is zero")
     assert set(page.locator("#layers .share").all_inner_texts()) == {"0 %"}
 
 
@@ -55,11 +55,11 @@ def test_after_lora(trained: Trained, base: lc.Base, twin: lc.Classifier) -> Non
     pressed = page.locator("#layers .cell[aria-pressed=true]")
     assert pressed.get_attribute("data-name") == max(shown, key=lambda n: shown[n])
     cells.first.click()
-    expect(page.locator("#layer h3")).to_contain_text("Block 1, query")
+    expect(page.locator("#layer h3")).to_contain_text("block 0, query")
     page.keyboard.press("ArrowRight")
-    expect(page.locator("#layer h3")).to_contain_text("Block 2, query")
+    expect(page.locator("#layer h3")).to_contain_text("block 1, query")
     page.keyboard.press("ArrowDown")
-    expect(page.locator("#layer h3")).to_contain_text("Block 2, key")
+    expect(page.locator("#layer h3")).to_contain_text("block 1, key")
     assert page.locator("#layers .cell[tabindex='0']").count() == 1
     assert page.locator("#layer .bars i").count() == 4, "a singular value a rank"
     expect(page.locator("#layer .spoken")).to_contain_text("of 4 directions are in use")
@@ -79,7 +79,7 @@ def test_after_lora(trained: Trained, base: lc.Base, twin: lc.Classifier) -> Non
     ("method", "proof", "layers"),
     [
         ("head", "not one bit differs", "Only the classification head was trained"),
-        ("full", "trained a copy of all", "Most in block"),
+        ("full", "trained a copy of all", "Most in "),
     ],
 )
 def test_other_methods(visit: Visit, base: lc.Base, method: str, proof: str, layers: str) -> None:
@@ -96,11 +96,11 @@ def test_axe(trained: Trained, dark: bool) -> None:
     page, _ = trained
     page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
     page.evaluate(
-        """document.querySelectorAll("#classify details, #inside details")
+        """document.querySelectorAll("#evidence-card details, #inside details")
              .forEach((d) => { d.open = true; })"""
     )
     page.wait_for_timeout(800)
-    for part in ("#classify", "#inside"):
+    for part in ("#classify", "#evidence-card", "#inside"):
         found = Axe().run(page, context=part).response["violations"]
         ours = [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found]
         assert ours == []

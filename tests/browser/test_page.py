@@ -16,7 +16,7 @@ Visit = Callable[..., Page]
 QUESTIONS = {
     "What is frozen?": "Frozen is blue",
     "What do rank and alpha each do?": "Alpha",
-    "Why does step 0 equal the base?": "B starts at zero",
+    "Why does step 0 equal the base?": "starts at zero",
     "What does a bigger rank cost, and what does it buy?": "Once merged",
 }
 THEMES = ("light", "dark")
@@ -77,10 +77,10 @@ def test_nothing_is_clipped(visit: Visit, size: str, theme: str) -> None:
     assert outside == []
 
 
-def test_steps_one_and_two_are_above_the_fold(visit: Visit) -> None:
-    page = visit()
+def test_the_first_three_steps_are_above_the_fold(visit: Visit) -> None:
+    page = visit("view=simple")
     settle(page)
-    for card in ("#adapt", "#finetune"):
+    for card in ("#adapt", "#finetune", "#classify"):
         box = page.locator(card).bounding_box()
         assert box is not None and box["y"] + box["height"] <= SIZES["laptop"][1], card
 
@@ -91,7 +91,7 @@ def test_the_first_visit_shows_something(visit: Visit) -> None:
     assert "%" in page.inner_text("#numbers .percent")
     expect(page.locator("#curves .plot")).to_contain_text("pure guessing: ln 2 = 0.693")
     expect(page.locator("#runs tbody tr")).to_have_count(5)
-    expect(page.locator("#status .status-line")).to_contain_text("frozen base")
+    expect(page.locator("#status .status-line")).to_contain_text("Nothing is trained")
     expect(page.locator("#classify")).to_contain_text(re.compile(r"base", re.I))
 
 
@@ -142,7 +142,17 @@ def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
             )
         )
     names = {entry.split("|")[0] for entry in seen}
-    for name in ("reset", "copy", "theme", "notch-rank", "notch-alpha", "start", "sweep"):
+    for name in (
+        "guide-start",
+        "view",
+        "reset",
+        "copy",
+        "theme",
+        "notch-rank",
+        "notch-alpha",
+        "start",
+        "sweep",
+    ):
         assert name in names, (name, seen)
 
 

@@ -16,13 +16,16 @@ SCRIPTS = sorted((ROOT / "assets" / "page").glob("*.js"))
 _KEY = re.compile(r"""["`]([a-z_]+\.(?:[a-z_0-9]|\$\{[^}]+\}|\{[^}]+\})+)["`]""")
 
 
+_FILES = (".js", ".css", ".csv", ".json")
+
+
 def used() -> list[str]:
     """Every id in the sources, as a pattern: what the program puts in stands for anything."""
     sections = {key.split(".")[0] for key in sentences()}
     found = set()
     for path in [*PYTHON, *SCRIPTS]:
         for key in _KEY.findall(path.read_text(encoding="utf-8")):
-            if key.split(".")[0] in sections and not key.endswith((".js", ".csv")):
+            if key.split(".")[0] in sections and not key.endswith(_FILES):
                 found.add(re.sub(r"\$?\{[^}]+\}", "[a-z_0-9]+", key.replace(".", r"\.")))
     return sorted(found)
 

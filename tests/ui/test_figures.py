@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -20,9 +20,8 @@ from lora_core.ui.drawing.curves import MAX_POINTS, Curve, smooth
 from lora_core.ui.drawing.figures import accuracy_figure, loss_figure
 from lora_core.ui.drawing.html_head import Head
 from lora_core.ui.drawing.layer import HAIR, HEIGHT, SIDE, WIDTH, draw
-from lora_core.ui.names import short_names
+from lora_core.ui.names import layer_name, short_names
 from lora_core.ui.panels.adapt import RANKS, describe
-from lora_core.ui.panels.compare import compare
 from lora_core.ui.panels.finetune import View, baseline, queue_runs
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweep import sweep_of
@@ -84,7 +83,7 @@ def test_numbers_are_the_models_own(lab: Lab, method: str, head: str) -> None:
         assert shown["memory"] == words.megabytes(counted.optimizer_bytes)
         rows = {row[0]: row for row in shown["layers"]}
         for name, layer in counted.by_module.items():
-            assert rows[name][2:4] == [f"{layer.frozen:,}", f"{layer.trainable:,}"]
+            assert rows[layer_name(name)][2:4] == [f"{layer.frozen:,}", f"{layer.trainable:,}"]
         assert sum(size for _, size, _ in shown["segments"]) == counted.total
         trained = sum(size * share for _, size, share in shown["segments"])
         assert round(trained) == counted.trainable
@@ -211,6 +210,8 @@ def test_view_of_a_run_and_its_return(lab: Lab, task: lc.Task) -> None:
     assert drawn["loss"] == pytest.approx(losses, abs=1e-5)
     assert drawn["at"][0] == 0, "step 0, the base, is drawn"
     assert last[4] == run.id, "steps 3 to 5 are told"
+    assert run.test_score is not None
+    assert f"{run.test_score.accuracy:.1%}".rstrip("%") in last[0]["sentence"]
     row = last[2]["rows"][0]
     assert run.classifier is not None
     counted = lc.count_parameters(run.classifier.model)
@@ -221,11 +222,17 @@ def test_view_of_a_run_and_its_return(lab: Lab, task: lc.Task) -> None:
     assert View(lab, new_visitor()).update()[1]["order"] == [], "another visitor sees nothing"  # type: ignore[index]
 
 
-def test_what_a_sweep_would_train_is_listed_before_it_ran(lab: Lab) -> None:
-    table, scatter = compare(lab, [], "")
-    assert all(row["planned"] for row in table["rows"])
-    sizes = [point["trainable"] for point in scatter["points"]]
-    assert sizes == sorted(sizes) and all(p["accuracy"] is None for p in scatter["points"])
+def test_what_a_sweep_would_train_is_counted_before_it_ran(lab: Lab) -> None:
+    settings = Settings(task="support-topic", targets=("query",))
+    _, numbers = describe(lab, settings, "")
+    swept = sweep_of(settings, lab.registry.limits)
+    labels = len(lab.task("support-topic").labels)
+    wanted = [
+        lc.predict_parameters(lab.base().config, s.lora_config(), labels, s.train_config().method)
+        for s in swept
+    ]
+    assert [p["trainable"] for p in numbers["planned"]] == [count.trainable for count in wanted]
+    assert [p["name"] for p in numbers["planned"]] == short_names(swept)
 
 
 def replace_name(task: lc.Task, name: str) -> lc.Task:
@@ -252,12 +259,11 @@ def test_text_colours_can_be_read() -> None:
         assert contrast("#ffffff", COLOURS["button"][theme]) >= 4.5
 
 
-def test_settings_survive_the_address() -> None:
-    from urllib.parse import parse_qsl
-
+def test_settings_of_an_address() -> None:
     settings = Settings(rank=4, alpha=1.5, targets=("query", "mlp.up"), method="full", seed=7)
-    assert Settings.from_query(dict(parse_qsl(settings.query()))) == settings
-    assert Settings().query() == ""
+    query = {name: str(value) for name, value in asdict(settings).items()}
+    query["targets"] = "query,mlp.up"
+    assert Settings.from_query(query) == settings
     assert Settings.from_values(*settings.values()) == settings
     assert Settings.from_query({"targets": "*"}) == Settings()
     assert Settings.from_query({"targets": "*", "head": "lora"}).targets == lc.LINEAR_TARGETS

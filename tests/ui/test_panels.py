@@ -14,7 +14,7 @@ import lora_core as lc
 from lora_core.explain.test_report import TestReport, report_on_test
 from lora_core.serving.registry import Registry, Run
 from lora_core.ui.context import Lab
-from lora_core.ui.panels import classify, inside, take
+from lora_core.ui.panels import adapt, classify, evidence, inside, take, view
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from tests.conftest import warm
@@ -54,8 +54,11 @@ def shown(base: lc.Base, classes: int) -> Shown:
 def test_answer_rows_sum_to_one_and_stay_few(base: lc.Base, classes: int) -> None:
     found = shown(base, classes)
     value = classify.answer_value(found, "any text", 1.0)
-    rows = value["rows"]
-    assert len(rows) == min(classes, 6)
+    assert len(value["rows"]) == (classes if classes <= 6 else 5), (
+        "few, until the others are asked for"
+    )
+    rows = [*value["rows"], *value["others"]]
+    assert len(rows) == classes
     for side in (1, 2):
         assert sum(row[side] for row in rows) == pytest.approx(1.0, abs=1e-5)
     after = found.classifier.classify("any text").probabilities
@@ -68,10 +71,10 @@ def test_answer_rows_sum_to_one_and_stay_few(base: lc.Base, classes: int) -> Non
 
 def test_pieces_are_the_text(base: lc.Base) -> None:
     text = "  <b>WIN</b>\n\n £1000 now 👩\u200d👧 "
-    value = classify.evidence_value(shown(base, 2), text, 1.0)
+    value = evidence.evidence_value(shown(base, 2), text, 1.0)
     assert "".join(piece[0] for piece in value["pieces"]) == text.rstrip()
     assert [p[0] for p in value["pieces"] if len(p) == 3] == text.split()
-    assert classify.evidence_value(shown(base, 2), " ", 1.0)["shown"] is False
+    assert evidence.evidence_value(shown(base, 2), " ", 1.0)["shown"] is False
 
 
 @pytest.mark.parametrize(
@@ -108,17 +111,18 @@ def test_examples_are_test_texts_and_marked_by_what_happened(
 ) -> None:
     untrained = viewer.find(VISITOR, "", (task.name, "bundled", 0))
     tests = {e.text: task.labels[e.label] for e in task.test}
-    for example in classify.examples_value(untrained, None)["examples"]:
-        assert tests[example["text"]] == example["mark"]
+    offered = adapt.task_value(task)["examples"]
+    assert [label for _, label in offered] == list(task.labels), "one of each"
+    assert all(tests[text] == label for text, label in offered)
     report = report_on_test(untrained.classifier, task)
     assert report is not None
-    examples = classify.examples_value(untrained, report)["examples"]
-    assert len({e["text"] for e in examples}) == len(examples) >= 4
+    examples = evidence.examples_value(report)["examples"]
+    assert len({e["text"] for e in examples}) == len(examples) == 4
     for example in examples:
         said = untrained.classifier.classify(example["text"]).label
         right = said == tests[example["text"]]
         assert right == (example["kind"] != "wrong")
-    value = classify.judged_value(report)
+    value = evidence.judged_value(report)
     assert value["correct"] + value["wrong"] == value["rows"] == len(task.test)
 
 
@@ -127,12 +131,12 @@ def test_many_classes_are_told_as_pairs() -> None:
     confusion = tuple(
         tuple(int(j == (i + 1) % 100) * (i + 1) for j in range(100)) for i in range(100)
     )
-    value = classify.judged_value(TestReport(labels, confusion, ()))
+    value = evidence.judged_value(TestReport(labels, confusion, ()))
     assert value["confusion"] is None
     assert value["pairs"][0] == (100, "l99", "l0") and len(value["pairs"]) <= 12
 
 
-def test_pinned_line_is_what_the_run_watched(task: lc.Task, base: lc.Base) -> None:
+def test_a_followed_text_is_what_the_run_watched(task: lc.Task, base: lc.Base) -> None:
     run = Run(
         "id",
         VISITOR,
@@ -144,11 +148,17 @@ def test_pinned_line_is_what_the_run_watched(task: lc.Task, base: lc.Base) -> No
         ("pin me",),
         "finished",
     )
-    assert classify.pinned_value(run, "pin me")["steps"] == []
-    run.events += [lc.Watched(0, ((0.6, 0.4),)), lc.Watched(9, ((0.1, 0.9),))]
-    value = classify.pinned_value(run, "other")
-    assert (value["watched"], value["text"], value["total"]) == ("pin me", "other", 9)
-    assert value["labels"] == [task.labels[1]] and value["lines"] == [[0.4, 0.9]]
+    names = {"id": "r 8"}
+    assert view.followed([run], names, {"id": []}) == {"texts": []}
+    watched = [lc.Watched(0, ((0.6, 0.4),)), lc.Watched(9, ((0.1, 0.9),))]
+    value = view.followed([run], names, {"id": watched})
+    assert (value["name"], value["steps"], value["total"]) == ("r 8", [0, 9], 9)
+    (text,) = value["texts"]
+    assert text["text"] == "pin me" and text["now"] == dict(
+        zip(task.labels, (0.1, 0.9), strict=True)
+    )
+    assert text["labels"] == [task.labels[1]] and text["lines"] == [[0.4, 0.9]]
+    json.dumps(value)
 
 
 def test_layers_are_laid_out_as_kinds_by_blocks(lab: Lab, base: lc.Base) -> None:

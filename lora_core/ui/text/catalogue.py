@@ -1,6 +1,6 @@
 """Every sentence of the page by its id, with named places: `assets/languages/en.toml`.
 
-    say("status.done", name="r 8", duration="12 s")      -> plain text
+    say("chart.waiting", name="r 8")                     -> plain text
     rich("step.adapt_lead")                              -> HTML; what is put in is escaped
 
 A sentence stands there whole, never in pieces, so that it can be said in another language. An
