@@ -232,7 +232,8 @@ def test_nothing_is_clipped(visit: Visit, size: str) -> None:
     page.fill(BOX, "a" * 400 + " and then some words")
     page.wait_for_timeout(800)
     wide = page.evaluate(
-        """() => [...document.querySelectorAll("#classify *, #evidence-card *, #inside *")].filter((e) => {
+        """() => [...document.querySelectorAll(":is(#classify, #evidence-card, #inside) *")]
+           .filter((e) => {
              const b = e.getBoundingClientRect();
              return b.width && b.right > innerWidth + 1 && !e.closest(".scroll");
            }).map((e) => e.outerHTML.slice(0, 80))"""
