@@ -41,18 +41,18 @@ class Exam:
     truth: Tensor = field(repr=False)  # (rows,) int64
 
     @classmethod
-    def of(cls, classifier: Classifier, task: Task | None) -> Exam:
-        """The task's test texts, at most `MAX_ROWS`. Raises `ExperimentError` without any."""
+    def of(cls, classifier: Classifier, task: Task | None, rows: int = MAX_ROWS) -> Exam:
+        """The task's first test texts, at most `rows`. Raises `ExperimentError` without any."""
         if task is None or not task.test:
             raise ExperimentError(
                 "The test texts of this adapter are not here. Choose a run that was trained here."
             )
         if set(task.labels) != set(classifier.labels):
             raise ExperimentError("This adapter's labels are not those of the test texts.")
-        rows = task.test[:MAX_ROWS]
+        examples = task.test[:rows]
         order = [classifier.labels.index(label) for label in task.labels]
-        ids = tuple(tuple(classifier.encode(row.text)) for row in rows)
-        return cls(ids, torch.tensor([order[row.label] for row in rows]))
+        ids = tuple(tuple(classifier.encode(row.text)) for row in examples)
+        return cls(ids, torch.tensor([order[row.label] for row in examples]))
 
     @property
     def rows(self) -> int:

@@ -9,8 +9,9 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
+from lora_core.serving.plans import Plans
 from lora_core.serving.registry import Registry, new_visitor
-from lora_core.ui import api
+from lora_core.ui import api, api_experiments
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import (
     ASSETS,
@@ -22,6 +23,7 @@ from lora_core.ui.drawing.browser_part import (
 )
 from lora_core.ui.drawing.html_head import Head
 from lora_core.ui.drawing.theme import theme
+from lora_core.ui.experiments import Experiments
 from lora_core.ui.panels import (
     adapt,
     classify,
@@ -33,6 +35,7 @@ from lora_core.ui.panels import (
     own_table,
     take,
 )
+from lora_core.ui.panels import experiments as experiments_panel
 from lora_core.ui.panels.viewer import Viewer
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import catalogue, words
@@ -64,6 +67,8 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
             pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
         )
         api.build(context)  # first: of two functions of a name, the first keeps it
+        experiments = Experiments(context.lab, Plans(registry))
+        api_experiments.build(experiments)
         table, sweep = compare.parts(context.lab)
         followed = classify.followed_part()
         reset = _banner()
@@ -88,7 +93,8 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
         with _card("inside"):
             gr.HTML(words.heading("inside"), apply_default_css=False)
             inside.build(context, viewer)
-        # Experiments come here: what one run cannot tell.
+        with _card("experiments"):
+            experiments_panel.build(context, experiments)
         with _card("take"):
             gr.HTML(words.heading("take"), apply_default_css=False)
             take.build(context)

@@ -1,0 +1,419 @@
+"""The answers of the step *Experiments*, for the page and for the web API: figures and a sentence.
+
+An answer is plain JSON: `question`, `state` ("done", "waiting", "failed", "none"), `sentence` with
+the figures in words, `note` with how they were measured, `figure` for a drawing, and the numbers
+themselves. Arithmetic is `lora_core.explain`'s; what takes seconds is a `Computation`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lora_core.base.checkpoint import Base
+from lora_core.classifier import Classifier
+from lora_core.explain.chance import wilson
+from lora_core.explain.changes import layer_changes
+from lora_core.explain.exam import MAX_ROWS, Exam, ExperimentError
+from lora_core.explain.forgetting import Kept, Passage, forgetting, general_text, passage
+from lora_core.explain.knife import Cut, Knife, cuts, enough
+from lora_core.explain.knockout import Knockout, Switchboard, correlation, knockouts
+from lora_core.explain.memorising import memorising
+from lora_core.explain.merging import MergeCheck, check_merging
+from lora_core.explain.voting import Vote, ballots, check_voters, count_votes
+from lora_core.serving.computations import Computation, Computations, Make
+from lora_core.serving.plans import Plans
+from lora_core.serving.run import Run
+from lora_core.ui.context import Lab
+from lora_core.ui.names import long_name
+from lora_core.ui.text.experiments import say
+
+Answer = dict[str, Any]
+QUESTIONS = ("luck", "rate", "forgot", "knife", "layers", "vote", "memorised", "merging")
+OF_A_RUN = ("forgot", "knife", "layers", "memorised", "merging")  # ask about one run
+
+
+@dataclass(eq=False)
+class Experiments:
+    """The server's experiments: one of them in the process. Safe to call from any thread."""
+
+    lab: Lab
+    plans: Plans
+    computations: Computations = field(default_factory=Computations)
+    _passages: weakref.WeakKeyDictionary[Any, Passage] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+
+    def begin(self, visitor: str, question: str, run: Run) -> Computation:
+        """Begin, or find, what a question about one run needs. Raises `LabError`s, in words."""
+        classifier = trained(run)
+        make: Make
+        if question == "knife":
+            knife, exam = Knife(classifier), Exam.of(classifier, run.task)
+            make = lambda: cuts(knife, exam)  # noqa: E731
+        elif question == "layers":
+            board = Switchboard(classifier)
+            exam = Exam.of(classifier, run.task, rows_without(classifier))
+            make = lambda: knockouts(board, exam)  # noqa: E731
+        elif question == "merging":
+            exam = Exam.of(classifier, run.task)
+            make = lambda: check_merging(classifier, exam)  # noqa: E731
+        elif question == "forgot":
+            base = self._base_of(run)
+            make = lambda: forgetting(classifier, base, self._passage(base))  # noqa: E731
+        else:
+            raise ExperimentError(f"There is no question called '{question}' about a run.")
+        return self.computations.ask(visitor, classifier, question, make)
+
+    def answer(self, question: str, run: Run, found: Computation) -> Answer:
+        """What is known so far, as JSON."""
+        answer: Answer = {
+            "question": question,
+            "about": long_name(run),
+            "state": "waiting" if found.state == "dropped" else found.state,
+            "sentence": "",
+            "note": "",
+            "figure": None,
+        }
+        if found.state == "failed":
+            return answer | {"sentence": found.reason}
+        if found.value is not None:
+            answer |= _SAID[question](run, found.value, found.is_over)
+        return answer
+
+    def without(self, visitor: str, run: Run, off: Sequence[str]) -> Computation:
+        """Accuracy without some parts together."""
+        classifier = trained(run)
+        board = Switchboard(classifier)
+        exam = Exam.of(classifier, run.task, rows_without(classifier))
+        switched = board.without(off)  # raises for a part that is not there
+        key = ("off", frozenset(off))
+        return self.computations.ask(visitor, classifier, key, lambda: exam.right(switched))
+
+    def vote(self, visitor: str, runs: Sequence[Run]) -> Computation:
+        """The accuracy of several runs that vote."""
+        voters = [trained(run) for run in runs]
+        check_voters(voters)
+        task = next((run.task for run in runs if run.task is not None), None)
+        exam = Exam.of(voters[0], task)
+
+        def make() -> Any:
+            cast = yield from ballots(voters, exam)
+            return count_votes(cast, exam), exam.rows
+
+        key = ("vote", tuple(run.id for run in runs))
+        return self.computations.ask(visitor, voters[0], key, make)
+
+    def _base_of(self, run: Run) -> Base:
+        base = run.base or self.lab.bases.get(trained(run).base_name)
+        if base is None:
+            raise ExperimentError("The base of this adapter is not loaded here.")
+        return base
+
+    def _passage(self, base: Base) -> Passage:
+        if base.model not in self._passages:
+            made = passage(base.tokenizer, general_text(), base.config.context_length)
+            self._passages[base.model] = made
+        return self._passages[base.model]
+
+
+def trained(run: Run) -> Classifier:
+    """A run's classifier. Raises `ExperimentError` where there is none."""
+    if run.classifier is None:
+        raise ExperimentError("This run has nothing to ask: it is not over, or it failed early.")
+    return run.classifier
+
+
+def rows_without(classifier: Classifier) -> int:
+    """How many test texts are asked without each layer: fewer for a base with more layers."""
+    return max(32, MAX_ROWS // max(1, classifier.model.config.n_layers // 2))
+
+
+def pc(share: float) -> str:
+    """0.959 -> 95.9 %."""
+    return f"{100 * share:.1f} %"
+
+
+def points(share: float) -> str:
+    """0.011 -> 1.1."""
+    return f"{100 * share:.1f}"
+
+
+# What each computation says ------------------------------------------------------------------
+
+
+def _knife(run: Run, found: Sequence[Cut], over: bool) -> Answer:
+    rows = found[0].rows
+    rank = max(cut.rank for cut in found)
+    answer: Answer = {
+        "rank": rank,
+        "cuts": [{"rank": c.rank, "right": c.right, "accuracy": c.accuracy} for c in found],
+        "note": say("knife_note", rows=rows),
+        "figure": _lines(
+            [_series("", [(c.rank, c.accuracy) for c in found])],
+            say("knife_axis"),
+            say("accuracy"),
+        ),
+    }
+    if over:
+        least = enough(found)
+        key = "knife_all" if least.rank == rank else "knife_result" if least.rank else "knife_none"
+        whole = next(cut for cut in found if cut.rank == rank)
+        answer["enough"] = least.rank
+        answer["sentence"] = say(
+            key, k=least.rank, r=rank, cut=pc(least.accuracy), whole=pc(whole.accuracy)
+        )
+    return answer
+
+
+def _layers(run: Run, found: Knockout, over: bool) -> Answer:
+    rows = found.rows
+    whole = None if found.whole is None else found.whole / rows
+    norms = {change.name: change.change for change in layer_changes(trained(run))}
+    parts = []
+    for part in found.parts:
+        lost = (found.whole or 0) - part.right
+        parts.append(
+            {
+                "name": part.part,
+                "title": part_name(part.part),
+                "accuracy": part.right / rows,
+                "lost": lost / rows,
+                "change": norms.get(part.part),
+                "words": _lost_words(lost / rows),
+            }
+        )
+    known = {part["name"] for part in parts}
+    answer: Answer = {
+        "whole": whole,
+        "rows": rows,
+        "adapter_off": None if found.adapter_off is None else found.adapter_off / rows,
+        "parts": parts
+        + [_unknown(name) for name in Switchboard(trained(run)).parts if name not in known],
+        "note": say("layers_note", rows=rows),
+        "figure": {"kind": "parts"},
+    }
+    if over and whole is not None:
+        answer |= _layers_said(found, parts, whole)
+    return answer
+
+
+def _unknown(name: str) -> Answer:
+    title = part_name(name)
+    return {"name": name, "title": title, "accuracy": None, "lost": 0, "words": "…"}
+
+
+def _layers_said(found: Knockout, parts: list[Answer], whole: float) -> Answer:
+    layers = [part for part in parts if part["name"] != "head"]
+    pairs = [(p["lost"], p["change"]) for p in layers if p["change"] is not None]
+    r = correlation([lost for lost, _ in pairs], [change for _, change in pairs])
+    most = max(layers, key=lambda part: part["lost"], default=None)
+    said = []
+    if most and most["lost"] > 0.01:
+        said.append(
+            say("layers_result", part=most["title"], without=pc(most["accuracy"]), whole=pc(whole))
+        )
+    else:
+        said.append(say("layers_nothing", whole=pc(whole)))
+    headless = next((part["accuracy"] for part in parts if part["name"] == "head"), None)
+    if found.adapter_off is not None and headless is not None:
+        alone = found.adapter_off / found.rows
+        said.append(say("layers_who", alone=pc(alone), headless=pc(headless)))
+    if r is not None:
+        word = say("layers_word_same" if r > 0.5 else "layers_word_other")
+        said.append(say("layers_correlation", r=f"{r:.2f}", word=word))
+    return {"sentence": " ".join(said), "correlation": r}
+
+
+def _lost_words(lost: float) -> str:
+    if abs(lost) < 5e-5:
+        return say("same")
+    return say("lost" if lost > 0 else "gained", points=points(abs(lost)))
+
+
+def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
+    curve = [(kept.strength, kept.bits) for kept in found]
+    known = dict(curve)
+    answer: Answer = {
+        "curve": [{"strength": s, "bits": b} for s, b in curve],
+        "note": say("forgot_note", bytes=len(general_text().encode())),
+        "figure": _lines(
+            [_series(long_name(run), curve, colour="trainable")],
+            say("strength"),
+            say("forgot_axis"),
+            percent=False,
+        ),
+    }
+    if 0.0 in known and 1.0 in known:
+        change = known[1.0] / known[0.0] - 1
+        key = "forgot_result" if change > 0 else "forgot_better"
+        sentence = say(
+            key,
+            name=long_name(run),
+            bits=f"{known[1.0]:.3f}",
+            base=f"{known[0.0]:.3f}",
+            percent=f"{abs(100 * change):.1f}",
+        )
+        if 2.0 in known:
+            sentence += " " + say("forgot_twice", bits=f"{known[2.0]:.3f}")
+        answer |= {"sentence": sentence, "base_bits": known[0.0], "bits": known[1.0]}
+        answer["figure"]["level"] = known[0.0]
+    return answer
+
+
+def _merging(run: Run, found: MergeCheck, over: bool) -> Answer:
+    key = "merging_changes" if found.changed else "merging_free"
+    return {
+        "largest": found.largest,
+        "typical": found.typical,
+        "changed": found.changed,
+        "rows": found.rows,
+        "note": say("merging_note"),
+        "sentence": say(
+            key,
+            rows=found.rows,
+            changed=found.changed,
+            largest=f"{found.largest:.1e}",
+            typical=f"{found.typical:.2g}",
+        ),
+    }
+
+
+_SAID: dict[str, Callable[[Run, Any, bool], Answer]] = {
+    "knife": _knife,
+    "layers": _layers,
+    "forgot": _forgot,
+    "merging": _merging,
+}
+
+
+def memorised(run: Run) -> Answer:
+    """Learned or memorised, from the run's own curve."""
+    found = memorising(list(run.events))
+    if found is None:
+        raise ExperimentError(say("not_trained"))
+    train, validation = found.train_accuracy[-1], found.validation_accuracy[-1]
+    said = [
+        say(
+            "memorised_gap",
+            train=pc(train),
+            validation=pc(validation),
+            gap=points(train - validation).replace("-", "−"),
+        )
+    ]
+    if found.turn is None:
+        said.append(say("memorised_not"))
+    else:
+        low, last = min(found.validation_loss), found.validation_loss[-1]
+        said.append(say("memorised_turn", step=found.turn, low=f"{low:.2f}", last=f"{last:.2f}"))
+    test = test_words(run)
+    if test:
+        said.append(say("memorised_test", share=test["words"]))
+    marks = [{"x": found.best_step, "label": say("memorised_best")}]
+    if found.turn is not None:
+        marks.append({"x": found.turn, "label": say("memorised_from")})
+    figure = _lines(
+        [
+            _series(
+                say("memorised_train"),
+                list(zip(found.steps, found.train_accuracy, strict=True)),
+                colour="muted",
+            ),
+            _series(
+                say("memorised_validation"),
+                list(zip(found.steps, found.validation_accuracy, strict=True)),
+                colour="trainable",
+            ),
+        ],
+        say("memorised_axis"),
+        say("accuracy_any"),
+    )
+    return {
+        "question": "memorised",
+        "about": long_name(run),
+        "state": "done",
+        "sentence": " ".join(said),
+        "note": say("memorised_note", best=found.best_step),
+        "figure": figure | {"marks": marks, "shade": True, "from": found.turn},
+        "steps": list(found.steps),
+        "train_accuracy": list(found.train_accuracy),
+        "validation_accuracy": list(found.validation_accuracy),
+        "gap": list(found.gap),
+        "best_step": found.best_step,
+        "memorises_from": found.turn,
+        "test": test,
+    }
+
+
+def test_words(run: Run) -> Answer | None:
+    """A run's test accuracy with Wilson's interval and its rows; None without test texts."""
+    score = run.test_score
+    if score is None:
+        return None
+    low, high = wilson(round(score.accuracy * score.rows), score.rows)
+    said = say("share", accuracy=pc(score.accuracy), low=pc(low), high=pc(high), rows=score.rows)
+    return {
+        "accuracy": score.accuracy,
+        "low": low,
+        "high": high,
+        "rows": score.rows,
+        "words": said,
+    }
+
+
+def votes(found: Computation) -> Answer:
+    """What the voters reach together, as JSON."""
+    answer: Answer = {
+        "question": "vote",
+        "state": "waiting" if found.state == "dropped" else found.state,
+        "sentence": found.reason,
+        "note": "",
+        "figure": None,
+    }
+    if found.state != "done":
+        return answer
+    counted: list[Vote] = found.value[0]
+    one, all_of_them = counted[0], counted[-1]
+    return answer | {
+        "votes": [
+            {"voters": v.voters, "mean": v.mean, "low": v.low, "high": v.high} for v in counted
+        ],
+        "sentence": say(
+            "vote_result",
+            n=all_of_them.voters,
+            all=pc(all_of_them.mean),
+            low=pc(one.low),
+            high=pc(one.high),
+            mean=pc(one.mean),
+        ),
+        "note": say("vote_note", rows=found.value[1]),
+        "figure": _lines(
+            [
+                {
+                    **_series("", [(v.voters, v.mean) for v in counted]),
+                    "low": [v.low for v in counted],
+                    "high": [v.high for v in counted],
+                }
+            ],
+            say("vote_axis"),
+            say("accuracy"),
+        ),
+    }
+
+
+def part_name(dotted: str) -> str:
+    """What the page calls a part: "block 0, query", "word pieces", "head"."""
+    if not dotted.startswith("blocks."):
+        return say(f"part_{dotted}")
+    _, block, kind = dotted.split(".", 2)
+    return f"{say('part_block', block=block)}, {say('kind_' + kind.rpartition('.')[2])}"
+
+
+def _series(name: str, pairs: Sequence[tuple[float, float]], colour: str = "trainable") -> Answer:
+    return {"name": name, "colour": colour, "x": [x for x, _ in pairs], "y": [y for _, y in pairs]}
+
+
+def _lines(series: list[Answer], x: str, y: str, *, percent: bool = True) -> Answer:
+    return {"kind": "lines", "series": series, "x": x, "y": y, "percent": percent}

@@ -1,0 +1,380 @@
+"""Runs of one setting are one row: the figures of seeds, and what a sweep says.
+
+Pure functions over runs and plans. A group is one setting with all its seeds, whether the visitor
+trained them one by one or a plan did.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lora_core.explain.chance import Difference, Spread, difference, spread, wilson
+from lora_core.serving.plans import Plan
+from lora_core.serving.run import Run
+from lora_core.ui.experiments import Answer, pc, points
+from lora_core.ui.names import short_names
+from lora_core.ui.settings import Settings
+from lora_core.ui.sweeps import Point
+from lora_core.ui.text import words
+from lora_core.ui.text.experiments import say
+
+
+@dataclass
+class Group:
+    """One setting, whatever the seed, and the test accuracy of each seed that has ended."""
+
+    settings: Settings  # seed 0
+    scores: dict[int, float]  # seed -> accuracy, 0 to 1
+    rows: int  # test texts
+    name: str = ""
+    trainable: int | None = None
+
+    @property
+    def values(self) -> list[float]:
+        """In the order of the seeds."""
+        return [self.scores[seed] for seed in sorted(self.scores)]
+
+    @property
+    def spread(self) -> Spread:
+        """Mean and standard deviation."""
+        return spread(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """What is drawn beside the mean: one standard deviation, or Wilson's for one seed."""
+        of = self.spread
+        if of.count == 1:
+            return wilson(round(of.mean * self.rows), self.rows)
+        return of.mean - of.deviation, of.mean + of.deviation
+
+
+def alike(settings: Settings) -> Settings:
+    """The same settings whatever the seed: what makes runs one group."""
+    return replace(settings, seed=0)
+
+
+def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[Group]:
+    """The settings of a task that have a test accuracy, named by what differs; oldest first."""
+    found: dict[Settings, Group] = {}
+
+    def add(settings: Settings, accuracy: float, rows: int, trainable: int | None) -> None:
+        key = alike(settings)
+        group = found.setdefault(key, Group(key, {}, rows, trainable=trainable))
+        group.scores[settings.seed] = accuracy
+
+    for run in runs:
+        score = run.test_score
+        if score is not None and run.task is not None and run.task.name == task and run.base:
+            add(Settings.of(run), score.accuracy, score.rows, None)
+    for plan in plans:
+        if plan.task.name != task:
+            continue
+        for cell, result in zip(plan.cells, plan.results, strict=True):
+            if result is not None and result.test is not None:
+                point: Point = cell.about
+                seeded = replace(point.settings, seed=cell.train_config.seed)
+                add(seeded, result.test, result.rows, result.trainable)
+    made = list(found.values())
+    for group, name in zip(made, short_names([g.settings for g in made]), strict=True):
+        group.name = name
+    return made
+
+
+def compared(one: Group, two: Group) -> Difference:
+    """Welch's interval of the difference of two settings, knowing the grain of their texts."""
+    return difference(one.values, two.values, 1 / max(1, min(one.rows, two.rows)))
+
+
+def difference_words(one: Group, two: Group) -> str:
+    """The difference of two settings in words, with its figures."""
+    a, b, found = one.spread, two.spread, compared(one, two)
+    places: dict[str, object] = {
+        "first": one.name,
+        "second": two.name,
+        "one": pc(a.mean),
+        "two": pc(b.mean),
+    }
+    if math.isinf(found.low):
+        return say("luck_single", **places)
+    places |= {
+        "one_dev": points(a.deviation),
+        "two_dev": points(b.deviation),
+        "low": signed(found.low),
+        "high": signed(found.high),
+    }
+    if found.told_apart:
+        return say("luck_apart", **places)
+    return say("luck_same", count=_counts(a.count, b.count), **places)
+
+
+def signed(share: float) -> str:
+    """-0.012 -> −1.2; a plus where it is above zero."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
+def luck(found: Sequence[Group], pair: Sequence[int] = ()) -> Answer:
+    """Was it luck: every setting with its interval, and what can be said of two of them.
+
+    `pair` are places in `found`; without them, the two last ones with the most seeds.
+    """
+    answer: Answer = {
+        "question": "luck",
+        "state": "done" if found else "none",
+        "sentence": say("none"),
+        "note": say("luck_note"),
+        "figure": None,
+    }
+    if not found:
+        return answer
+    chosen = [i for i in dict.fromkeys(pair) if 0 <= i < len(found)][:2]
+    if len(chosen) < 2 and len(found) > 1:
+        order = sorted(range(len(found)), key=lambda i: (-found[i].spread.count, -i))
+        chosen = sorted([*chosen, *[i for i in order if i not in chosen]][:2])
+    if len(found) == 1:
+        chosen = [0]
+        answer["sentence"] = _alone(found[0])
+    else:
+        answer["sentence"] = difference_words(found[chosen[0]], found[chosen[1]])
+    rows = [_row(group) for group in found]
+    return answer | {"figure": {"kind": "dots", "rows": rows, "chosen": chosen}, "groups": rows}
+
+
+def _alone(group: Group) -> str:
+    of, (low, high) = group.spread, group.interval
+    if of.count == 1:
+        return say(
+            "luck_one",
+            name=group.name,
+            mean=pc(of.mean),
+            rows=group.rows,
+            low=pc(low),
+            high=pc(high),
+        )
+    return say(
+        "luck_several",
+        name=group.name,
+        mean=pc(of.mean),
+        deviation=points(of.deviation),
+        count=of.count,
+    )
+
+
+def _row(group: Group) -> Answer:
+    of, (low, high) = group.spread, group.interval
+    said = f"{pc(of.mean)} ± {points(of.deviation)}" if of.count > 1 else pc(of.mean)
+    return {
+        "name": group.name,
+        "mean": of.mean,
+        "deviation": of.deviation if of.count > 1 else None,
+        "low": max(0.0, low),
+        "high": min(1.0, high),
+        "values": group.values,
+        "seeds": sorted(group.scores),
+        "rows": group.rows,
+        "words": f"{said}, n = {of.count}",
+    }
+
+
+# Sweeps ------------------------------------------------------------------------------------------
+
+
+def sweep_answer(plan: Plan) -> Answer:
+    """What a sweep has shown so far, with its sentence at the end."""
+    found: dict[Point, Group] = {}
+    for cell, result in zip(plan.cells, plan.results, strict=True):
+        if result is None or result.test is None:
+            continue
+        point: Point = cell.about
+        group = found.setdefault(
+            point, Group(point.settings, {}, result.rows, point.name, result.trainable)
+        )
+        group.scores[cell.train_config.seed] = result.test
+    left = plan.seconds_left()
+    total, done = len(plan.cells), plan.done
+    progress = (
+        say("sweep_stopped", done=done, n=total)
+        if plan.state == "stopped"
+        else say("progress", done=done, n=total)
+        if left is None
+        else say("progress_left", done=done, n=total, left=words.duration(left))
+    )
+    answer: Answer = {
+        "question": "rate",
+        "sweep": plan.id,
+        "kind": plan.kind,
+        "state": "waiting" if plan.state == "running" else "done",
+        "done": done,
+        "runs": total,
+        "progress": f"{progress}. {plan.reason}".strip() if plan.reason else progress,
+        "sentence": say("sweep_wait"),
+        "note": "",
+        "figure": None,
+        "groups": [
+            {**_row(group), "rate": point.rate, "scale": point.scale, "trainable": group.trainable}
+            for point, group in found.items()
+        ],
+    }
+    if not found:
+        return answer
+    answer["figure"] = _figure(plan, found)
+    answer["sentence"] = _sentence(plan.kind, found)
+    if plan.kind in ("grid", "rates"):
+        answer["note"] = say(f"{plan.kind}_note")
+    return answer
+
+
+def _figure(plan: Plan, found: dict[Point, Group]) -> Answer:
+    if plan.kind == "grid":
+        return _heat(plan, found)
+    if plan.kind == "rates":
+        series = []
+        for name, colour in (("lora", "trainable"), ("full", "frozen-ink")):
+            some = sorted(
+                ((p.rate, g) for p, g in found.items() if p.series == name),
+                key=lambda pair: pair[0],
+            )
+            if some:
+                series.append(
+                    {
+                        "name": "LoRA" if name == "lora" else words.METHOD_NAMES["full"],
+                        "colour": colour,
+                        "x": [rate for rate, _ in some],
+                        "y": [g.spread.mean for _, g in some],
+                        "low": [max(0.0, g.interval[0]) for _, g in some],
+                        "high": [min(1.0, g.interval[1]) for _, g in some],
+                    }
+                )
+        return {
+            "kind": "lines",
+            "series": series,
+            "x": say("rates_axis"),
+            "y": say("accuracy"),
+            "percent": True,
+            "log": True,
+        }
+    return {"kind": "dots", "rows": [_row(group) for group in found.values()], "chosen": []}
+
+
+def _heat(plan: Plan, found: dict[Point, Group]) -> Answer:
+    points_ = list(dict.fromkeys(cell.about for cell in plan.cells))
+    ranks = sorted({p.settings.rank for p in points_})
+    alphas = sorted({p.settings.alpha for p in points_})
+    cells: list[list[Any]] = [[None] * len(alphas) for _ in ranks]
+    scales: list[list[float]] = [[0.0] * len(alphas) for _ in ranks]
+    for p in points_:
+        row, column = ranks.index(p.settings.rank), alphas.index(p.settings.alpha)
+        scales[row][column] = p.scale or 0.0
+        if p in found:
+            mean = found[p].spread.mean
+            cells[row][column] = {"value": mean, "words": pc(mean), "count": found[p].spread.count}
+    return {
+        "kind": "heat",
+        "rows": [f"r {rank}" for rank in ranks],
+        "columns": [f"α {words.number(alpha, 6)}" for alpha in alphas],
+        "cells": cells,
+        "scales": [[words.number(scale) for scale in row] for row in scales],
+    }
+
+
+def _sentence(kind: str, found: dict[Point, Group]) -> str:
+    best = max(found, key=lambda p: found[p].spread.mean)
+    if len(found) == 1:
+        return _alone(found[best])
+    if kind == "rates":
+        return _rates_words(found)
+    if kind == "grid":
+        return _grid_words(best, found)
+    if kind == "layers":
+        worst = min(found, key=lambda p: found[p].spread.mean)
+        mean = round(sum(_size(found[p]) for p in found) / len(found), -3)
+        said = say(
+            "result_layers",
+            parameters=int(mean),
+            best=best.name,
+            best_mean=_mean(found[best]),
+            worst=worst.name,
+            worst_mean=_mean(found[worst]),
+        )
+        return f"{said} {_pair_words(found[best], found[worst])}"
+    small = min(found, key=lambda p: _size(found[p]))
+    if small == best:
+        small = min((p for p in found if p != best), key=lambda p: _size(found[p]))
+    said = say(
+        "result_ranks",
+        best=best.name,
+        best_mean=_mean(found[best]),
+        small=small.name,
+        small_mean=_mean(found[small]),
+    )
+    return f"{said} {_pair_words(found[best], found[small])}"
+
+
+def _rates_words(found: dict[Point, Group]) -> str:
+    best = {}
+    for series in ("lora", "full"):
+        some = [p for p in found if p.series == series]
+        if some:
+            best[series] = max(some, key=lambda p: found[p].spread.mean)
+    if len(best) < 2:
+        (one,) = best.values()
+        return say("result_rates_half", lora=_mean(found[one]), lora_rate=f"{one.rate:.1g}")
+    lora, full = best["lora"], best["full"]
+
+    def at(series: str, rate: float) -> str:
+        near = min(
+            (p for p in found if p.series == series), key=lambda p: abs(math.log(p.rate / rate))
+        )
+        return _mean(found[near])
+
+    said = say(
+        "result_rates",
+        lora=_mean(found[lora]),
+        lora_rate=f"{lora.rate:.1g}",
+        full=_mean(found[full]),
+        full_rate=f"{full.rate:.1g}",
+        lora_other=at("lora", full.rate),
+        full_other=at("full", lora.rate),
+    )
+    return f"{said} {_pair_words(found[lora], found[full])}"
+
+
+def _grid_words(best: Point, found: dict[Point, Group]) -> str:
+    def variation(some: list[Point]) -> str:
+        means = [found[p].spread.mean for p in some]
+        return points(max(means) - min(means))
+
+    scale = best.scale or 0.0
+    return say(
+        "result_grid",
+        rank=best.settings.rank,
+        alpha=words.number(best.settings.alpha, 6),
+        best=_mean(found[best]),
+        scale=words.number(scale),
+        along=variation([p for p in found if math.isclose(p.scale or 0.0, scale)]),
+        across=variation([p for p in found if p.settings.rank == best.settings.rank]),
+    )
+
+
+def _mean(group: Group) -> str:
+    of = group.spread
+    return f"{pc(of.mean)} ± {points(of.deviation)}" if of.count > 1 else pc(of.mean)
+
+
+def _pair_words(one: Group, two: Group) -> str:
+    found = compared(one, two)
+    if math.isinf(found.low):
+        return say("pair_one_seed")
+    if found.told_apart:
+        return say("pair_apart", low=signed(found.low), high=signed(found.high))
+    return say("pair_same", count=_counts(one.spread.count, two.spread.count))
+
+
+def _counts(one: int, two: int) -> str:
+    return f"{one}" if one == two else f"{one} and {two}"
+
+
+def _size(group: Group) -> int:
+    return group.trainable or 0

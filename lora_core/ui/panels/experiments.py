@@ -1,0 +1,323 @@
+"""Experiments: what one run cannot tell. A row of questions, one open at a time.
+
+`assets/page/experiments.js` draws it. Each press is one event that names the question and says what
+is wanted; the answer is streamed into the same value until it is complete. What the browser can do
+by itself, such as moving the knife along what is known, it does without asking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+import gradio as gr
+
+from lora_core.errors import LabError
+from lora_core.explain.exam import ExperimentError
+from lora_core.explain.knife import Knife
+from lora_core.explain.knockout import Switchboard
+from lora_core.serving.computations import Computation
+from lora_core.serving.plans import Plan
+from lora_core.serving.registry import RunError
+from lora_core.serving.run import Run
+from lora_core.ui.context import Context
+from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.experiments import (
+    OF_A_RUN,
+    QUESTIONS,
+    Answer,
+    Experiments,
+    memorised,
+    pc,
+    trained,
+    votes,
+)
+from lora_core.ui.luck import groups, luck, sweep_answer
+from lora_core.ui.names import long_name, task_of
+from lora_core.ui.settings import Settings
+from lora_core.ui.sweeps import KINDS, SEEDS, Point, cells_of, points_of
+from lora_core.ui.text.experiments import say, sentences
+
+_POLL = 0.15  # seconds between two looks at what is being computed
+_RANKS_OF_A_TEXT = 65  # answers of the knife for the typed text: every rank up to 64
+
+
+def build(context: Context, experiments: Experiments) -> None:
+    """The panel: its heading and the part that the browser draws."""
+    heading = f'<div class="step-head"><h2 id="step-experiments">{say("title")}</h2>'
+    lead = f'<p class="lead">{say("lead")}</p></div>'
+    gr.HTML(heading + lead, apply_default_css=False)
+    value: Answer = {"questions": [], "sentences": sentences(), "answer": None}
+    value["questions"] = [{"id": name, "title": say(name)} for name in QUESTIONS]
+    board = part("experiments", value, script="experiments.js", elem_id="experiment-board")
+    side = part("experiment-side", {}, script="experiments.js", elem_id="experiment-side")
+    inputs = [context.visitor, context.ready, *context.controls]
+    asking: dict[str, str] = {}  # session -> its newest question; an older one ends itself
+
+    async def ask(
+        visitor: str, run_id: str, request: gr.Request, *rest: Any
+    ) -> AsyncIterator[Answer]:
+        *values, wanted = rest
+        session, mine = str(request.session_hash), secrets.token_hex(8)
+        asking[session] = mine
+        panel = Panel(experiments, visitor, run_id, values)
+        try:
+            last: Any = None
+            look = await asyncio.to_thread(panel.begin, wanted)
+            while asking.get(session) == mine:
+                answer, over = await asyncio.to_thread(look)
+                if answer != last:
+                    last = answer
+                    yield value | {"answer": answer | {"mark": wanted.get("mark", 0)}}
+                if over:
+                    return
+                await asyncio.sleep(_POLL)
+        except LabError as error:
+            failed = {"question": str(wanted.get("question")), "state": "failed"}
+            mark = wanted.get("mark", 0)
+            yield value | {"answer": failed | {"sentence": str(error), "mark": mark}}
+        finally:
+            if asking.get(session) == mine:
+                del asking[session]
+
+    wanted = gr.JSON(visible="hidden")
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    board.select(
+        ask,
+        [*inputs, wanted],
+        board,
+        trigger_mode="multiple",
+        js="(...given) => [...given.slice(0, -1), LoraLab.experiment()]",
+        **private,
+    )
+
+    def aside(visitor: str, run_id: str, *rest: Any) -> Answer:
+        *values, wanted = rest
+        try:
+            return Panel(experiments, visitor, run_id, values).aside(wanted)
+        except LabError as error:
+            return {"problem": str(error), "mark": wanted.get("mark", 0)}
+
+    side.select(
+        aside,
+        [*inputs, wanted],
+        side,
+        queue=False,
+        trigger_mode="always_last",
+        js="(...given) => [...given.slice(0, -1), LoraLab.experimentAside()]",
+        **private,
+    )
+
+
+Look = Callable[[], tuple[Answer, bool]]  # the answer as it is, and whether it is complete
+
+
+class Panel:
+    """One press of one visitor. Raises `LabError`s, in words."""
+
+    def __init__(
+        self, experiments: Experiments, visitor: str, run_id: str, values: Sequence[Any]
+    ) -> None:
+        self._experiments = experiments
+        self._lab = experiments.lab
+        self._visitor, self._run_id, self._values = visitor or "", run_id, values
+
+    def begin(self, wanted: Answer) -> Look:
+        """What to look at, repeatedly, for a question."""
+        question = str(wanted.get("question"))
+        if question in OF_A_RUN and question != "memorised":
+            off = [str(name) for name in wanted.get("off") or []]
+            return self._about_run(question, off if question == "layers" else [])
+        if question == "memorised":
+            run = self._run()
+            return lambda: (memorised(run), run.is_over)
+        if question == "luck":
+            return self._luck(wanted)
+        if question == "rate":
+            return self._rate(wanted)
+        if question == "vote":
+            return self._vote(wanted)
+        raise ExperimentError("There is no such question.")
+
+    def aside(self, wanted: Answer) -> Answer:
+        """A quick answer beside the open question: the typed text's, or a kept adapter."""
+        kind, mark = str(wanted.get("kind")), wanted.get("mark", 0)
+        run = self._run()
+        text = str(wanted.get("text") or "")
+        self._lab.registry.limits.check_text(text)
+        if kind == "keep":
+            rank = int(wanted.get("rank") or 0)
+            kept = Knife(trained(run)).keep(rank)
+            made = self._lab.registry.add_classifier(
+                self._visitor, kept, run.task, f"{task_of(run)}, rank {rank}"
+            )
+            whole = trained(run).lora_config
+            said = say("knife_kept", k=rank, r=whole.rank if whole else rank)
+            return {"kind": kind, "mark": mark, "kept": made.id, "words": said}
+        if not text.strip():
+            return {"kind": kind, "mark": mark, "words": [say("text_none")]}
+        if kind == "knife":
+            knife = Knife(trained(run))
+            ranks = range(min(knife.rank + 1, _RANKS_OF_A_TEXT))
+            return {
+                "kind": kind,
+                "mark": mark,
+                "words": [_says(knife.at(rank).classify(text)) for rank in ranks],
+            }
+        off = [str(name) for name in wanted.get("off") or []]
+        found = Switchboard(trained(run)).without(off).classify(text)
+        return {"kind": kind, "mark": mark, "words": [_says(found)]}
+
+    # Inside ----------------------------------------------------------------------------------
+
+    def _run(self) -> Run:
+        """The run that steps 3 and 4 show."""
+        try:
+            return self._lab.registry.get(self._visitor, self._run_id)
+        except RunError as error:
+            raise ExperimentError(say("none")) from error
+
+    def _settings(self) -> Settings:
+        return Settings.from_values(*self._values)
+
+    def _about_run(self, question: str, off: Sequence[str]) -> Look:
+        run = self._run()
+        found = self._experiments.begin(self._visitor, question, run)
+        switched = self._experiments.without(self._visitor, run, off) if off else None
+
+        def look() -> tuple[Answer, bool]:
+            kept = self._keep_going(question, run, found)
+            answer = self._experiments.answer(question, run, kept)
+            if switched is None:
+                return answer, kept.state in ("done", "failed")
+            switched.used = time.monotonic()
+            answer["off"] = list(off)
+            if switched.value is not None and answer.get("whole") is not None:
+                rows = answer["rows"]
+                answer["off_words"] = say(
+                    "layers_off",
+                    n=len(off),
+                    accuracy=pc(switched.value / rows),
+                    rows=rows,
+                    whole=pc(answer["whole"]),
+                )
+            return answer, kept.is_over and switched.is_over
+
+        return look
+
+    def _keep_going(self, question: str, run: Run, found: Computation) -> Computation:
+        """The same computation; one that was dropped meanwhile is begun again."""
+        if found.state == "dropped":
+            return self._experiments.begin(self._visitor, question, run)
+        found.used = time.monotonic()
+        return found
+
+    def _luck(self, wanted: Answer) -> Look:
+        task = self._settings().task
+        plan = self._start(wanted) if wanted.get("start") else None
+
+        def look() -> tuple[Answer, bool]:
+            registry, plans = self._lab.registry, self._experiments.plans
+            mine = plans.of(self._visitor)
+            going = plan or next((p for p in mine if p.state == "running"), None)
+            found = groups(task, registry.runs(self._visitor), mine)
+            pair = [int(i) for i in wanted.get("pair") or [] if isinstance(i, int)]
+            answer = luck(found, pair)
+            answer |= {"seeds": list(SEEDS), "sweep": None}
+            if going is not None:
+                said = sweep_answer(going)
+                answer["sweep"] = {"id": going.id, "progress": said["progress"]}
+                answer["sweep"]["running"] = going.state == "running"
+            return answer, going is None or going.state != "running"
+
+        return look
+
+    def _rate(self, wanted: Answer) -> Look:
+        plans = self._experiments.plans
+        if wanted.get("start"):
+            self._start(wanted)
+        mine = plans.of(self._visitor)
+        if wanted.get("stop"):
+            for plan in mine:
+                plans.stop(plan)
+        kind = str(wanted.get("kind") or KINDS[0])
+        shown = next((p for p in reversed(mine) if p.kind == kind), None)
+        if wanted.get("start"):
+            shown = plans.of(self._visitor)[-1]
+        settings, limits = self._settings(), self._lab.registry.limits
+        counts = {
+            k: len(points_of(k, settings, limits, self._lab.shape(settings.base))) for k in KINDS
+        }
+        menu = {
+            "kinds": [{"id": k, "title": say(f"sweep_{k}"), "runs": counts[k]} for k in KINDS],
+            "seeds": list(SEEDS),
+            "about": say("sweep_of", task=settings.task, steps=settings.steps),
+        }
+
+        def look() -> tuple[Answer, bool]:
+            running = any(p.state == "running" for p in plans.of(self._visitor))
+            if shown is None:
+                answer: Answer = {"question": "rate", "state": "none", "sentence": "", "kind": kind}
+                return answer | {"menu": menu, "running": running}, True
+            answer = sweep_answer(shown) | {"menu": menu, "running": running}
+            return answer, shown.state != "running"
+
+        return look
+
+    def _start(self, wanted: Answer) -> Plan:
+        """Begin a sweep around the settings of step 1, or seeds of the shown run."""
+        lab, kind = self._lab, str(wanted.get("kind"))
+        seeds = int(wanted.get("seeds") or 1)
+        settings = self._settings()
+        if kind == "seeds":
+            run = self._run()
+            if run.task is None or run.base is None:
+                raise ExperimentError(say("not_trained"))
+            settings, task = Settings.of(run), run.task
+            lora = settings.method == "lora"
+            scale = settings.lora_config().scale if lora else None
+            name = long_name(run)
+            points = [Point(settings, name, settings.method, settings.learning_rate, scale)]
+        else:
+            task = lab.task(settings.task, self._visitor)
+            points = points_of(kind, settings, lab.registry.limits, lab.shape(settings.base))
+        cells = cells_of(points, seeds, settings.seed)
+        if kind == "seeds":
+            cells = cells[1:]  # the first is the run itself
+        plans = self._experiments.plans
+        return plans.submit(self._visitor, kind, lab.base(settings.base), task, cells)
+
+    def _vote(self, wanted: Answer) -> Look:
+        task = self._settings().task
+        runs = [r for r in self._lab.registry.runs(self._visitor) if r.classifier is not None]
+        fitting = [run for run in runs if task_of(run) == task]
+        names = [long_name(run) + _seed(run) for run in fitting]
+        known = {run.id: run for run in fitting}
+        ticked = [known[i] for i in wanted.get("ids") or [] if i in known]
+        listed = [
+            {"id": run.id, "name": name, "on": run in ticked}
+            for run, name in zip(fitting, names, strict=True)
+        ]
+        if len(ticked) < 2:
+            said = say("vote_ask") if len(fitting) > 1 else say("vote_few", task=task)
+            none = {"question": "vote", "state": "none", "sentence": said, "voters": listed}
+            return lambda: (none, True)
+        found = self._experiments.vote(self._visitor, ticked)
+
+        def look() -> tuple[Answer, bool]:
+            found.used = time.monotonic()
+            return votes(found) | {"voters": listed}, found.is_over
+
+        return look
+
+
+def _seed(run: Run) -> str:
+    return f", seed {run.train_config.seed}" if run.train_config else ""
+
+
+def _says(found: Any) -> str:
+    p = found.probabilities[found.label]
+    return say("text_says", label=found.label, p=pc(p))

@@ -1,0 +1,110 @@
+"""What a sweep varies: ranks, learning rates, rank by alpha, or layers at equal cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from lora_core.config import MAX_ALPHA, ConfigError, GPTConfig, lora_scale
+from lora_core.explain.equal_cost import choices
+from lora_core.limits import Limits
+from lora_core.preparation import default_learning_rate
+from lora_core.serving.plans import Cell
+from lora_core.ui.settings import Settings
+from lora_core.ui.sweep import ranks_of, sweep_of
+from lora_core.ui.text.experiments import say
+
+KINDS = ("ranks", "rates", "grid", "layers")
+SEEDS = (1, 3, 5)
+_RATES = (1 / 9, 1 / 3, 1.0, 3.0, 9.0)  # of the default rate
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting of a sweep; its seeds share it."""
+
+    settings: Settings
+    name: str
+    series: str  # "lora" or "full"
+    rate: float  # peak learning rate
+    scale: float | None
+
+
+def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -> list[Point]:
+    """The settings that a sweep of this kind tries, around `settings`. Raises `ConfigError`."""
+    if kind == "ranks":
+        tried = sweep_of(settings, limits)
+    elif kind == "rates":
+        tried = [
+            replace(settings, method=method, learning_rate=_round(rate * factor))
+            for method in ("lora", "full")
+            for rate in [default_learning_rate(method, settings.lora_config())]
+            for factor in _RATES
+        ]
+    elif kind == "grid":
+        rate = default_learning_rate("lora", settings.lora_config())
+        tried = [
+            replace(settings, method="lora", rank=rank, alpha=alpha, learning_rate=_round(rate))
+            for rank in ranks_of(limits)
+            for alpha in alphas_of(limits)
+        ]
+    elif kind == "layers":
+        scale = settings.lora_config().scale
+        power = {"alpha/rank": 1.0, "alpha/sqrt(rank)": 0.5, "alpha": 0.0}[settings.scaling]
+        tried, names = [], []
+        for choice in choices(shape, min(settings.rank, limits.max_rank), limits.max_rank):
+            alpha = min(MAX_ALPHA, scale * choice.rank**power)
+            tried.append(
+                replace(
+                    settings,
+                    method="lora",
+                    head="train",
+                    rank=choice.rank,
+                    alpha=alpha,
+                    targets=choice.targets,
+                    learning_rate=0.0,
+                )
+            )
+            names.append(say(f"group_{choice.name}") + f", r {choice.rank}")
+        return [_point(one, name) for one, name in zip(tried, names, strict=True)]
+    else:
+        raise ConfigError(f"A sweep is one of {', '.join(KINDS)}, not {kind!r}.")
+    return [_point(one, _name(kind, one)) for one in tried]
+
+
+def alphas_of(limits: Limits) -> list[float]:
+    """The alphas of the grid: with the ranks they make diagonals of equal scale."""
+    return [2.0 * rank for rank in ranks_of(limits)]
+
+
+def cells_of(points: list[Point], seeds: int, first: int) -> list[Cell]:
+    """Every point with `seeds` seeds from `first` on; all points of one seed come before the next,
+    so that there is something to compare early. Raises `ConfigError`."""
+    if seeds not in SEEDS:
+        raise ConfigError(f"seeds must be one of {SEEDS}, not {seeds!r}.")
+    return [
+        Cell(point, seeded.lora_config(), seeded.train_config())
+        for number in range(seeds)
+        for point in points
+        for seeded in [replace(point.settings, seed=first + number)]
+    ]
+
+
+def _point(settings: Settings, name: str) -> Point:
+    lora, method = settings.lora_config(), settings.train_config().method
+    rate = settings.learning_rate or default_learning_rate(method, lora)
+    scale = None
+    if method == "lora":
+        scale = lora_scale(lora.rank, lora.alpha, lora.scaling)
+    return Point(settings, name, method, rate, scale)
+
+
+def _name(kind: str, settings: Settings) -> str:
+    what = f"r {settings.rank}" if settings.method == "lora" else "full"
+    if kind == "rates":
+        return f"{'LoRA' if settings.method == 'lora' else 'full'}, {settings.learning_rate:.1g}"
+    return f"{what}, α {settings.alpha:g}" if kind == "grid" else what
+
+
+def _round(rate: float) -> float:
+    """Two significant digits: a rate that a person would write."""
+    return float(f"{rate:.2g}")
