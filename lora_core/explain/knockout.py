@@ -46,8 +46,7 @@ class Switchboard:
         self._copy = classifier.private_copy()
         self._scales = {name: layer.lora.scale for name, layer in lora_layers(self._copy.model)}
         self._trained = dict(self._copy.trained)
-        whole = dict.fromkeys(name.rpartition(".")[0] for name in self._copy.initial)
-        self.parts = tuple(dict.fromkeys([*self._scales, *whole]))
+        self.parts = parts_of(classifier)
         if not self.parts:
             raise ExperimentError("Nothing is trained yet: there is no layer to switch off.")
 
@@ -70,6 +69,13 @@ class Switchboard:
             part = name.rpartition(".")[0]
             self._copy.trained[name] = first if part in off else self._trained[name]
         return self._copy
+
+
+def parts_of(classifier: Classifier) -> tuple[str, ...]:
+    """The dotted names of what a run trained: adapted layers, layers trained whole, the head."""
+    adapted = [name for name, _ in lora_layers(classifier.model)]
+    whole = [name.rpartition(".")[0] for name in classifier.initial]
+    return tuple(dict.fromkeys([*adapted, *whole]))
 
 
 def knockouts(

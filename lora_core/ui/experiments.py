@@ -19,7 +19,7 @@ from lora_core.explain.changes import layer_changes
 from lora_core.explain.exam import MAX_ROWS, Exam, ExperimentError
 from lora_core.explain.forgetting import Kept, Passage, forgetting, general_text, passage
 from lora_core.explain.knife import Cut, Knife, cuts, enough
-from lora_core.explain.knockout import Knockout, Switchboard, correlation, knockouts
+from lora_core.explain.knockout import Knockout, Switchboard, correlation, knockouts, parts_of
 from lora_core.explain.memorising import memorising
 from lora_core.explain.merging import MergeCheck, check_merging
 from lora_core.explain.voting import Vote, ballots, check_voters, count_votes
@@ -190,8 +190,7 @@ def _layers(run: Run, found: Knockout, over: bool) -> Answer:
         "whole": whole,
         "rows": rows,
         "adapter_off": None if found.adapter_off is None else found.adapter_off / rows,
-        "parts": parts
-        + [_unknown(name) for name in Switchboard(trained(run)).parts if name not in known],
+        "parts": parts + [_unknown(name) for name in parts_of(trained(run)) if name not in known],
         "note": say("layers_note", rows=rows),
         "figure": {"kind": "parts"},
     }

@@ -1,0 +1,200 @@
+"""Experiments in a browser: every question answered from one's own run, controls at both ends."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+import lora_core as lc
+from lora_core.explain.exam import Exam, finish
+from lora_core.explain.knife import Knife, cuts
+from lora_core.explain.merging import check_merging
+
+from .conftest import PATIENCE, Log
+
+Visit = Callable[..., Page]
+Trained = tuple[Page, Log]
+LONG = 4 * PATIENCE
+
+
+def press(page: Page, question: str) -> None:
+    """Open a question, whatever was open."""
+    button = page.locator(f'.question-button[data-id="{question}"]')
+    if button.get_attribute("aria-expanded") != "true":
+        button.click()
+    expect(button).to_have_attribute("aria-expanded", "true")
+
+
+def answered(page: Page) -> str:
+    """The open question's sentence, when it is complete."""
+    page.wait_for_function(
+        """() => { const panel = document.querySelector(".experiment");
+             const said = panel.querySelector(".experiment-line").textContent;
+             return ["done", "none", "failed"].includes(panel.dataset.state)
+               && said && !said.startsWith("Computing"); }""",
+        timeout=LONG,
+    )
+    return page.inner_text(".experiment-line")
+
+
+def test_out_of_sight_before_the_first_run(visit: Visit) -> None:
+    page = visit()
+    expect(page.locator("#experiments")).to_be_hidden()
+
+
+def test_one_open_at_a_time(trained: Trained) -> None:
+    page, log = trained
+    expect(page.locator(".question-button")).to_have_count(8)
+    press(page, "memorised")
+    press(page, "merging")
+    assert page.locator('.question-button[aria-expanded="true"]').count() == 1
+    page.click('.question-button[data-id="merging"]')  # again: closed
+    expect(page.locator(".experiment")).to_be_hidden()
+    assert not log.console
+
+
+def test_luck_and_its_seeds(trained: Trained) -> None:
+    page, log = trained
+    press(page, "luck")
+    assert "from one seed" in answered(page)
+    expect(page.locator(".dot-row")).to_have_count(1)
+    page.click('.train:has-text("3")')
+    expect(page.locator(".dot-words")).to_contain_text("n = 3", timeout=LONG)
+    assert "with 3 seeds" in answered(page)
+    expect(page.locator(".dot-row")).to_have_count(1)
+    expect(page.locator(".track .seed")).to_have_count(3)
+    # The runs of a sweep are figures only: the table has the one that was asked for.
+    expect(page.locator("#runs tbody .pick")).to_have_count(1)
+    assert not log.console
+
+
+def test_the_knife(trained: Trained, twin: lc.Classifier) -> None:
+    page, log = trained
+    page.fill("#text textarea", "you have won a prize")
+    press(page, "knife")
+    said = answered(page)
+    found = finish(cuts(Knife(twin), Exam.of(twin, lc.load_task("sms-spam"))))
+    whole = f"{100 * found[4].accuracy:.1f} %"
+    assert whole in said
+    slider = page.locator("#knife-slider")
+    for k in (0, 4, 1, 0, 4, 2):  # both ends, twice, and between
+        slider.fill(str(k))
+        expect(page.locator(".knife-at")).to_have_text(f"{k} of 4: {100 * found[k].accuracy:.1f} %")
+        expect(page.locator(".text-says")).to_contain_text("Your text:")
+        expect(page.locator(".keep")).to_be_disabled() if k in (0, 4) else None
+    shown = page.inner_text(".text-says")
+    answer = Knife(twin).at(2).classify("you have won a prize")
+    assert shown == f"Your text: {answer.label}, {100 * answer.probabilities[answer.label]:.1f} %."
+    # Another text follows; and what is left can be kept.
+    page.fill("#text textarea", "see you tonight at eight")
+    expect(page.locator(".text-says")).not_to_have_text(shown)
+    page.click(".keep")
+    expect(page.locator(".kept")).to_contain_text("strongest 2 of 4 directions")
+    assert not log.console
+
+
+def test_layers(trained: Trained) -> None:
+    page, log = trained
+    page.fill("#text textarea", "you have won a prize")
+    press(page, "layers")
+    said = answered(page)
+    assert "the head on:" in said and re.search(r"correlation of -?[01]\.\d\d", said)
+    expect(page.locator(".off-line")).to_contain_text("All on:")
+    on = page.inner_text(".text-says")
+    part = page.locator('.part[data-key="blocks.0.mlp.up"]')
+    for _ in range(2):  # off and on, twice
+        part.click()
+        expect(part).to_have_attribute("aria-pressed", "false")
+        expect(page.locator(".off-line")).to_contain_text("1 off:", timeout=LONG)
+        part.click()
+        expect(part).to_have_attribute("aria-pressed", "true")
+        expect(page.locator(".off-line")).to_contain_text("All on:")
+    expect(page.locator(".text-says")).to_have_text(on)
+    page.click('.block-switch[data-key="block-1"]')
+    expect(page.locator('.part[aria-pressed="false"]')).to_have_count(6)
+    page.click(".adapter-off")
+    expect(page.locator('.part[data-key="head"]')).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".off-line")).to_contain_text("25 off:", timeout=LONG)
+    expect(page.locator(".text-says")).not_to_have_text(on)
+    page.click(".reset")
+    expect(page.locator('.part[aria-pressed="false"]')).to_have_count(0)
+    expect(page.locator(".text-says")).to_have_text(on)
+    assert not log.console
+
+
+def test_forgetting_memorising_merging(trained: Trained, twin: lc.Classifier) -> None:
+    page, log = trained
+    press(page, "memorised")
+    said = answered(page)
+    assert "the texts it trained on" in said and "Wilson" in said and "483 test texts" in said
+    expect(page.locator(".experiment-figure .gap")).to_have_count(1)
+    press(page, "merging")
+    found = finish(check_merging(twin, Exam.of(twin, lc.load_task("sms-spam"))))
+    assert f"{found.largest:.1e}"[-3:] in answered(page)
+    press(page, "forgot")
+    assert "bits for a byte of general text" in answered(page)
+    expect(page.locator(".experiment-figure circle")).to_have_count(9)
+    assert not log.console
+
+
+def test_vote(trained: Trained) -> None:
+    page, _ = trained
+    press(page, "vote")
+    assert answered(page)
+    boxes = page.locator(".voter input")
+    if boxes.count() < 2:  # the knife's test keeps a second one
+        expect(page.locator(".experiment-line")).to_contain_text("one adapter")
+        return
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    expect(page.locator(".experiment-line")).to_contain_text("2 together reach", timeout=LONG)
+    boxes.nth(1).uncheck()
+    expect(page.locator(".experiment-line")).to_contain_text("Tick two")
+
+
+def test_sweep_starts_and_stops(trained: Trained) -> None:
+    page, log = trained
+    press(page, "rate")
+    answered_or_empty = page.locator(".go")
+    expect(answered_or_empty).to_have_text("Start 5 runs")
+    for kind, runs in (("grid", 16), ("layers", 6), ("rates", 10), ("ranks", 5)):
+        page.select_option("#sweep-kind", kind)
+        expect(page.locator(".go")).to_have_text(f"Start {runs} runs")
+    page.click('[data-seeds="5"]')
+    expect(page.locator(".go")).to_have_text("Start 25 runs")
+    page.click('[data-seeds="1"]')
+    page.select_option("#sweep-kind", "layers")
+    page.click(".go")
+    expect(page.locator(".halt")).to_be_enabled()
+    expect(page.locator(".go")).to_be_disabled()
+    expect(page.locator(".progress-line")).to_contain_text(re.compile("[1-6] of 6"), timeout=LONG)
+    page.click(".halt")
+    expect(page.locator(".progress-line")).to_contain_text("Stopped after")
+    expect(page.locator(".go")).to_be_enabled()
+    assert not log.console
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("question", ["luck", "knife", "layers", "memorised", "rate", "vote"])
+def test_axe(trained: Trained, dark: bool, question: str) -> None:
+    page, _ = trained
+    page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
+    press(page, question)
+    answered(page) if question != "rate" else expect(page.locator(".go")).to_be_visible()
+    page.wait_for_timeout(300)
+    found = Axe().run(page, context="#experiments").response["violations"]
+    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
+
+
+def test_a_phone(trained: Trained) -> None:
+    page, _ = trained
+    page.set_viewport_size({"width": 390, "height": 844})
+    for question in ("luck", "knife", "layers", "memorised", "rate"):
+        press(page, question)
+        page.wait_for_timeout(400)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, question
+    page.set_viewport_size({"width": 1280, "height": 800})

@@ -1,0 +1,225 @@
+"""The experiments over the wire, and runs of one setting as one row."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+import lora_core as lc
+from lora_core.explain.chance import spread, wilson
+from lora_core.limits import Limits
+from lora_core.serving.plans import Plans
+from lora_core.serving.registry import NOT_HERE, Registry
+from lora_core.ui import api_experiments
+from lora_core.ui.context import Lab
+from lora_core.ui.experiments import Experiments
+from lora_core.ui.luck import Group, difference_words, luck
+from lora_core.ui.settings import Settings
+from lora_core.ui.sweeps import KINDS, cells_of, points_of
+from lora_core.ui.text.experiments import sentences
+
+from ..serving.registry import WAIT, wait
+
+VISITOR = "a visitor of the tests, secret"
+
+
+@contextlib.contextmanager
+def serving(base: lc.Base, task: lc.Task) -> Iterator[tuple[Client, Registry]]:
+    """A page with nothing but the experiments, on a free port."""
+    with Registry(Limits(max_rank=8), workers=1) as registry:
+        lab = Lab(registry, bases={"bundled": base}, tasks={task.name: task})
+        with gr.Blocks(analytics_enabled=False) as page:
+            api_experiments.build(Experiments(lab, Plans(registry)))
+        page.queue(default_concurrency_limit=None)
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, max_threads=64)
+        client = Client(url, verbose=False)
+        try:
+            yield client, registry
+        finally:
+            client.close()
+            page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def server(tiny: lc.Base, words: lc.Task) -> Iterator[tuple[Client, Registry]]:
+    with serving(tiny, words) as started:
+        yield started
+
+
+def submit(registry: Registry, base: lc.Base, task: lc.Task, seed: int, **train: Any) -> str:
+    config = lc.TrainConfig(**{"steps": 6, "batch_size": 4, "evaluations": 3, **train}, seed=seed)
+    run = registry.submit(VISITOR, base, task, lc.LoRAConfig(rank=4), config)
+    wait(run)
+    return run.id
+
+
+@pytest.fixture(scope="module")
+def runs(server, tiny: lc.Base, words: lc.Task) -> list[str]:
+    """Three seeds of one setting, and a full fine-tuning."""
+    registry = server[1]
+    made = [submit(registry, tiny, words, seed) for seed in range(3)]
+    return [*made, submit(registry, tiny, words, 0, method="full")]
+
+
+def refused(client: Client, name: str, *args: Any, **kwargs: Any) -> str:
+    with pytest.raises(AppError) as error:
+        client.predict(*args, **kwargs, api_name=name)
+    return str(error.value)
+
+
+def test_names_and_documentation(server) -> None:
+    info = httpx.get(f"{server[0].src}gradio_api/info").json()["named_endpoints"]
+    assert set(info) == {f"/{name}" for name in api_experiments.ENDPOINTS}
+    for name, endpoint in info.items():
+        assert endpoint["description"], name
+
+
+def test_luck_takes_seeds_together(server, runs: list[str]) -> None:
+    client, registry = server
+    answer = client.predict(runs, api_name="/luck")
+    several, full = answer["groups"]
+    scores = [registry.find(i).test_score.accuracy for i in runs[:3]]
+    assert several["values"] == pytest.approx(scores) and several["seeds"] == [0, 1, 2]
+    assert several["mean"] == pytest.approx(spread(scores).mean)
+    score = registry.find(runs[3]).test_score
+    bounds = wilson(round(score.accuracy * score.rows), score.rows)
+    assert (full["low"], full["high"]) == pytest.approx(bounds)
+    assert "cannot be told apart yet" in answer["sentence"]
+    alone = client.predict(runs[:3], api_name="/luck")
+    assert "with 3 seeds" in alone["sentence"]
+
+
+def test_knife_keeps_and_refuses(server, runs: list[str], tiny: lc.Base, words: lc.Task) -> None:
+    client, registry = server
+    answer = client.predict(runs[0], api_name="/rank_knife")
+    assert [cut["rank"] for cut in answer["cuts"]] == [0, 1, 2, 3, 4]
+    score = registry.find(runs[0]).test_score
+    assert answer["cuts"][4]["accuracy"] == pytest.approx(score.accuracy)
+    kept = client.predict(runs[0], answer["enough"] or 1, api_name="/keep_rank")
+    run = registry.find(kept)
+    assert run.state == "loaded" and run.classifier.lora_config.rank == (answer["enough"] or 1)
+    assert run in registry.runs(VISITOR), "on the shelf of whom it belongs to"
+    assert "at least one" in refused(client, "/keep_rank", runs[0], 0)
+    assert "from 0 to 4" in refused(client, "/keep_rank", runs[0], 5)
+    assert "whole number" in refused(client, "/keep_rank", runs[0], 1.5)
+    assert "no A and B" in refused(client, "/rank_knife", runs[3])
+
+
+def test_knock_out(server, runs: list[str]) -> None:
+    client, _ = server
+    answer = client.predict(runs[0], api_name="/knock_out")
+    parts = {part["name"]: part for part in answer["parts"]}
+    assert {"head", "token_embedding", "blocks.1.mlp.down"} <= set(parts)
+    for name in ("head", "blocks.0.mlp.up"):
+        alone = client.predict(runs[0], [name], api_name="/knock_out")
+        assert alone["accuracy"] == pytest.approx(parts[name]["accuracy"])
+    assert parts["head"]["lost"] == pytest.approx(answer["whole"] - parts["head"]["accuracy"])
+    assert "No part called" in refused(client, "/knock_out", runs[0], ["blocks.9.mlp.up"])
+    assert NOT_HERE in refused(client, "/knock_out", "nobody")
+
+
+def test_the_others(server, runs: list[str]) -> None:
+    client, registry = server
+    forgot = client.predict(runs[0], api_name="/forgetting")
+    assert forgot["curve"][0]["strength"] == 0 and forgot["curve"][-1]["strength"] == 2
+    assert forgot["base_bits"] == forgot["curve"][0]["bits"]
+    merging = client.predict(runs[0], api_name="/merging")
+    assert merging["largest"] < 1e-4 and merging["changed"] == 0
+    assert "nothing to merge" in refused(client, "/merging", runs[3])
+    memorised = client.predict(runs[0], api_name="/memorised")
+    assert memorised["steps"][0] == 0 and len(memorised["gap"]) == len(memorised["steps"])
+    score = registry.find(runs[0]).test_score
+    assert memorised["test"]["rows"] == score.rows
+    votes = client.predict(runs, api_name="/vote")
+    assert [vote["voters"] for vote in votes["votes"]] == [1, 2, 3, 4]
+    singles = [registry.find(i).test_score.accuracy for i in runs]
+    assert votes["votes"][0]["mean"] == pytest.approx(sum(singles) / 4)
+    assert "2 to 8" in refused(client, "/vote", runs[:1])
+    assert "Name two" in refused(client, "/vote", [])
+
+
+def test_sweep(server, words: lc.Task) -> None:
+    client, _ = server
+    settings = {"task": words.name, "steps": 2, "batch_size": 4, "rank": 2, "visitor": VISITOR}
+    assert "Another sweep" not in str(settings)
+    sweep = client.predict(kind="ranks", **settings, api_name="/start_sweep")
+    ticker = threading.Event()
+    for _ in range(int(WAIT)):
+        answer = client.predict(sweep, api_name="/sweep")
+        if answer["state"] == "done":
+            break
+        ticker.wait(0.3)
+    assert answer["done"] == answer["runs"] == 4  # ranks 1, 4, 8 and all weights
+    assert [group["name"] for group in answer["groups"]] == ["r 1", "r 4", "r 8", "full"]
+    assert "take three" in answer["sentence"]
+    assert client.predict(sweep, api_name="/stop_sweep")["state"] == "done"
+    for kind, what in (("grid", 12), ("rates", 30)):
+        made = client.predict(
+            kind=kind, seeds=1 if kind == "grid" else 3, **settings, api_name="/start_sweep"
+        )
+        stopped = client.predict(made, api_name="/stop_sweep")
+        assert stopped["state"] == "done" and stopped["runs"] == (9 if kind == "grid" else what)
+    assert "one of" in refused(client, "/start_sweep", kind="luck", **settings)
+    assert "seeds must be one of" in refused(client, "/start_sweep", seeds=2, **settings)
+    assert "not here" in refused(client, "/sweep", "nobody")
+
+
+# Pure -------------------------------------------------------------------------------------------
+
+
+def group(*scores: float, name: str = "r 4", rows: int = 483) -> Group:
+    return Group(Settings(), dict(enumerate(scores)), rows, name)
+
+
+def test_two_settings_in_words() -> None:
+    close = group(0.912, 0.920, 0.905), group(0.919, 0.925, 0.911, name="r 16")
+    said = difference_words(*close)
+    assert said.startswith("r 4 and r 16 cannot be told apart with 3 seeds: 91.2 % ± 0.8 against")
+    far = difference_words(group(0.80, 0.81, 0.80), group(0.95, 0.95, 0.96, name="full"))
+    assert "differ" in far and "−16.3 to −13.7" in far
+    assert "single seed" in difference_words(group(0.9), group(0.1, name="full"))
+
+
+def test_luck_of_nothing_and_of_a_foolish_choice() -> None:
+    assert luck([])["state"] == "none"
+    found = [group(0.9), group(0.8, 0.7, name="b"), group(0.6, name="c")]
+    for pair in ([], [7, -1], [0, 0], [2, 1, 0]):
+        assert len(luck(found, pair)["figure"]["chosen"]) == 2
+    assert luck(found, [2, 1])["figure"]["chosen"] == [2, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("rank", [1, 8, 64])
+@pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt(rank)", "alpha"])
+def test_every_sweep_can_be_trained(base: lc.Base, kind: str, rank: int, scaling: str) -> None:
+    settings = Settings(rank=rank, alpha=2.0 * rank, scaling=scaling)
+    points = points_of(kind, settings, Limits(), base.config)
+    assert len(set(points)) == len(points) == len({p.name for p in points})
+    cells = cells_of(points, 3, 7)
+    assert [c.train_config.seed for c in cells] == [7] * len(points) + [8] * len(points) + [
+        9
+    ] * len(points)
+    for cell in cells:
+        lc.predict_parameters(base.config, cell.lora_config, 2, cell.train_config.method)
+    if kind == "rates":
+        assert {p.series for p in points} == {"lora", "full"}
+        assert all(p.settings.learning_rate > 0 for p in points)
+    if kind == "grid":
+        assert len({p.rate for p in points}) == 1, "only rank and alpha vary"
+    if kind == "layers":
+        scale = settings.lora_config().scale
+        assert all(math.isclose(p.settings.lora_config().scale, scale) for p in points)
+
+
+def test_sentences_are_used_and_whole() -> None:
+    for key, text in sentences().items():
+        assert text.count("{") == text.count("}"), key
