@@ -1,6 +1,6 @@
 // Experiments: a row of questions, one open at a time; each answer with a figure and a sentence.
 (() => {
-  const { define, node, svg, say, on, emit } = LoraLab;
+  const { define, node, svg, say, on, emit, t } = LoraLab;
   const HEIGHT = 250;
   const PAUSE = 180; // milliseconds after the last key before the typed text is asked about
 
@@ -35,7 +35,6 @@
     let shownRun = "";
     let controlsKey = "";
 
-    const t = (key, places = {}) => (value.sentences[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => places[name]);
 
     function ask(extra = {}) {
       mark += 1;
@@ -60,11 +59,11 @@
       panel.hidden = !open;
       for (const button of row.children) button.setAttribute("aria-expanded", String(button.dataset.id === open));
       if (!open) return;
-      panel.setAttribute("aria-label", t(open));
+      panel.setAttribute("aria-label", t(`experiments.${open}`));
       for (const part of [about, line, note]) say(part, "");
       controls.replaceChildren();
       figure.replaceChildren();
-      say(line, t("computing"));
+      say(line, t("experiments.computing"));
       ask();
       follow();
     }
@@ -117,9 +116,9 @@
     function write() {
       if (!answer) return;
       panel.dataset.state = answer.state;
-      say(about, answer.about ? t("about", { name: answer.about }) : "");
+      say(about, answer.about ? t("experiments.about", { name: answer.about }) : "");
       const waits = answer.state === "waiting" && !answer.sentence;
-      say(line, waits ? t("computing") : answer.sentence ?? "");
+      say(line, waits ? t("experiments.computing") : answer.sentence ?? "");
       say(note, answer.note ?? "");
       (CONTROLS[open] ?? (() => {}))();
     }
@@ -141,7 +140,7 @@
         build(`knife ${rank}`, () => {
           const slider = node("input", { type: "range", min: 0, max: rank, step: 1, value: kept ?? rank, id: "knife-slider",
             oninput: (event) => { kept = Number(event.target.value); CONTROLS.knife(); drawFigure(); } });
-          return [node("label", { for: "knife-slider" }, t("knife_slider")), slider,
+          return [node("label", { for: "knife-slider" }, t("experiments.knife_slider")), slider,
             node("output", { class: "knife-at", for: "knife-slider" }), node("p", { class: "text-says" }),
             button("", () => askAside("keep", { rank: kept ?? rank }), { class: "toggle keep" }),
             node("p", { class: "hint kept", role: "status" })];
@@ -149,23 +148,23 @@
         const k = kept ?? rank;
         const cut = answer.cuts.find((one) => one.rank === k);
         find("input").style.setProperty("--filled", `${(100 * k) / rank}%`);
-        say(find(".knife-at"), t("knife_at", { k, r: rank, accuracy: cut ? percent(cut.accuracy) : "…" }));
+        say(find(".knife-at"), t("experiments.knife_at", { k, r: rank, accuracy: cut ? percent(cut.accuracy) : "…" }));
         say(find(".text-says"), texts ? texts[Math.min(k, texts.length - 1)] : "");
-        say(find(".keep"), t("knife_keep", { k }));
+        say(find(".keep"), t("experiments.knife_keep", { k }));
         find(".keep").disabled = k === 0 || k === rank;
       },
 
       layers() {
         build("layers", () => [
-          button(t("layers_reset"), () => { off = new Set(); switched(); }, { class: "toggle reset" }),
-          button(t("layers_adapter_off"), () => {
+          button(t("experiments.layers_reset"), () => { off = new Set(); switched(); }, { class: "toggle reset" }),
+          button(t("experiments.layers_adapter_off"), () => {
             off = new Set(answer.parts.map((part) => part.name).filter((name) => name !== "head"));
             switched();
           }, { class: "toggle adapter-off" }),
           node("p", { class: "off-line", role: "status" }), node("p", { class: "text-says" })]);
         find(".adapter-off").disabled = answer.state !== "done";
         const known = answer.whole === null || answer.whole === undefined ? "…" : percent(answer.whole);
-        const line = off.size ? answer.off_words ?? "…" : t("layers_all_on", { whole: known, rows: answer.rows ?? "…" });
+        const line = off.size ? answer.off_words ?? "…" : t("experiments.layers_all_on", { whole: known, rows: answer.rows ?? "…" });
         say(find(".off-line"), line);
         say(find(".text-says"), texts ? texts[0] : "");
       },
@@ -183,8 +182,8 @@
       },
 
       luck() {
-        build("luck", () => [node("span", {}, t("luck_train")),
-          ...[3, 5].map((seeds) => button(String(seeds), () => ask({ start: true, kind: "seeds", seeds }), { class: "toggle train", "aria-label": `${t("luck_train")}: ${seeds}` })),
+        build("luck", () => [node("span", {}, t("experiments.luck_train")),
+          ...[3, 5].map((seeds) => button(String(seeds), () => ask({ start: true, kind: "seeds", seeds }), { class: "toggle train", "aria-label": `${t("experiments.luck_train")}: ${seeds}` })),
           node("span", { class: "hint progress-line", role: "status" })]);
         const sweep = answer.sweep;
         for (const one of controls.querySelectorAll(".train")) one.disabled = Boolean(sweep?.running);
@@ -197,17 +196,17 @@
         build("rate", () => {
           const choice = node("select", { id: "sweep-kind", onchange: (event) => { menu.kind = event.target.value; ask(); } },
             ...kinds.map(({ id, title }) => node("option", { value: id, selected: id === menu.kind }, title)));
-          const group = node("span", { class: "seed-choice", role: "group", "aria-label": t("seeds") }, t("seeds"),
+          const group = node("span", { class: "seed-choice", role: "group", "aria-label": t("experiments.seeds") }, t("experiments.seeds"),
             ...seeds.map((number) => button(String(number), () => { menu.seeds = number; CONTROLS.rate(); }, { "data-seeds": number })));
-          return [node("label", { for: "sweep-kind" }, t("sweep")), choice, group,
+          return [node("label", { for: "sweep-kind" }, t("experiments.sweep")), choice, group,
             button("", () => ask({ start: true, seeds: menu.seeds }), { class: "toggle go" }),
-            button(t("stop"), () => ask({ stop: true }), { class: "toggle halt" }),
+            button(t("experiments.stop"), () => ask({ stop: true }), { class: "toggle halt" }),
             node("p", { class: "hint progress-line", role: "status" }), node("p", { class: "hint sweep-about" })];
         });
         const runs = kinds.find(({ id }) => id === menu.kind).runs * menu.seeds;
         for (const one of controls.querySelectorAll("[data-seeds]"))
           one.setAttribute("aria-pressed", String(Number(one.dataset.seeds) === menu.seeds));
-        say(find(".go"), t("start", { n: runs }));
+        say(find(".go"), t("experiments.start", { n: runs }));
         find(".go").disabled = answer.running || runs > 80;
         find(".halt").disabled = !answer.running;
         say(find(".progress-line"), answer.progress ?? "");
@@ -383,13 +382,13 @@
       const byName = new Map(found.map((part) => [part.name, part]));
       const head = node("tr", {}, node("td", {}), ...blocks.map((block) => node("th", { scope: "col" },
         node("button", { type: "button", class: "block-switch", "data-key": `block-${block}`,
-          onclick: () => flip(found.filter((part) => inBlock(part.name)?.[1] === block).map((part) => part.name)) }, t("part_block", { block })))));
-      const name = (kind) => t(`kind_${kind.split(".").at(-1)}`);
+          onclick: () => flip(found.filter((part) => inBlock(part.name)?.[1] === block).map((part) => part.name)) }, t("experiments.part_block", { block })))));
+      const name = (kind) => t(`experiments.kind_${kind.split(".").at(-1)}`);
       const body = kinds.map((kind) => node("tr", {}, node("th", { scope: "row" }, name(kind)),
         ...blocks.map((block) => node("td", {}, cell(byName.get(`blocks.${block}.${kind}`))))));
       const outside = found.filter((part) => !inBlock(part.name)).map((part) => node("tr", {}, node("th", { scope: "row" }, part.title), node("td", {}, cell(part))));
       const table = node("table", { class: "parts" }, node("thead", {}, head), node("tbody", {}, ...body, ...outside));
-      return [node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": t("layers") }, table)];
+      return [node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": t("experiments.layers") }, table)];
     }
   });
 

@@ -28,7 +28,7 @@ from lora_core.serving.plans import Plans
 from lora_core.serving.run import Run
 from lora_core.ui.context import Lab
 from lora_core.ui.names import long_name
-from lora_core.ui.text.experiments import say
+from lora_core.ui.text.catalogue import say
 
 Answer = dict[str, Any]
 QUESTIONS = ("luck", "rate", "forgot", "knife", "layers", "vote", "memorised", "merging")
@@ -150,16 +150,22 @@ def _knife(run: Run, found: Sequence[Cut], over: bool) -> Answer:
     answer: Answer = {
         "rank": rank,
         "cuts": [{"rank": c.rank, "right": c.right, "accuracy": c.accuracy} for c in found],
-        "note": say("knife_note", rows=rows),
+        "note": say("experiments.knife_note", rows=rows),
         "figure": _lines(
             [_series("", [(c.rank, c.accuracy) for c in found])],
-            say("knife_axis"),
-            say("accuracy"),
+            say("experiments.knife_axis"),
+            say("experiments.accuracy"),
         ),
     }
     if over:
         least = enough(found)
-        key = "knife_all" if least.rank == rank else "knife_result" if least.rank else "knife_none"
+        key = (
+            "experiments.knife_all"
+            if least.rank == rank
+            else "experiments.knife_result"
+            if least.rank
+            else "experiments.knife_none"
+        )
         whole = next(cut for cut in found if cut.rank == rank)
         answer["enough"] = least.rank
         answer["sentence"] = say(
@@ -191,7 +197,7 @@ def _layers(run: Run, found: Knockout, over: bool) -> Answer:
         "rows": rows,
         "adapter_off": None if found.adapter_off is None else found.adapter_off / rows,
         "parts": parts + [_unknown(name) for name in parts_of(trained(run)) if name not in known],
-        "note": say("layers_note", rows=rows),
+        "note": say("experiments.layers_note", rows=rows),
         "figure": {"kind": "parts"},
     }
     if over and whole is not None:
@@ -212,24 +218,29 @@ def _layers_said(found: Knockout, parts: list[Answer], whole: float) -> Answer:
     said = []
     if most and most["lost"] > 0.01:
         said.append(
-            say("layers_result", part=most["title"], without=pc(most["accuracy"]), whole=pc(whole))
+            say(
+                "experiments.layers_result",
+                part=most["title"],
+                without=pc(most["accuracy"]),
+                whole=pc(whole),
+            )
         )
     else:
-        said.append(say("layers_nothing", whole=pc(whole)))
+        said.append(say("experiments.layers_nothing", whole=pc(whole)))
     headless = next((part["accuracy"] for part in parts if part["name"] == "head"), None)
     if found.adapter_off is not None and headless is not None:
         alone = found.adapter_off / found.rows
-        said.append(say("layers_who", alone=pc(alone), headless=pc(headless)))
+        said.append(say("experiments.layers_who", alone=pc(alone), headless=pc(headless)))
     if r is not None:
-        word = say("layers_word_same" if r > 0.5 else "layers_word_other")
-        said.append(say("layers_correlation", r=f"{r:.2f}", word=word))
+        word = say("experiments.layers_word_same" if r > 0.5 else "layers_word_other")
+        said.append(say("experiments.layers_correlation", r=f"{r:.2f}", word=word))
     return {"sentence": " ".join(said), "correlation": r}
 
 
 def _lost_words(lost: float) -> str:
     if abs(lost) < 5e-5:
-        return say("same")
-    return say("lost" if lost > 0 else "gained", points=points(abs(lost)))
+        return say("experiments.same")
+    return say("experiments.lost" if lost > 0 else "gained", points=points(abs(lost)))
 
 
 def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
@@ -237,17 +248,17 @@ def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
     known = dict(curve)
     answer: Answer = {
         "curve": [{"strength": s, "bits": b} for s, b in curve],
-        "note": say("forgot_note", bytes=len(general_text().encode())),
+        "note": say("experiments.forgot_note", bytes=len(general_text().encode())),
         "figure": _lines(
             [_series(long_name(run), curve, colour="trainable")],
-            say("strength"),
-            say("forgot_axis"),
+            say("experiments.strength"),
+            say("experiments.forgot_axis"),
             percent=False,
         ),
     }
     if 0.0 in known and 1.0 in known:
         change = known[1.0] / known[0.0] - 1
-        key = "forgot_result" if change > 0 else "forgot_better"
+        key = "experiments.forgot_result" if change > 0 else "experiments.forgot_better"
         sentence = say(
             key,
             name=long_name(run),
@@ -256,20 +267,20 @@ def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
             percent=f"{abs(100 * change):.1f}",
         )
         if 2.0 in known:
-            sentence += " " + say("forgot_twice", bits=f"{known[2.0]:.3f}")
+            sentence += " " + say("experiments.forgot_twice", bits=f"{known[2.0]:.3f}")
         answer |= {"sentence": sentence, "base_bits": known[0.0], "bits": known[1.0]}
         answer["figure"]["level"] = known[0.0]
     return answer
 
 
 def _merging(run: Run, found: MergeCheck, over: bool) -> Answer:
-    key = "merging_changes" if found.changed else "merging_free"
+    key = "experiments.merging_changes" if found.changed else "experiments.merging_free"
     return {
         "largest": found.largest,
         "typical": found.typical,
         "changed": found.changed,
         "rows": found.rows,
-        "note": say("merging_note"),
+        "note": say("experiments.merging_note"),
         "sentence": say(
             key,
             rows=found.rows,
@@ -292,49 +303,51 @@ def memorised(run: Run) -> Answer:
     """Learned or memorised, from the run's own curve."""
     found = memorising(list(run.events))
     if found is None:
-        raise ExperimentError(say("not_trained"))
+        raise ExperimentError(say("experiments.not_trained"))
     train, validation = found.train_accuracy[-1], found.validation_accuracy[-1]
     said = [
         say(
-            "memorised_gap",
+            "experiments.memorised_gap",
             train=pc(train),
             validation=pc(validation),
             gap=points(train - validation).replace("-", "−"),
         )
     ]
     if found.turn is None:
-        said.append(say("memorised_not"))
+        said.append(say("experiments.memorised_not"))
     else:
         low, last = min(found.validation_loss), found.validation_loss[-1]
-        said.append(say("memorised_turn", step=found.turn, low=f"{low:.2f}", last=f"{last:.2f}"))
+        said.append(
+            say("experiments.memorised_turn", step=found.turn, low=f"{low:.2f}", last=f"{last:.2f}")
+        )
     test = test_words(run)
     if test:
-        said.append(say("memorised_test", share=test["words"]))
-    marks = [{"x": found.best_step, "label": say("memorised_best")}]
+        said.append(say("experiments.memorised_test", share=test["words"]))
+    marks = [{"x": found.best_step, "label": say("experiments.memorised_best")}]
     if found.turn is not None:
-        marks.append({"x": found.turn, "label": say("memorised_from")})
+        marks.append({"x": found.turn, "label": say("experiments.memorised_from")})
     figure = _lines(
         [
             _series(
-                say("memorised_train"),
+                say("experiments.memorised_train"),
                 list(zip(found.steps, found.train_accuracy, strict=True)),
                 colour="muted",
             ),
             _series(
-                say("memorised_validation"),
+                say("experiments.memorised_validation"),
                 list(zip(found.steps, found.validation_accuracy, strict=True)),
                 colour="trainable",
             ),
         ],
-        say("memorised_axis"),
-        say("accuracy_any"),
+        say("experiments.memorised_axis"),
+        say("experiments.accuracy_any"),
     )
     return {
         "question": "memorised",
         "about": long_name(run),
         "state": "done",
         "sentence": " ".join(said),
-        "note": say("memorised_note", best=found.best_step),
+        "note": say("experiments.memorised_note", best=found.best_step),
         "figure": figure | {"marks": marks, "shade": True, "from": found.turn},
         "steps": list(found.steps),
         "train_accuracy": list(found.train_accuracy),
@@ -352,7 +365,13 @@ def test_words(run: Run) -> Answer | None:
     if score is None:
         return None
     low, high = wilson(round(score.accuracy * score.rows), score.rows)
-    said = say("share", accuracy=pc(score.accuracy), low=pc(low), high=pc(high), rows=score.rows)
+    said = say(
+        "experiments.share",
+        accuracy=pc(score.accuracy),
+        low=pc(low),
+        high=pc(high),
+        rows=score.rows,
+    )
     return {
         "accuracy": score.accuracy,
         "low": low,
@@ -380,14 +399,14 @@ def votes(found: Computation) -> Answer:
             {"voters": v.voters, "mean": v.mean, "low": v.low, "high": v.high} for v in counted
         ],
         "sentence": say(
-            "vote_result",
+            "experiments.vote_result",
             n=all_of_them.voters,
             all=pc(all_of_them.mean),
             low=pc(one.low),
             high=pc(one.high),
             mean=pc(one.mean),
         ),
-        "note": say("vote_note", rows=found.value[1]),
+        "note": say("experiments.vote_note", rows=found.value[1]),
         "figure": _lines(
             [
                 {
@@ -396,8 +415,8 @@ def votes(found: Computation) -> Answer:
                     "high": [v.high for v in counted],
                 }
             ],
-            say("vote_axis"),
-            say("accuracy"),
+            say("experiments.vote_axis"),
+            say("experiments.accuracy"),
         ),
     }
 
@@ -405,7 +424,7 @@ def votes(found: Computation) -> Answer:
 def part_name(dotted: str) -> str:
     """What the page calls a part: "block 0, query", "word pieces", "head"."""
     if not dotted.startswith("blocks."):
-        return say(f"part_{dotted}")
+        return say(f"experiments.part_{dotted}")
     _, block, kind = dotted.split(".", 2)
     return f"{say('part_block', block=block)}, {say('kind_' + kind.rpartition('.')[2])}"
 

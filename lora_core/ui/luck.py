@@ -19,7 +19,7 @@ from lora_core.ui.names import short_names
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import Point
 from lora_core.ui.text import words
-from lora_core.ui.text.experiments import say
+from lora_core.ui.text.catalogue import say
 
 
 @dataclass
@@ -98,7 +98,7 @@ def difference_words(one: Group, two: Group) -> str:
         "two": pc(b.mean),
     }
     if math.isinf(found.low):
-        return say("luck_single", **places)
+        return say("experiments.luck_single", **places)
     places |= {
         "one_dev": points(a.deviation),
         "two_dev": points(b.deviation),
@@ -106,8 +106,8 @@ def difference_words(one: Group, two: Group) -> str:
         "high": signed(found.high),
     }
     if found.told_apart:
-        return say("luck_apart", **places)
-    return say("luck_same", count=_counts(a.count, b.count), **places)
+        return say("experiments.luck_apart", **places)
+    return say("experiments.luck_same", count=_counts(a.count, b.count), **places)
 
 
 def signed(share: float) -> str:
@@ -123,8 +123,8 @@ def luck(found: Sequence[Group], pair: Sequence[int] = ()) -> Answer:
     answer: Answer = {
         "question": "luck",
         "state": "done" if found else "none",
-        "sentence": say("none"),
-        "note": say("luck_note"),
+        "sentence": say("experiments.none"),
+        "note": say("experiments.luck_note"),
         "figure": None,
     }
     if not found:
@@ -146,7 +146,7 @@ def _alone(group: Group) -> str:
     of, (low, high) = group.spread, group.interval
     if of.count == 1:
         return say(
-            "luck_one",
+            "experiments.luck_one",
             name=group.name,
             mean=pc(of.mean),
             rows=group.rows,
@@ -154,7 +154,7 @@ def _alone(group: Group) -> str:
             high=pc(high),
         )
     return say(
-        "luck_several",
+        "experiments.luck_several",
         name=group.name,
         mean=pc(of.mean),
         deviation=points(of.deviation),
@@ -195,11 +195,11 @@ def sweep_answer(plan: Plan) -> Answer:
     left = plan.seconds_left()
     total, done = len(plan.cells), plan.done
     progress = (
-        say("sweep_stopped", done=done, n=total)
+        say("experiments.sweep_stopped", done=done, n=total)
         if plan.state == "stopped"
-        else say("progress", done=done, n=total)
+        else say("experiments.progress", done=done, n=total)
         if left is None
-        else say("progress_left", done=done, n=total, left=words.duration(left))
+        else say("experiments.progress_left", done=done, n=total, left=words.duration(left))
     )
     answer: Answer = {
         "question": "rate",
@@ -209,7 +209,7 @@ def sweep_answer(plan: Plan) -> Answer:
         "done": done,
         "runs": total,
         "progress": f"{progress}. {plan.reason}".strip() if plan.reason else progress,
-        "sentence": say("sweep_wait"),
+        "sentence": say("experiments.sweep_wait"),
         "note": "",
         "figure": None,
         "groups": [
@@ -222,7 +222,7 @@ def sweep_answer(plan: Plan) -> Answer:
     answer["figure"] = _figure(plan, found)
     answer["sentence"] = _sentence(plan.kind, found)
     if plan.kind in ("grid", "rates"):
-        answer["note"] = say(f"{plan.kind}_note")
+        answer["note"] = say(f"experiments.{plan.kind}_note")
     return answer
 
 
@@ -250,8 +250,8 @@ def _figure(plan: Plan, found: dict[Point, Group]) -> Answer:
         return {
             "kind": "lines",
             "series": series,
-            "x": say("rates_axis"),
-            "y": say("accuracy"),
+            "x": say("experiments.rates_axis"),
+            "y": say("experiments.accuracy"),
             "percent": True,
             "log": True,
         }
@@ -291,7 +291,7 @@ def _sentence(kind: str, found: dict[Point, Group]) -> str:
         worst = min(found, key=lambda p: found[p].spread.mean)
         mean = round(sum(_size(found[p]) for p in found) / len(found), -3)
         said = say(
-            "result_layers",
+            "experiments.result_layers",
             parameters=int(mean),
             best=best.name,
             best_mean=_mean(found[best]),
@@ -303,7 +303,7 @@ def _sentence(kind: str, found: dict[Point, Group]) -> str:
     if small == best:
         small = min((p for p in found if p != best), key=lambda p: _size(found[p]))
     said = say(
-        "result_ranks",
+        "experiments.result_ranks",
         best=best.name,
         best_mean=_mean(found[best]),
         small=small.name,
@@ -320,7 +320,9 @@ def _rates_words(found: dict[Point, Group]) -> str:
             best[series] = max(some, key=lambda p: found[p].spread.mean)
     if len(best) < 2:
         (one,) = best.values()
-        return say("result_rates_half", lora=_mean(found[one]), lora_rate=f"{one.rate:.1g}")
+        return say(
+            "experiments.result_rates_half", lora=_mean(found[one]), lora_rate=f"{one.rate:.1g}"
+        )
     lora, full = best["lora"], best["full"]
 
     def at(series: str, rate: float) -> str:
@@ -330,7 +332,7 @@ def _rates_words(found: dict[Point, Group]) -> str:
         return _mean(found[near])
 
     said = say(
-        "result_rates",
+        "experiments.result_rates",
         lora=_mean(found[lora]),
         lora_rate=f"{lora.rate:.1g}",
         full=_mean(found[full]),
@@ -348,7 +350,7 @@ def _grid_words(best: Point, found: dict[Point, Group]) -> str:
 
     scale = best.scale or 0.0
     return say(
-        "result_grid",
+        "experiments.result_grid",
         rank=best.settings.rank,
         alpha=words.number(best.settings.alpha, 6),
         best=_mean(found[best]),
@@ -366,10 +368,10 @@ def _mean(group: Group) -> str:
 def _pair_words(one: Group, two: Group) -> str:
     found = compared(one, two)
     if math.isinf(found.low):
-        return say("pair_one_seed")
+        return say("experiments.pair_one_seed")
     if found.told_apart:
-        return say("pair_apart", low=signed(found.low), high=signed(found.high))
-    return say("pair_same", count=_counts(one.spread.count, two.spread.count))
+        return say("experiments.pair_apart", low=signed(found.low), high=signed(found.high))
+    return say("experiments.pair_same", count=_counts(one.spread.count, two.spread.count))
 
 
 def _counts(one: int, two: int) -> str:

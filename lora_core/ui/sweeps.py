@@ -11,7 +11,7 @@ from lora_core.preparation import default_learning_rate
 from lora_core.serving.plans import Cell
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweep import ranks_of, sweep_of
-from lora_core.ui.text.experiments import say
+from lora_core.ui.text.catalogue import say
 
 KINDS = ("ranks", "rates", "grid", "layers")
 SEEDS = (1, 3, 5)
@@ -64,7 +64,7 @@ def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -
                     learning_rate=0.0,
                 )
             )
-            names.append(say(f"group_{choice.name}") + f", r {choice.rank}")
+            names.append(say(f"experiments.group_{choice.name}") + f", r {choice.rank}")
         return [_point(one, name) for one, name in zip(tried, names, strict=True)]
     else:
         raise ConfigError(f"A sweep is one of {', '.join(KINDS)}, not {kind!r}.")

@@ -46,12 +46,13 @@ def main() -> None:
     found = finish(cuts(Knife(last.classifier), Exam.of(last.classifier, task)))
     whole = time.perf_counter() - begin
     print(f"rank {arguments.rank}, {len(texts)} texts, one thread; medians:")
-    print(f"  sort the directions of all layers       {1e3 * statistics.median(made):7.1f} ms")
-    print(f"  the typed text at one rank              {1e3 * statistics.median(one):7.1f} ms")
-    print(
-        f"  the typed text at all {len(found):2d} ranks    {1e3 * statistics.median(every):13.1f} ms"
-    )
-    print(f"  accuracy at all ranks, once a run       {whole:7.1f} s, {found[0].rows} texts")
+    for what, seconds in (
+        ("sort the directions of all layers", made),
+        ("the typed text at one rank", one),
+        (f"the typed text at all {len(found)} ranks", every),
+    ):
+        print(f"  {what:36} {1e3 * statistics.median(seconds):7.1f} ms")
+    print(f"  accuracy at all ranks, once a run    {whole:7.1f} s, {found[0].rows} texts")
 
 
 if __name__ == "__main__":

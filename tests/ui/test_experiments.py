@@ -25,7 +25,6 @@ from lora_core.ui.experiments import Experiments
 from lora_core.ui.luck import Group, difference_words, luck
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import KINDS, cells_of, points_of
-from lora_core.ui.text.experiments import sentences
 
 from ..serving.registry import WAIT, wait
 
@@ -218,8 +217,3 @@ def test_every_sweep_can_be_trained(base: lc.Base, kind: str, rank: int, scaling
     if kind == "layers":
         scale = settings.lora_config().scale
         assert all(math.isclose(p.settings.lora_config().scale, scale) for p in points)
-
-
-def test_sentences_are_used_and_whole() -> None:
-    for key, text in sentences().items():
-        assert text.count("{") == text.count("}"), key

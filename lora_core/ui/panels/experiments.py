@@ -39,7 +39,7 @@ from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import long_name, task_of
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import KINDS, SEEDS, Point, cells_of, points_of
-from lora_core.ui.text.experiments import say, sentences
+from lora_core.ui.text.catalogue import say
 
 _POLL = 0.15  # seconds between two looks at what is being computed
 _RANKS_OF_A_TEXT = 65  # answers of the knife for the typed text: every rank up to 64
@@ -47,11 +47,11 @@ _RANKS_OF_A_TEXT = 65  # answers of the knife for the typed text: every rank up 
 
 def build(context: Context, experiments: Experiments) -> None:
     """The panel: its heading and the part that the browser draws."""
-    heading = f'<div class="step-head"><h2 id="step-experiments">{say("title")}</h2>'
-    lead = f'<p class="lead">{say("lead")}</p></div>'
+    heading = f'<div class="step-head"><h2 id="step-experiments">{say("experiments.title")}</h2>'
+    lead = f'<p class="lead">{say("experiments.lead")}</p></div>'
     gr.HTML(heading + lead, apply_default_css=False)
-    value: Answer = {"questions": [], "sentences": sentences(), "answer": None}
-    value["questions"] = [{"id": name, "title": say(name)} for name in QUESTIONS]
+    value: Answer = {"questions": [], "answer": None}
+    value["questions"] = [{"id": name, "title": say(f"experiments.{name}")} for name in QUESTIONS]
     board = part("experiments", value, script="experiments.js", elem_id="experiment-board")
     side = part("experiment-side", {}, script="experiments.js", elem_id="experiment-side")
     inputs = [context.visitor, context.ready, *context.controls]
@@ -155,10 +155,10 @@ class Panel:
                 self._visitor, kept, run.task, f"{task_of(run)}, rank {rank}"
             )
             whole = trained(run).lora_config
-            said = say("knife_kept", k=rank, r=whole.rank if whole else rank)
+            said = say("experiments.knife_kept", k=rank, r=whole.rank if whole else rank)
             return {"kind": kind, "mark": mark, "kept": made.id, "words": said}
         if not text.strip():
-            return {"kind": kind, "mark": mark, "words": [say("text_none")]}
+            return {"kind": kind, "mark": mark, "words": [say("experiments.text_none")]}
         if kind == "knife":
             knife = Knife(trained(run))
             ranks = range(min(knife.rank + 1, _RANKS_OF_A_TEXT))
@@ -178,7 +178,7 @@ class Panel:
         try:
             return self._lab.registry.get(self._visitor, self._run_id)
         except RunError as error:
-            raise ExperimentError(say("none")) from error
+            raise ExperimentError(say("experiments.none")) from error
 
     def _settings(self) -> Settings:
         return Settings.from_values(*self._values)
@@ -198,7 +198,7 @@ class Panel:
             if switched.value is not None and answer.get("whole") is not None:
                 rows = answer["rows"]
                 answer["off_words"] = say(
-                    "layers_off",
+                    "experiments.layers_off",
                     n=len(off),
                     accuracy=pc(switched.value / rows),
                     rows=rows,
@@ -252,9 +252,11 @@ class Panel:
             k: len(points_of(k, settings, limits, self._lab.shape(settings.base))) for k in KINDS
         }
         menu = {
-            "kinds": [{"id": k, "title": say(f"sweep_{k}"), "runs": counts[k]} for k in KINDS],
+            "kinds": [
+                {"id": k, "title": say(f"experiments.sweep_{k}"), "runs": counts[k]} for k in KINDS
+            ],
             "seeds": list(SEEDS),
-            "about": say("sweep_of", task=settings.task, steps=settings.steps),
+            "about": say("experiments.sweep_of", task=settings.task, steps=settings.steps),
         }
 
         def look() -> tuple[Answer, bool]:
@@ -275,7 +277,7 @@ class Panel:
         if kind == "seeds":
             run = self._run()
             if run.task is None or run.base is None:
-                raise ExperimentError(say("not_trained"))
+                raise ExperimentError(say("experiments.not_trained"))
             settings, task = Settings.of(run), run.task
             lora = settings.method == "lora"
             scale = settings.lora_config().scale if lora else None
@@ -302,7 +304,11 @@ class Panel:
             for run, name in zip(fitting, names, strict=True)
         ]
         if len(ticked) < 2:
-            said = say("vote_ask") if len(fitting) > 1 else say("vote_few", task=task)
+            said = (
+                say("experiments.vote_ask")
+                if len(fitting) > 1
+                else say("experiments.vote_few", task=task)
+            )
             none = {"question": "vote", "state": "none", "sentence": said, "voters": listed}
             return lambda: (none, True)
         found = self._experiments.vote(self._visitor, ticked)
@@ -320,4 +326,4 @@ def _seed(run: Run) -> str:
 
 def _says(found: Any) -> str:
     p = found.probabilities[found.label]
-    return say("text_says", label=found.label, p=pc(p))
+    return say("experiments.text_says", label=found.label, p=pc(p))
