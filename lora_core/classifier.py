@@ -59,6 +59,7 @@ class Classifier:
         base_source: str = "assets/base",
         task_name: str = "",
         scores: dict[str, float] | None = None,
+        remark: str = "",
     ) -> None:
         """`initial` holds the values before training of the trained tensors that are not LoRA."""
         self.model = model.eval()
@@ -70,6 +71,7 @@ class Classifier:
         self.base_source = base_source
         self.task_name = task_name
         self.scores = dict(scores or {})
+        self.remark = remark  # what its user must know, in a sentence; "" for nothing
         self.initial = initial or {}
         parameters = dict(model.named_parameters())
         self._trained = {name: parameters[name].detach().clone() for name in self.initial}

@@ -33,7 +33,8 @@ ROOMS = (
 # From the ground up: a module imports its own floor and the floors below, never one above.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("config", "base.tokenizer", "devices"),
+    ("base.errors", "base.text_files"),
+    ("config", "base.byte_level_bpe", "base.tokenizer_files", "base.tokenizer", "devices"),
     ("lora", "injection", "scores", "model", "parameters", "limits", "batches", "tasks", "base"),
     ("fast", "classifier", "events", "preparation", "training", "progress"),
     ("adapters", "explain", "pretraining"),

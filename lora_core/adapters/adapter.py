@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_core.adapters.archive import ArchiveError, pack_folder, unpack_archive
@@ -34,6 +34,7 @@ from lora_core.adapters.files import (
     read_config,
     read_tensors,
     unpack,
+    write_tensors,
 )
 from lora_core.adapters.head import head_facts
 from lora_core.adapters.layers import from_peft, to_peft
@@ -68,7 +69,7 @@ def save_adapter(classifier: Classifier, folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", FACTS_KEY: json.dumps(facts)}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata=metadata)
+    write_tensors(tensors, folder / WEIGHTS_FILE, metadata)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(adapter_card(classifier, config, tensors), encoding="utf-8")
     return folder
@@ -103,7 +104,7 @@ def load_adapter(
     """
     source = Path(source)
     if source.is_dir():
-        return _load(source, base, labels, max_bytes)
+        return _load(_folder_within(source), base, labels, max_bytes)
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         try:
             wanted = {CONFIG_FILE: 2**20, WEIGHTS_FILE: max_bytes}
@@ -113,11 +114,33 @@ def load_adapter(
         return _load(Path(folder), base, labels, max_bytes)
 
 
+def _folder_within(folder: Path) -> Path:
+    """Where the adapter lies: in `folder`, or in its one folder that holds one.
+
+    `peft` writes an adapter that has a name of its own into a folder of that name.
+    """
+    if (folder / CONFIG_FILE).is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    if len(found) > 1:
+        named = ", ".join(quoted(path.name) for path in found[:5])
+        raise AdapterError(
+            f"This folder holds {len(found)} adapters, in {named}. Name the folder of one of them."
+        )
+    return found[0] if found else folder
+
+
 def _load(folder: Path, base: Base, labels: Sequence[str] | None, max_bytes: int) -> Classifier:
     config = read_config(folder)
     tensors, facts = read_tensors(folder, max_bytes)
-    _check_base(config, facts, base)
-    model, lora_config = from_peft(config, tensors, facts, base)
+    _check_base(facts, base)
+    named = _named_base(config)
+    try:
+        model, lora_config = from_peft(config, tensors, facts, base)
+    except OtherBaseError as error:
+        if not named:
+            raise
+        raise OtherBaseError(f"{error} The adapter names {quoted(named)} as its base.") from error
     count = int(model.num_classes or 0)
     return Classifier(
         model,
@@ -130,6 +153,9 @@ def _load(folder: Path, base: Base, labels: Sequence[str] | None, max_bytes: int
         base_source=base.source,
         task_name=_word(facts.get("task")),
         scores=_scores(facts),
+        remark=""
+        if facts.get("base_digest") or _same_name(named, base)
+        else _unproven(named, base),
     )
 
 
@@ -171,22 +197,32 @@ def _facts(classifier: Classifier, model: GPT, lora: LoRAConfig) -> dict[str, An
 # What a file says of itself: taken where it makes sense, and left out where it does not.
 
 
-def _check_base(config: Mapping[str, Any], facts: Mapping[str, Any], base: Base) -> None:
+def _check_base(facts: Mapping[str, Any], base: Base) -> None:
+    """The weights decide: an adapter of ours says over which it was trained."""
     digest = facts.get("base_digest")
-    if digest is not None:
-        if digest != base.digest():
-            raise OtherBaseError(
-                f"This adapter was trained on another base ({quoted(facts.get('base'))}, weights "
-                f"{quoted(digest)[1:13]}), not on '{base.name}' as it is here."
-            )
-        return
-    named = str(config.get("base_model_name_or_path") or "")
-    hub_like = named.count("/") == 1 and not named.startswith((".", "/", "assets/"))
-    known = {base.source, base.name, base.source.rpartition("/")[2]}
-    if named not in known and (hub_like or named.startswith("gpt2")):
+    if digest is not None and digest != base.digest():
         raise OtherBaseError(
-            f"This adapter belongs to the base {quoted(named)}, not '{base.name}'."
+            f"This adapter was trained on another base ({quoted(facts.get('base'))}, weights "
+            f"{quoted(digest)[1:13]}), not on '{base.name}' as it is here."
         )
+
+
+def _named_base(config: Mapping[str, Any]) -> str:
+    named = config.get("base_model_name_or_path")
+    return named[:_MAX_LABEL] if isinstance(named, str) else ""
+
+
+def _same_name(named: str, base: Base) -> bool:
+    """Whether a name or a path, of whichever machine, can mean this base: its last part agrees."""
+    last = re.split(r"[/\\\\]", named.rstrip("/\\"))[-1]
+    return not named or last in (base.name, base.name.rpartition("/")[2], Path(base.source).name)
+
+
+def _unproven(named: str, base: Base) -> str:
+    return (
+        f"The file names {quoted(named)} as its base. Its shapes fit '{base.name}'; whether the "
+        "weights are the same, the file does not say."
+    )
 
 
 def _labels(labels: Sequence[str] | None, facts: Mapping[str, Any], count: int) -> list[str]:

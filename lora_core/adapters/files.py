@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from lora_core.base.text_files import read_json
 from lora_core.config import is_target
 from lora_core.errors import LabError
 
@@ -30,6 +32,7 @@ MAX_BYTES = 256 * 2**20  # of the weights
 MAX_HEADER = 8 * 2**20  # of the safetensors header: names, shapes, facts
 MAX_CONFIG = 2**20
 MAX_TENSORS = 10_000
+_MAX_EXPRESSION = 1000  # characters
 FACTS_KEY = "lora_lab"
 
 _DTYPES = ("F64", "F32", "F16", "BF16")
@@ -64,6 +67,10 @@ class OtherBaseError(AdapterError):
     """An adapter that belongs to another base."""
 
 
+class UnreadableExpressionError(AdapterError):
+    """A regular expression in a configuration that cannot be followed safely."""
+
+
 def quoted(value: object, limit: int = 80) -> str:
     """What a stranger wrote, for a message: its `repr`, cut."""
     text = repr(value)
@@ -82,8 +89,8 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise AdapterError(
                 f"{CONFIG_FILE} is larger than a megabyte: that is no configuration."
             )
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = read_json(path, MAX_CONFIG)
+    except (OSError, ValueError) as error:
         if isinstance(error, AdapterError):
             raise
         raise AdapterError(f"{CONFIG_FILE} is not JSON that can be read.") from error
@@ -183,6 +190,27 @@ def _check_size(path: Path, max_bytes: int) -> None:
         raise AdapterError(f"{WEIGHTS_FILE} is damaged or not a safetensors file.")
 
 
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+    """A safetensors file whose bytes depend on its content alone.
+
+    The library writes the metadata in an order that differs from one process to the next. It comes
+    first in the header here, sorted; the tensors stay where they are.
+    """
+    content = save(tensors, dict(metadata))
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header = {"__metadata__": dict(sorted(metadata.items())), **_without_metadata(header)}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(memoryview(content)[start:])
+
+
+def _without_metadata(header: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: entry for name, entry in header.items() if name != "__metadata__"}
+
+
 def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         facts = json.loads(metadata.get(FACTS_KEY, "{}"))
@@ -213,18 +241,39 @@ def unpack(value: object, shape: tuple[int, ...]) -> Tensor | None:
 def pattern_value(config: Mapping[str, Any], key: str, layer: str, default: Any) -> Any:
     """What `rank_pattern` or `alpha_pattern` says of a layer: by the end of its name, as in PEFT.
 
-    PEFT reads the keys as regular expressions. Only plain names are taken here: an expression from
-    a stranger can take for ever.
+    PEFT reads the keys as regular expressions, and the first that matches counts.
     """
     table = config.get(key) or {}
     if not isinstance(table, dict):
         raise AdapterError(f"{key} must be a table of names and numbers.")
     for name, value in table.items():
-        if not re.fullmatch(r"\^?[\w.]+", name):
-            raise AdapterError(
-                f"{key} has the expression {quoted(name)}; only plain layer names can be read."
-            )
-        plain = name.removeprefix("^")
-        if layer == plain or (plain == name and is_target(layer, name)):
+        if re.fullmatch(r"[\w.]+", name):
+            found = is_target(layer, name)
+        else:
+            found = _matches(key, name, layer)
+        if found:
             return value
     return default
+
+
+def _matches(key: str, expression: str, layer: str) -> bool:
+    """Whether a stranger's expression matches a layer, by RE2: in time that the length bounds.
+
+    Python's own `re` can take for ever over an expression that means to.
+    """
+    import pyarrow as pa  # 0.4 s, only for who brings a file with such an expression
+    import pyarrow.compute as pc
+
+    if len(expression) > _MAX_EXPRESSION:
+        raise UnreadableExpressionError(
+            f"{key} has an expression of {len(expression):,} characters."
+        )
+    try:
+        # As peft does it: the expression may begin after any dot, and must reach the end.
+        whole = f"^(?:.*\\.)?(?:{expression})$"
+        return bool(pc.match_substring_regex(pa.array([layer]), whole)[0].as_py())
+    except (pa.ArrowException, ValueError) as error:
+        raise UnreadableExpressionError(
+            f"{key} has the expression {quoted(expression)}, which cannot be read here: layers can "
+            "be named in it one by one."
+        ) from error

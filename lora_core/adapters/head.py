@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_core.adapters.files import AdapterError, pack, unpack
+from lora_core.adapters.files import AdapterError, OtherBaseError, pack, unpack
+from lora_core.adapters.names import PREFIX
 from lora_core.base.checkpoint import Base
+from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK
 from lora_core.config import MAX_CLASSES, ConfigError, LoRAConfig
 from lora_core.lora import LinearWithLoRA
 from lora_core.model import GPT
 
-PREFIX = "base_model.model."  # of every tensor's name in PEFT's files
 # Of scale * |A| * |B| of a layer, and of a number of the head: trained ones stay below a thousand,
 # and beyond this the squares inside a LayerNorm leave the range of float32.
 LARGEST = 1e6
@@ -70,14 +71,18 @@ def head_facts(model: GPT) -> dict[str, str]:
 
 def head_classes(tensors: Mapping[str, Tensor], base: Base) -> int:
     """How many classes the head of a file has. Raises `AdapterError` if there is none."""
-    weight = tensors.get(f"{PREFIX}score.weight")
+    weight = tensors.get(f"{PREFIX}{CLASSIFIER_NAME}.weight")
     if weight is None:
         raise AdapterError(
             "The classification head (score.weight) is missing: without it there are no classes. "
             "Save it with modules_to_save=['score']."
         )
     width = base.config.emb_dim
-    if weight.ndim != 2 or weight.shape[1] != width or not 2 <= weight.shape[0] <= MAX_CLASSES:
+    if weight.ndim == 2 and weight.shape[1] != width:
+        raise OtherBaseError(
+            f"The head reads {weight.shape[1]} numbers; the base '{base.name}' has {width}."
+        )
+    if weight.ndim != 2 or not 2 <= weight.shape[0] <= MAX_CLASSES:
         raise AdapterError(
             f"The head's weight is {tuple(weight.shape)}; two to {MAX_CLASSES} classes by {width} "
             "are needed."
@@ -88,13 +93,13 @@ def head_classes(tensors: Mapping[str, Tensor], base: Base) -> int:
 def set_head(model: GPT, left: dict[str, Tensor], facts: Mapping[str, Any], base: Base) -> None:
     """Take the head and what stands for its bias out of `left`, and put it into the model."""
     width, norm = base.config.emb_dim, base.model.final_norm
-    weight = left.pop(f"{PREFIX}score.weight")
+    weight = left.pop(f"{PREFIX}{CLASSIFIER_NAME}.weight")
     classes = weight.shape[0]
     bias = torch.zeros(classes)
-    if (given := left.pop(f"{PREFIX}score.bias", None)) is not None:
+    if (given := left.pop(f"{PREFIX}{CLASSIFIER_NAME}.bias", None)) is not None:
         bias = _shaped("score.bias", given, (classes,))
-    norm_weight = left.pop(f"{PREFIX}transformer.ln_f.weight", None)
-    norm_bias = left.pop(f"{PREFIX}transformer.ln_f.bias", None)
+    norm_weight = left.pop(f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.weight", None)
+    norm_bias = left.pop(f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.bias", None)
     if norm_weight is not None and not torch.equal(norm_weight, norm.weight):
         raise AdapterError("The final LayerNorm (ln_f) was trained as well; that is not LoRA.")
     if norm_bias is not None:

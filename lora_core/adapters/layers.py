@@ -20,11 +20,23 @@ from torch import Tensor, nn
 from lora_core.adapters.files import (
     CONFIG_FILE,
     AdapterError,
+    OtherBaseError,
+    UnreadableExpressionError,
     pattern_value,
     quoted,
 )
-from lora_core.adapters.head import LARGEST, PREFIX, head_classes, head_of, norm_bias_for, set_head
+from lora_core.adapters.head import LARGEST, head_classes, head_of, norm_bias_for, set_head
+from lora_core.adapters.names import PREFIX, plain_names
 from lora_core.base.checkpoint import Base
+from lora_core.base.gpt2_names import (
+    CLASSIFIER_NAME,
+    EMBEDDING_NAMES,
+    FINAL_NORM_NAME,
+    FUSED,
+    FUSED_NAME,
+    LINEAR_NAMES,
+    TRUNK,
+)
 from lora_core.config import (
     EMBEDDING_TARGET,
     HEAD,
@@ -39,15 +51,7 @@ from lora_core.lora import AdaptedLayer, EmbeddingWithLoRA, LinearWithLoRA, lora
 from lora_core.model import GPT
 
 MAX_LOADED_RANK = 1024
-_FUSED = ("attention.query", "attention.key", "attention.value")
-_SINGLE = {
-    "attention.output": "attn.c_proj",
-    "mlp.up": "mlp.c_fc",
-    "mlp.down": "mlp.c_proj",
-}
-_C_ATTN = "attn.c_attn"
-_OURS = {theirs: ours for ours, theirs in _SINGLE.items()}
-_EMBEDDINGS = {EMBEDDING_TARGET: "wte", POSITIONS_TARGET: "wpe"}
+_OURS = {theirs: ours for ours, theirs in LINEAR_NAMES.items()}
 _LINEAR_PAIR = (".lora_A.weight", ".lora_B.weight")  # (r, in), (out, r)
 _EMBEDDING_PAIR = (".lora_embedding_A", ".lora_embedding_B")  # (r, vocab), (emb, r)
 
@@ -73,35 +77,37 @@ def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], 
     def put(
         theirs: str, a: Tensor, b: Tensor, scale: float, pair: tuple[str, str] = _LINEAR_PAIR
     ) -> None:
-        name = f"transformer.{theirs}"
+        name = f"{TRUNK}{theirs}"
         for end, tensor in zip(pair, (a, b), strict=True):
             tensors[f"{PREFIX}{name}{end}"] = tensor.T.clone(memory_format=torch.contiguous_format)
         ranks[name] = a.shape[1]
         alphas[name] = alpha_for(scale, a.shape[1])
 
-    for ours, theirs in _EMBEDDINGS.items():
+    for ours, theirs in EMBEDDING_NAMES.items():
         if (layer := layers.get(ours)) is not None:
             a, b = layer.lora.A.detach(), layer.lora.B.detach()
             put(theirs, a, b, layer.lora.scale, _EMBEDDING_PAIR)
     for i in range(model.config.n_layers):
-        fused = [layers.get(f"blocks.{i}.{name}") for name in _FUSED]
+        fused = [layers.get(f"blocks.{i}.{name}") for name in FUSED]
         if any(layer is not None for layer in fused):
-            put(f"h.{i}.{_C_ATTN}", *_fuse(fused, model.config.emb_dim))
-        for ours, theirs in _SINGLE.items():
+            put(f"h.{i}.{FUSED_NAME}", *_fuse(fused, model.config.emb_dim))
+        for ours, theirs in LINEAR_NAMES.items():
             layer = layers.get(f"blocks.{i}.{ours}")
             if layer is not None:
                 a, b = layer.lora.A.detach(), layer.lora.B.detach()
                 put(f"h.{i}.{theirs}", a, b, layer.lora.scale)
 
     weight, bias = head_of(model)
-    tensors[f"{PREFIX}score.weight"] = weight
-    saved = ["score"]
+    tensors[f"{PREFIX}{CLASSIFIER_NAME}.weight"] = weight
+    saved = [CLASSIFIER_NAME]
     if bias.abs().max() > 0:
-        saved.append("ln_f")
-        tensors[f"{PREFIX}transformer.ln_f.weight"] = model.final_norm.weight.detach().clone()
-        tensors[f"{PREFIX}transformer.ln_f.bias"] = norm_bias_for(model, weight, bias)
+        saved.append(FINAL_NORM_NAME)
+        tensors[f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.weight"] = (
+            model.final_norm.weight.detach().clone()
+        )
+        tensors[f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.bias"] = norm_bias_for(model, weight, bias)
 
-    everywhere = {kind for kind in (_C_ATTN, *_OURS) if _in_every_block(kind, ranks, model)}
+    everywhere = {kind for kind in (FUSED_NAME, *_OURS) if _in_every_block(kind, ranks, model)}
     config = {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS",
@@ -127,11 +133,11 @@ def _short(name: str, everywhere: set[str]) -> str:
     """How `target_modules` calls a layer: by the end of its name where that is the same in every
     block."""
     kind = name.split(".")[-1] if name.count(".") == 1 else name.split(".", 3)[3]
-    return kind if kind in everywhere or kind in _EMBEDDINGS.values() else name
+    return kind if kind in everywhere or kind in EMBEDDING_NAMES.values() else name
 
 
 def _in_every_block(kind: str, ranks: Mapping[str, int], model: GPT) -> bool:
-    return all(f"transformer.h.{i}.{kind}" in ranks for i in range(model.config.n_layers))
+    return all(f"{TRUNK}h.{i}.{kind}" in ranks for i in range(model.config.n_layers))
 
 
 def _fuse(layers: Sequence[AdaptedLayer | None], width: int) -> tuple[Tensor, Tensor, float]:
@@ -159,7 +165,7 @@ def from_peft(
 
     Raises `AdapterError` that names each tensor that is missing, left over or misshapen.
     """
-    left = dict(tensors)
+    left = plain_names(tensors, base)
     pairs = _take_pairs(left, *_LINEAR_PAIR)
     embeddings = _take_pairs(left, *_EMBEDDING_PAIR)
     if not pairs and not embeddings:
@@ -184,7 +190,7 @@ def _take_pairs(left: dict[str, Tensor], a: str, b: str) -> dict[str, tuple[Tens
     for end, other in ((a, b), (b, a)):
         for name in [n for n in left if n.endswith(end)]:
             layer = name.removesuffix(end)
-            if not layer.startswith(PREFIX + "transformer."):
+            if not layer.startswith(PREFIX + TRUNK):
                 raise AdapterError(
                     f"This base has no layer {quoted(layer)} that LoRA could sit on."
                 )
@@ -207,13 +213,13 @@ def _place(
 ) -> None:
     """Put PEFT's A (r, in) and B (out, r) of one of their layers into ours."""
     short = layer.removeprefix(PREFIX)
-    parts = layer.removeprefix(PREFIX + "transformer.").split(".", 2)
+    parts = layer.removeprefix(PREFIX + TRUNK).split(".", 2)
     known = {f"{i}": i for i in range(model.config.n_layers)}
     ok = len(parts) == 3 and parts[0] == "h" and parts[1] in known
-    if not ok or parts[2] not in (_C_ATTN, *_OURS):
+    if not ok or parts[2] not in (FUSED_NAME, *_OURS):
         raise AdapterError(f"This base has no layer {quoted(short)} that LoRA could sit on.")
     i, theirs = known[parts[1]], parts[2]
-    names = _FUSED if theirs == _C_ATTN else (_OURS[theirs],)
+    names = FUSED if theirs == FUSED_NAME else (_OURS[theirs],)
     linears = [model.get_submodule(f"blocks.{i}.{name}") for name in names]
     n_in = int(linears[0].in_features)  # type: ignore[arg-type]
     n_out = sum(int(linear.out_features) for linear in linears)  # type: ignore[arg-type, misc]
@@ -244,13 +250,15 @@ def _place_embedding(
 ) -> None:
     """Put PEFT's A (r, vocab) and B (emb, r) of an embedding into ours."""
     short = layer.removeprefix(PREFIX)
-    theirs = layer.removeprefix(PREFIX + "transformer.")
-    ours = next((name for name, known in _EMBEDDINGS.items() if known == theirs), None)
+    theirs = layer.removeprefix(PREFIX + TRUNK)
+    ours = next((name for name, known in EMBEDDING_NAMES.items() if known == theirs), None)
     if ours is None:
         raise AdapterError(f"This base has no embedding {quoted(short)} that LoRA could sit on.")
     table = model.get_submodule(ours)
     assert isinstance(table, nn.Embedding)
     rows, width = table.num_embeddings, table.embedding_dim
+    if ours == EMBEDDING_TARGET and a.ndim == 2:
+        a = a[:, :rows]  # tokens that were added to the vocabulary are not the base's
     scale = _checked_scale(short, a, b, rows, width, config, told)
     wrapped = EmbeddingWithLoRA(table, a.shape[0], scale, scaling="alpha")
     with torch.no_grad():
@@ -272,7 +280,8 @@ def _checked_scale(
     """The scale of a layer whose A must be (rank, n_in) and B (n_out, rank), of sane size."""
     rank = a.shape[0] if a.ndim == 2 else 0
     if a.shape != (rank, n_in) or b.shape != (n_out, rank) or not 1 <= rank <= MAX_LOADED_RANK:
-        raise AdapterError(
+        pair = rank and b.ndim == 2 and b.shape[1] == rank <= MAX_LOADED_RANK  # of other widths
+        raise (OtherBaseError if pair else AdapterError)(
             f"{short}: A is {tuple(a.shape)} and B is {tuple(b.shape)}; with this base "
             f"(rank, {n_in}) and ({n_out}, rank) are needed, rank at most {MAX_LOADED_RANK}."
         )
@@ -295,7 +304,7 @@ def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int
     targets = told.get("targets")
     mine = [
         i
-        for i, name in enumerate(_FUSED)
+        for i, name in enumerate(FUSED)
         if isinstance(targets, list)
         and any(isinstance(t, str) and t and is_target(name, t) for t in targets)
     ]
@@ -311,15 +320,18 @@ def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int
 
 def _scale(layer: str, rank: int, config: Mapping[str, Any], told: Mapping[str, Any]) -> float:
     """The factor that PEFT applies to this layer."""
-    rank_told = pattern_value(config, "rank_pattern", layer, config.get("r"))
+    try:
+        named_rank = pattern_value(config, "rank_pattern", layer, config.get("r"))
+    except UnreadableExpressionError:  # the tensor itself says the rank
+        named_rank = rank
     alpha = pattern_value(config, "alpha_pattern", layer, config.get("lora_alpha"))
     number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
     if not number or not 1e-12 < alpha < 1e6:
         raise AdapterError(
             f"lora_alpha of {layer} is {quoted(alpha)}; a positive number is needed."
         )
-    if rank_told != rank:
-        raise AdapterError(f"{layer} has rank {rank}, but {CONFIG_FILE} says {quoted(rank_told)}.")
+    if named_rank != rank:
+        raise AdapterError(f"{layer} has rank {rank}, but {CONFIG_FILE} says {quoted(named_rank)}.")
     rule = config.get("use_rslora")
     scale = lora_scale(rank, alpha, "alpha/sqrt(rank)" if rule else "alpha/rank")
     try:  # the trained one itself: alpha and rank of a fused layer give it but for a rounding

@@ -19,13 +19,13 @@ from torch import Tensor
 from lora_core.adapters.archive import pack_folder
 from lora_core.adapters.card import merged_card
 from lora_core.adapters.head import head_of, norm_bias_for
-from lora_core.base.checkpoint import BUNDLED, to_gpt2
+from lora_core.base.checkpoint import base_folder
+from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK, gpt2_config, to_gpt2
+from lora_core.base.tokenizer_files import JSON_FILE, TOKENIZER_FILES, VOCABULARY_FILE
 from lora_core.classifier import Classifier
 from lora_core.config import HEAD
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 
 
 def save_merged(classifier: Classifier, folder: str | Path) -> Path:
@@ -42,11 +42,11 @@ def save_merged(classifier: Classifier, folder: str | Path) -> Path:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.dumps(_config(classifier), indent=2) + "\n"
     (folder / "config.json").write_text(config, encoding="utf-8")
-    source = BUNDLED if classifier.base_name == "bundled" else Path(classifier.base_source)
-    for name in _TOKENIZER_FILES:
-        if (source / name).is_file():
+    source = base_folder(classifier.base_source)
+    for name in TOKENIZER_FILES:
+        if source is not None and (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    has_tokenizer = (folder / "tokenizer.json").is_file()
+    has_tokenizer = any((folder / name).is_file() for name in (JSON_FILE, VOCABULARY_FILE))
     (folder / "README.md").write_text(merged_card(classifier, has_tokenizer), encoding="utf-8")
     return folder
 
@@ -72,31 +72,16 @@ def merged_tensors(model: GPT) -> dict[str, Tensor]:
     tensors = {name: tensor.contiguous().clone() for name, tensor in to_gpt2(plain).items()}
     weight, bias = head_of(model)
     if bias.abs().max() > 0:
-        tensors["transformer.ln_f.bias"] = norm_bias_for(model, weight, bias)
-    tensors["score.weight"] = weight
+        tensors[f"{TRUNK}{FINAL_NORM_NAME}.bias"] = norm_bias_for(model, weight, bias)
+    tensors[f"{CLASSIFIER_NAME}.weight"] = weight
     return tensors
 
 
 def _config(classifier: Classifier) -> dict[str, Any]:
-    shape, end = classifier.model.config, classifier.tokenizer.eot_token
-    return {
-        "model_type": "gpt2",
+    labels = classifier.labels
+    return gpt2_config(classifier.model.config, classifier.tokenizer.eot_token) | {
         "architectures": ["GPT2ForSequenceClassification"],
-        "vocab_size": shape.vocab_size,
-        "n_positions": shape.context_length,
-        "n_embd": shape.emb_dim,
-        "n_layer": shape.n_layers,
-        "n_head": shape.n_heads,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-05,
-        "embd_pdrop": 0.0,
-        "attn_pdrop": 0.0,
-        "resid_pdrop": 0.0,
-        "bos_token_id": end,
-        "eos_token_id": end,
-        "pad_token_id": end,
         "problem_type": "single_label_classification",
-        "id2label": {str(i): label for i, label in enumerate(classifier.labels)},
-        "label2id": {label: i for i, label in enumerate(classifier.labels)},
-        "dtype": "float32",
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
     }

@@ -1,9 +1,9 @@
 """Text to token ids and back, without the network for the bundled base.
 
-Both encodings are `tiktoken.Encoding`s of byte-level BPE, so every string has ids and comes back
-unchanged. The bundled one is a file of 8,191 byte strings in the order in which they were learnt
-(`assets/base/tokenizer.tiktoken`) and one special token, `<|endoftext|>`. GPT-2's own is
-downloaded by tiktoken at its first use.
+Every encoding is a `tiktoken.Encoding` of byte-level BPE. The bundled one is a file of 8,191 byte
+strings in the order in which they were learnt (`assets/base/tokenizer.tiktoken`) and one special
+token, `<|endoftext|>`. A folder's own tokenizer is read by `tokenizer_files`; GPT-2's English one
+is downloaded by tiktoken at its first use, and taken only where a folder has none of its own.
 
 Use `encoding.encode_ordinary(text)`: a text that happens to contain "<|endoftext|>" is then text.
 """
@@ -17,7 +17,16 @@ from pathlib import Path
 
 import tiktoken
 
-from lora_core.errors import LabError
+from lora_core.base.errors import TokenizerError
+from lora_core.base.tokenizer_files import (
+    JSON_FILE,
+    MERGES_FILE,
+    OTHER_KINDS,
+    VOCABULARY_FILE,
+    read_json_tokenizer,
+    read_object,
+    read_vocabulary_and_merges,
+)
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -29,8 +38,67 @@ END_OF_TEXT = "<|endoftext|>"
 SPLIT_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s+(?!\S)|\s+"
 
 
-class TokenizerError(LabError, RuntimeError):
-    """A tokenizer that cannot be used; the message says what is wrong and what to do."""
+RANKS_FILE = "tokenizer.tiktoken"
+_ENGLISH_TOKENS = 50257
+_NO_TOKENIZER = (
+    "Its folder holds no tokenizer, so GPT-2's English one is used. If the model was trained with "
+    "its own, put its tokenizer.json there."
+)
+
+
+def load_tokenizer(
+    folder: Path, vocab_size: int, end_of_text: int | None = None
+) -> tuple[tiktoken.Encoding, str]:
+    """The tokenizer of a model's folder, and a remark for its user, empty where all is well.
+
+    Its own where it has one: tokenizer.json, our .tiktoken file, or vocab.json and merges.txt.
+    GPT-2's English one only where it has none, and the remark says so. Raises `TokenizerError`
+    where its own cannot be read, or knows more tokens than the model's `vocab_size`.
+    """
+    encoding, remark = _load(folder, vocab_size, end_of_text)
+    largest = getattr(encoding, "largest_id", encoding.n_vocab - 1)
+    if largest >= vocab_size or encoding.eot_token >= vocab_size:
+        raise TokenizerError(
+            f"The tokenizer in {folder} knows {largest + 1:,} tokens, its model only "
+            f"{vocab_size:,}: they do not belong together."
+        )
+    return encoding, remark
+
+
+def _load(folder: Path, vocab_size: int, end_of_text: int | None) -> tuple[tiktoken.Encoding, str]:
+    lists = all((folder / name).is_file() for name in (VOCABULARY_FILE, MERGES_FILE))
+    if (folder / JSON_FILE).is_file() and not (lists and not read_object(folder / JSON_FILE)):
+        own = read_json_tokenizer(folder, end_of_text)
+        return own, _about(own.missing_bytes)
+    if (folder / RANKS_FILE).is_file():
+        return load_encoding(folder / RANKS_FILE), ""
+    if lists:
+        own = read_vocabulary_and_merges(folder, end_of_text)
+        return own, _about(own.missing_bytes)
+    for name, other in (VOCABULARY_FILE, MERGES_FILE), (MERGES_FILE, VOCABULARY_FILE):
+        if (folder / name).is_file():
+            raise TokenizerError(f"{folder} holds {name} and no {other}: both are needed.")
+    for name, kind in OTHER_KINDS.items():
+        if (folder / name).is_file():
+            raise TokenizerError(
+                f"The tokenizer in {folder} is {kind}, not a byte-level BPE like GPT-2's. Only "
+                "that kind can be read here."
+            )
+    if vocab_size < _ENGLISH_TOKENS:
+        raise TokenizerError(
+            f"{folder} holds no tokenizer, and a vocabulary of {vocab_size:,} tokens does not "
+            "belong to GPT-2's. Put the model's own tokenizer.json there."
+        )
+    return gpt2_encoding(), _NO_TOKENIZER
+
+
+def _about(missing_bytes: int) -> str:
+    if not missing_bytes:
+        return ""
+    return (
+        f"Its tokenizer lacks {missing_bytes} of the 256 bytes: characters that need them are left "
+        "out, or become the unknown token."
+    )
 
 
 def read_ranks(path: str | Path) -> dict[bytes, int]:
@@ -79,6 +147,8 @@ def gpt2_encoding() -> tiktoken.Encoding:
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # tiktoken lets whatever its HTTP client raises through
         raise TokenizerError(
-            "GPT-2's tokenizer is not on this machine and could not be downloaded: is there a "
-            "network? The bundled base needs none."
+            "GPT-2's English tokenizer is not on this machine and could not be downloaded: is "
+            "there a network? Without one, put the model's tokenizer.json into its folder, or copy "
+            "tiktoken's cache from another machine and name it in TIKTOKEN_CACHE_DIR. The bundled "
+            "base needs none."
         ) from error

@@ -10,45 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_core.base.checkpoint import to_gpt2
-from lora_core.config import GPTConfig
+from lora_core.base.gpt2_names import gpt2_config, to_gpt2
+from lora_core.base.tokenizer_files import TOKENIZER_FILES
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 
 SHARD_BYTES = 8_000_000  # no file of a repository without LFS should pass 10 MB
-_TOKENIZER_FILES = ("tokenizer.tiktoken", "tokenizer.json", "tokenizer_config.json")
 _INDEX = "model.safetensors.index.json"
-
-
-def hf_config(config: GPTConfig, end_of_text: int) -> dict[str, object]:
-    """`config.json` of `GPT2LMHeadModel`; a padding token lets the classifier take batches."""
-    return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context_length,
-        "n_ctx": config.context_length,
-        "n_embd": config.emb_dim,
-        "n_layer": config.n_layers,
-        "n_head": config.n_heads,
-        "n_inner": None,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": 1e-5,
-        "scale_attn_weights": True,
-        "scale_attn_by_inverse_layer_idx": False,
-        "reorder_and_upcast_attn": False,
-        "initializer_range": 0.02,
-        "attn_pdrop": 0.0,
-        "embd_pdrop": 0.0,
-        "resid_pdrop": 0.0,
-        "tie_word_embeddings": True,
-        "use_cache": True,
-        "bos_token_id": end_of_text,
-        "eos_token_id": end_of_text,
-        "pad_token_id": end_of_text,
-        "dtype": "float16",
-        "torch_dtype": "float16",
-    }
 
 
 def export(model: GPT, tokenizer: Path, out: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Path]:
@@ -76,8 +44,8 @@ def export(model: GPT, tokenizer: Path, out: Path, *, shard_bytes: int = SHARD_B
             save_file(shard, out / name, metadata={"format": "pt"})
             (out / name).chmod(0o644)  # safetensors leaves it readable by its owner alone
         _write_json(out / _INDEX, index)
-        _write_json(out / "config.json", hf_config(config, config.vocab_size - 1))
-        for name in _TOKENIZER_FILES:
+        _write_json(out / "config.json", gpt2_config(config, config.vocab_size - 1, "float16"))
+        for name in TOKENIZER_FILES:
             source = tokenizer / name
             if source.is_file() and source.resolve() != (out / name).resolve():
                 shutil.copyfile(source, out / name)

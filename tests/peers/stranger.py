@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers import GPT2ForSequenceClassification
 
 import lora_core as lc
-from lora_core.base.checkpoint import BUNDLED, to_gpt2
+from lora_core.base.checkpoint import BUNDLED
+from lora_core.base.gpt2_names import to_gpt2
 from lora_core.base.tokenizer import load_encoding
 from lora_core.classifier import batched_logits
 from lora_core.lora import lora_layers

@@ -342,7 +342,7 @@ def test_offline_there_is_a_sentence(hub, small, classifier, monkeypatch) -> Non
 
 def test_a_hub_that_never_answers_is_given_up(small, classifier, monkeypatch) -> None:
     """As behind a network that lets everything out and nothing back."""
-    for module in ("base.checkpoint", "serving.hub"):
+    for module in ("base.download", "serving.hub"):
         monkeypatch.setattr(f"lora_core.{module}.HUB_SILENCE", 0.5)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with socket.socket() as mute:

@@ -1,0 +1,97 @@
+"""The names in an adapter's file, whoever wrote it, as PEFT's `save_pretrained` would have them.
+
+People also save `model.state_dict()` themselves. Then the adapter's own name stands in every key
+(`lora_A.default.weight`), the frozen base may be in the file as well, and so may a prefix that
+`torch.compile` or `DataParallel` has left.
+"""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import Tensor
+
+from lora_core.adapters.files import AdapterError, OtherBaseError, quoted
+from lora_core.base.checkpoint import Base
+from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK, to_gpt2, trunk_name
+
+PREFIX = "base_model.model."  # of every tensor's name in PEFT's files
+_WRAPPERS = ("_orig_mod.", "module.")
+_BARE = tuple(PREFIX + part for part in ("h.", "wte.", "wpe.", f"{FINAL_NORM_NAME}."))
+_NAMED = re.compile(r"\.(lora_A|lora_B)\.([^.]+)\.weight$")
+_NAMED_EMBEDDING = re.compile(r"\.(lora_embedding_[AB])\.([^.]+)$")
+_SAVED = re.compile(r"\.modules_to_save\.([^.]+)\.")
+
+
+def plain_names(tensors: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
+    """The adapter's tensors under PEFT's own names; the base's, if they lie beside, are left out.
+
+    Raises `AdapterError` for a file with several adapters, and `OtherBaseError` where the base's
+    tensors in it are not those of `base`.
+    """
+    adapters: set[str] = set()
+    plain: dict[str, Tensor] = {}
+    frozen: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if ".original_module." in name:  # the head before training
+            continue
+        bare = _plain_name(name, adapters)
+        if len(adapters) > 1:
+            named = " and ".join(quoted(adapter) for adapter in sorted(adapters))
+            raise AdapterError(f"The file holds several adapters, {named}. Save one by itself.")
+        theirs = bare.removeprefix(PREFIX).replace(".base_layer.", ".")
+        kept = bare.endswith(_LORA_ENDS) or theirs.startswith(
+            (f"{CLASSIFIER_NAME}.", f"{TRUNK}{FINAL_NORM_NAME}.")
+        )
+        target, key = (plain, bare) if kept else (frozen, theirs)
+        if key in target:
+            raise AdapterError(f"The file holds {quoted(key)} twice, under different names.")
+        target[key] = tensor
+    return plain | _not_the_bases(frozen, base) if frozen else plain
+
+
+_LORA_ENDS = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
+
+
+def _plain_name(name: str, adapters: set[str]) -> str:
+    """One key; the adapter's name that stood in it is added to `adapters`."""
+    for wrapper in _WRAPPERS:
+        name = name.removeprefix(wrapper)
+    if not name.startswith(PREFIX):
+        name = PREFIX + name.removeprefix("base_model.").removeprefix("model.")
+    if name.startswith(_BARE):  # GPT2Model's own names, without a head around it
+        name = PREFIX + TRUNK + name.removeprefix(PREFIX)
+    for pattern, plain in ((_NAMED, r".\1.weight"), (_NAMED_EMBEDDING, r".\1")):
+        if match := pattern.search(name):
+            adapters.add(match[2])
+            return pattern.sub(plain, name)
+    if match := _SAVED.search(name):
+        adapters.add(match[1])
+        return _SAVED.sub(".", name)
+    return name
+
+
+def _not_the_bases(frozen: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
+    """Of tensors that are no LoRA, those which the base does not have, under PEFT's names."""
+    own = to_gpt2(base.model)
+    left: dict[str, Tensor] = {}
+    for name, tensor in frozen.items():
+        mine = own.get(name)
+        if trunk_name(name) is None:
+            continue  # a causal mask, or another head
+        if mine is None:
+            left[PREFIX + name] = tensor
+            continue
+        rows = tensor
+        if name == f"{TRUNK}wte.weight" and tensor.ndim == 2:
+            rows = tensor[: mine.shape[0]]  # a vocabulary that has grown: those tokens are not ours
+        if rows.shape == mine.shape and torch.allclose(rows, mine, atol=1e-6, rtol=1e-3):
+            continue
+        if name in (f"{TRUNK}wte.weight", f"{TRUNK}wpe.weight") and rows.shape == mine.shape:
+            raise AdapterError(
+                f"The file holds embeddings ({name}) that differ from those of '{base.name}': they "
+                "were trained as well, or belong to another base. That is not LoRA alone."
+            )
+        raise OtherBaseError(f"The file holds {name} of a base that is not '{base.name}'.")
+    return left
