@@ -246,11 +246,13 @@
     let value = null; // the text that is drawn: the pinned one, or the first that is followed
 
     function plot() {
+      const drawn = value ?? { labels: [], lines: [], steps: [], total: LoraLab.state.settings?.steps ?? 300 };
       const width = Math.max(240, figure.clientWidth);
-      const [height, left, top, bottom] = [124, 44, 8, 22];
-      const longest = Math.max(...value.labels.map((label) => label.length));
+      const [left, top, bottom] = [44, 8, 22];
+      const height = figure.clientHeight || 124;
+      const longest = Math.max(0, ...drawn.labels.map((label) => label.length));
       const right = Math.min(130, 16 + 7.2 * longest);
-      const last = Math.max(value.total, value.steps.at(-1)) || 1;
+      const last = Math.max(drawn.total, drawn.steps.at(-1) ?? 0) || 1;
       const x = (step) => left + (step / last) * (width - left - right);
       const y = (p) => top + (1 - p) * (height - top - bottom);
       const drawing = svg("svg", { width, height, "aria-hidden": "true" });
@@ -261,29 +263,30 @@
       for (const step of [0, last])
         drawing.append(svg("text", { x: x(step), y: height - 6, "text-anchor": step ? "end" : "start" },
           step ? t("followed.step", { step: last }) : t("followed.start")));
-      value.lines.forEach((probabilities, i) => {
-        const points = probabilities.map((p, k) => `${x(value.steps[k]).toFixed(1)},${y(p).toFixed(1)}`);
+      drawn.lines.forEach((probabilities, i) => {
+        const points = probabilities.map((p, k) => `${x(drawn.steps[k]).toFixed(1)},${y(p).toFixed(1)}`);
         drawing.append(svg("polyline", { points: points.join(" "), class: i ? "path other" : "path" }));
       });
-      const ends = value.lines.map((line, i) => ({ i, at: y(line.at(-1)) })).sort((a, b) => a.at - b.at);
+      figure.replaceChildren(drawing);
+      if (!drawn.lines.length) return; // the axes alone, until a run follows a text
+      const ends = drawn.lines.map((line, i) => ({ i, at: y(line.at(-1)) })).sort((a, b) => a.at - b.at);
       ends.forEach((end, k) => { if (k) end.at = Math.max(end.at, ends[k - 1].at + 14); });
       for (const end of ends)
         drawing.append(svg("text", { x: width - right + 8, y: end.at + 4, class: end.i ? "name other" : "name" },
-          value.labels[end.i]));
-      const first = value.lines[0];
+          drawn.labels[end.i]));
+      const first = drawn.lines[0];
       drawing.append(svg("circle", { cx: x(0), cy: y(first[0]), r: 4.5, class: "base" }),
-        svg("circle", { cx: x(value.steps.at(-1)), cy: y(first.at(-1)), r: 4.5, class: "adapted" }));
+        svg("circle", { cx: x(drawn.steps.at(-1)), cy: y(first.at(-1)), r: 4.5, class: "adapted" }));
       figure.replaceChildren(drawing);
     }
 
-    new ResizeObserver(() => { if (value) plot(); }).observe(figure);
+    new ResizeObserver(() => plot()).observe(figure);
 
     function render() {
       const one = run.texts.find(({ text }) => text === pinned) ?? run.texts[0];
       value = one ? { ...one, steps: run.steps, total: run.total } : null;
-      figure.classList.toggle("nothing", !value);
       if (!value) {
-        figure.replaceChildren();
+        plot();
         say(title, t("followed.title"));
         say(line, pinned ? t("followed.pinned", { text: quoted(pinned) }) : t("followed.invitation"));
         return;

@@ -56,8 +56,11 @@ def main() -> None:
         page.wait_for_timeout(2000)
         page.screenshot(path=PICTURES / "phone.png")
         page.set_viewport_size({"width": 1280, "height": 800})
-        for step in ("classify", "inside", "take"):
-            page.locator(f"#{step}").screenshot(path=PICTURES / f"{step}.png")
+        page.click('.view-choice[data-view="full"]')
+        page.wait_for_timeout(1000)
+        cards = {"classify": "#evidence-card", "inside": "#inside", "take": "#take"}
+        for name, card in cards.items():
+            page.locator(card).screenshot(path=PICTURES / f"{name}.png")
         page.click("#sweep")
         finish(page, 6)
         page.locator("#finetune").screenshot(path=PICTURES / "sweep.png")

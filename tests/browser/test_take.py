@@ -57,7 +57,7 @@ def test_two_adapters_over_one_base(visit, archives) -> None:
     expect(page.locator(SHELF)).to_have_count(1, timeout=PATIENCE)
     bring(page, archives["second"])
     expect(page.locator(SHELF)).to_have_count(2, timeout=PATIENCE)
-    expect(page.locator("#shelf h3")).to_contain_text("2 tasks, 1 base:")
+    expect(page.locator("#shelf h3")).to_contain_text("2 tasks, 2 runs:")
     expect(page.locator("#shelf li.shown")).to_contain_text("second task")
     expect(page.locator("#take-about")).to_contain_text("red, green, blue", timeout=PATIENCE)
     page.locator(SHELF).first.click()

@@ -14,8 +14,7 @@ from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Lab
 from lora_core.ui.names import long_name, numbered, task_of
 from lora_core.ui.text import words
-
-_EMPTY = "The shelf is empty: fine-tune in step 2, or bring an adapter."
+from lora_core.ui.text.catalogue import say
 
 
 def kept(lab: Lab, visitor: str) -> list[Run]:
@@ -29,7 +28,7 @@ def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
     """The shelf's adapters, to scale, beside the base that they share; counted in the objects."""
     runs = kept(lab, visitor)
     if not runs:
-        return {"items": [], "summary": _EMPTY, "detail": "", "base": None}
+        return {"items": [], "summary": say("shelf.empty"), "detail": "", "base": None}
     classifiers = [run.classifier for run in runs if run.classifier is not None]
     whole = [sum(p.nbytes for p in c.model.parameters()) for c in classifiers]
     bases: dict[int, int] = {}  # where a shared base's first tensor lies -> bytes of the base
@@ -56,7 +55,7 @@ def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
     summary, detail = _summary(runs, own, bases, sum(whole))
     base = None
     if bases:
-        title = "Base, frozen" if len(bases) == 1 else f"{len(bases)} bases, frozen"
+        title = say("shelf.base", n=len(bases))
         base = {"name": title, "size": words.megabytes(shared), "share": shared / largest}
         if len(bases) > 1:
             base["share"] = max(bases.values()) / largest
@@ -76,29 +75,28 @@ def _split(classifier: Classifier) -> tuple[list[Tensor], list[Tensor]]:
 def _summary(runs: list[Run], own: list[int], bases: dict[int, int], whole: int) -> tuple[str, str]:
     tasks = {task_of(run) for run in runs}
     beside, together = sum(own), sum(own) + sum(bases.values())
-    parts = [_many(len(tasks), "task")]
-    if len(runs) != len(tasks):
-        parts.append(_many(len(runs), "run"))
-    parts.append(_many(len(bases), "base"))
-    summary = f"{', '.join(parts)}: {words.megabytes(beside)} instead of {words.megabytes(whole)}"
-    if bases:
-        detail = (
-            f"The base is kept once. With it, all this takes {words.megabytes(together)}; "
-            f"{_many(len(runs), 'whole model')} would take {words.megabytes(whole)}."
-        )
-    else:
-        detail = "Full fine-tuning keeps a whole model for each task."
+    summary = say(
+        "shelf.summary",
+        tasks=say("shelf.tasks", n=len(tasks)),
+        runs=say("shelf.runs", n=len(runs)),
+        beside=words.megabytes(beside),
+        whole=words.megabytes(whole),
+    )
+    if not bases:
+        return summary, say("shelf.whole_models")
+    detail = say(
+        "shelf.detail",
+        n=len(runs),
+        together=words.megabytes(together),
+        whole=words.megabytes(whole),
+    )
     return summary, detail
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}" + ("" if count == 1 else "s")
 
 
 def contents_value(run: Run | None) -> dict[str, Any]:
     """Names, shapes and bytes of the tensors that the shown run's file holds."""
     if run is None or run.classifier is None:
-        return {"name": "", "rows": [], "note": "Train or choose a run first.", "adapter": False}
+        return {"name": "", "rows": [], "note": say("shelf.choose"), "adapter": False}
     name = long_name(run)
     try:
         tensors = adapter_tensors(run.classifier)
@@ -117,15 +115,14 @@ def contents_value(run: Run | None) -> dict[str, Any]:
     zeros = sum(
         int((t == 0).sum()) for n, t in tensors.items() if n.endswith("c_attn.lora_B.weight")
     )
-    note = (
-        f"{len(rows)} tensors, {words.count(numbers)} numbers, "
-        f"{words.megabytes(BYTES_FP32 * numbers)} of float32. The base is not in it."
+    note = say(
+        "shelf.contents",
+        tensors=len(rows),
+        numbers=numbers,
+        size=words.megabytes(BYTES_FP32 * numbers),
     )
     if zeros:
-        note += (
-            f" {words.count(zeros)} of them are zeros: GPT-2 keeps query, key and value in one "
-            "layer, so their three adapters stand in blocks of one."
-        )
+        note = say("shelf.contents_zeros", note=note, zeros=zeros)
     return {"name": name, "rows": rows, "note": note, "adapter": True}
 
 

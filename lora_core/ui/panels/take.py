@@ -26,6 +26,7 @@ from lora_core.ui.names import file_name, long_name
 from lora_core.ui.panels import hub
 from lora_core.ui.panels.shelf import contents_value, keep, shelf_value
 from lora_core.ui.settings import Settings
+from lora_core.ui.text.catalogue import say
 from lora_core.ui.text.programs import lora_core_program, peft_program
 
 MAX_UNPACKED = 64 * 2**20  # bytes of a visitor's adapter, unpacked
@@ -44,7 +45,7 @@ def build(context: Context) -> None:
         with gr.Column(scale=6, min_width=320):
             shelf = part("shelf", shelf_value(lab, "", ""), script=_SCRIPT, elem_id="shelf")
             bring = gr.File(
-                label="Bring an adapter: its zip, or its two files",
+                label=say("take.bring"),
                 file_count="multiple",
                 file_types=[".zip", ".json", ".safetensors"],
                 height=112,
@@ -55,21 +56,21 @@ def build(context: Context) -> None:
         with gr.Column(scale=5, min_width=320):
             about = part("about", _about(None), script=_SCRIPT, elem_id="take-about")
             with gr.Row(elem_classes="take-actions"):
-                adapter = _button("Download adapter", "take-adapter", variant="primary")
-                merged = _button("Whole model", "take-model")
+                adapter = _button("adapter", variant="primary")
+                merged = _button("model")
             gr.HTML(
-                '<p class="take-row-title" id="take-runs-title">All runs, and the figure</p>',
+                f'<p class="take-row-title" id="take-runs-title">{say("take.runs")}</p>',
                 apply_default_css=False,
             )
             with gr.Row(elem_classes="take-actions small"):
-                as_csv = _button("Runs as CSV", "take-csv")
-                as_json = _button("Runs as JSON", "take-json")
-                png = _button("Curves as PNG", "take-png")
-                svg = _button("Curves as SVG", "take-svg")
-                link = _button("Copy link", "take-link")
+                as_csv = _button("csv")
+                as_json = _button("json")
+                png = _button("png")
+                svg = _button("svg")
+                link = _button("copy_link", "link")
             contents = part("contents", contents_value(None), script=_SCRIPT, elem_id="contents")
             programs = part("programs", _programs(None, Settings()), script=_SCRIPT, elem_id="code")
-    with gr.Accordion("Hugging Face Hub", open=False, elem_classes="fold", elem_id="hub"):
+    with gr.Accordion(say("take.hub"), open=False, elem_classes=["fold", "expert"], elem_id="hub"):
         hub_note = hub.build(context)
     made = gr.DownloadButton("made", visible="hidden", elem_id="take-made")
 
@@ -114,7 +115,7 @@ def build(context: Context) -> None:
         name = long_name(run)
         lab.registry.remove(visitor, run.id)
         ready = "" if ready == run.id else ready
-        return [shelf_value(lab, visitor, ready), ready, _note(f"Removed: {name}.")]
+        return [shelf_value(lab, visitor, ready), ready, _note(say("take.removed", name=name))]
 
     shelf.select(act, where, [shelf, context.ready, note], **_QUIET)
 
@@ -129,7 +130,7 @@ def build(context: Context) -> None:
         finally:
             for file in files:
                 Path(file).unlink(missing_ok=True)
-        said = _note(f"Here it is: {long_name(run)}. Steps 3 and 4 show it now.")
+        said = _note(say("take.brought", name=long_name(run)))
         return [shelf_value(lab, visitor, run.id), run.id, said, None]
 
     inputs = [*where, bring, base]
@@ -159,7 +160,7 @@ def build(context: Context) -> None:
         def make(visitor: str, ready: str, folder: Path) -> Path:
             runs = [run for run in lab.registry.runs(visitor) if run.state != "loaded"]
             if not runs:
-                raise RunError("There are no runs yet: fine-tune in step 2 first.")
+                raise RunError(say("take.no_runs"))
             path = folder / name
             path.write_text(write(runs), encoding="utf-8")
             return path
@@ -178,7 +179,8 @@ def build(context: Context) -> None:
     hub_note.change(refresh, where, outputs, **_QUIET)
 
 
-def _button(label: str, elem_id: str, variant: str = "secondary") -> gr.Button:
+def _button(name: str, key: str = "", variant: str = "secondary") -> gr.Button:
+    label, elem_id = say(f"take.{name}"), f"take-{key or name}"
     return gr.Button(label, elem_id=elem_id, variant=variant, size="sm", min_width=90)  # type: ignore[arg-type]
 
 
@@ -190,13 +192,13 @@ def bring_in(lab: Lab, visitor: str, files: Sequence[str], base_name: str) -> Ru
     """
     archives = [file for file in files if file.lower().endswith(".zip")]
     if archives and len(files) > 1:
-        raise AdapterError("Bring one adapter at a time: one zip, or its two files.")
+        raise AdapterError(say("take.one_zip"))
     if archives:
         return _keep(lab, visitor, Path(archives[0]), base_name)
     ends = {".json": CONFIG_FILE, ".safetensors": WEIGHTS_FILE}
     named = {ends.get(Path(file).suffix.lower(), ""): file for file in files}
     if len(files) != len(named) or set(named) != set(ends.values()):
-        raise AdapterError(f"Bring both files of an adapter: {' and '.join(ends.values())}.")
+        raise AdapterError(say("take.two_files", config=CONFIG_FILE, weights=WEIGHTS_FILE))
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         for name, file in named.items():
             shutil.copyfile(file, Path(folder) / name)
@@ -230,7 +232,7 @@ def _find(lab: Lab, visitor: str, run_id: str) -> Run | None:
 def _chosen(lab: Lab, visitor: str, run_id: str) -> Run:
     run = _find(lab, visitor, run_id)
     if run is None:
-        raise RunError("There is nothing to take along yet: fine-tune in step 2 first.")
+        raise RunError(say("take.nothing"))
     return run
 
 
@@ -238,22 +240,19 @@ def _about(run: Run | None) -> dict[str, Any]:
     """What is shown at present, in a line, and which downloads it has."""
     if run is None or run.classifier is None:
         return {
-            "title": "Nothing trained yet",
-            "text": "Fine-tune in step 2, or bring an adapter.",
+            "title": say("take.untrained"),
+            "text": say("take.untrained_about"),
             "adapter": False,
             "model": False,
         }
     adapter = run.lora_config is not None
     first, more = run.classifier.labels[:6], len(run.classifier.labels) - 6
-    labels = ", ".join(first) + (f" and {more} more" if more > 0 else "")
+    labels = ", ".join(first)
+    if more > 0:
+        labels = say("take.labels", labels=labels, more=more)
     return {
         "title": long_name(run),
-        "text": f"Tells apart: {labels}. "
-        + (
-            "The adapter opens with peft; the whole model, with transformers."
-            if adapter
-            else "There is no adapter in this run; the whole model opens with transformers."
-        ),
+        "text": say("take.about_adapter" if adapter else "take.about_model", labels=labels),
         "adapter": adapter,
         "model": True,
     }
@@ -270,14 +269,12 @@ def _programs(run: Run | None, settings: Settings) -> dict[str, Any]:
     use = peft_snippet(labels, source) if adapter else merged_snippet(tokenizer)
     return {
         "programs": [
-            {"key": "use", "title": "Use it with " + ("peft" if adapter else "transformers"),
-             "note": "Run it in the folder that you unpacked.", "code": use},
-            {"key": "lora_core", "title": "Train with lora_core",
-             "note": "The settings of step 1, in this project’s folder.",
-             "code": lora_core_program(settings)},
-            {"key": "peft", "title": "Train with peft",
-             "note": "The same settings without this library, in this project’s folder.",
-             "code": peft_program(settings)},
+            {"key": "use", "title": say("take.use_peft" if adapter else "take.use_transformers"),
+             "note": say("take.use_note"), "code": use},
+            {"key": "lora_core", "title": say("take.train_here"),
+             "note": say("take.train_here_note"), "code": lora_core_program(settings)},
+            {"key": "peft", "title": say("take.train_peft"),
+             "note": say("take.train_peft_note"), "code": peft_program(settings)},
         ]
     }  # fmt: skip
 

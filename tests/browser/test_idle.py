@@ -1,0 +1,56 @@
+"""A page that nobody touches asks the server for nothing, whatever it did before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .conftest import PATIENCE, Log, wait_for_state
+
+Visit = Callable[..., Page]
+QUIET = 4000  # milliseconds that are looked at
+
+
+def idle(page: Page, log: Log) -> list[str]:
+    """What the page asks for, once what it was doing is done."""
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(2500)  # words are weighed when an answer has stood still
+    page.wait_for_load_state("networkidle")
+    log.requests.clear()
+    page.wait_for_timeout(QUIET)
+    return log.requests
+
+
+def test_a_first_visit(visit: Visit, log: Log) -> None:
+    assert idle(visit(), log) == []
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "head"])
+def test_after_a_run(visit: Visit, log: Log, method: str) -> None:
+    page = visit(f"steps=10&batch_size=4&method={method}")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    assert idle(page, log) == []
+    assert log.console == []
+
+
+@pytest.mark.parametrize("query", ["steps=10&batch_size=2", "rank=1&alpha=128&steps=10"])
+def test_after_a_sweep_and_a_reload(visit: Visit, log: Log, query: str) -> None:
+    page = visit(query)
+    page.click("#sweep")
+    expect(page.locator("#scatter .reached")).to_have_count(5, timeout=5 * PATIENCE)
+    assert idle(page, log) == []
+    page.reload()
+    expect(page.locator("#scatter .reached")).to_have_count(5, timeout=PATIENCE)
+    assert idle(page, log) == []
+
+
+def test_after_a_stop(visit: Visit, log: Log) -> None:
+    page = visit("steps=1000&batch_size=16")
+    page.click("#start")
+    expect(page.locator("#status .status-line")).to_contain_text("tokens/s", timeout=PATIENCE)
+    page.click("#stop")
+    wait_for_state(page, "stopped")
+    assert idle(page, log) == []
