@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.page [--times 5]
 
-On loopback, in the machine's own Chromium, cold (a new browser profile each time) and warm (the same
-profile again). A slider is usable when moving it changes the number beside it.
+On loopback, in the machine's own Chromium, cold (a new browser profile each time) and warm (the
+same profile again). A slider is usable when moving it changes the number beside it.
 """
 
 from __future__ import annotations
