@@ -58,9 +58,9 @@ class Limits:
     unpacked_mb: int = _cap(20, "megabytes that a visitor's XLSX or Parquet table may unpack to")
     upload_mb: int = _cap(20, "megabytes of one uploaded file")
     run_mb: int = _cap(1500, "megabytes that one run may need while it trains")
-    waiting_a_visitor: int = _cap(10, "runs of one visitor that wait")
+    waiting_a_visitor: int = _cap(25, "runs of one visitor that wait")
     waiting_in_all: int = _cap(120, "runs of all visitors that wait")
-    runs_kept: int = _cap(20, "ended runs kept for each visitor; the longest unused goes first")
+    runs_kept: int = _cap(40, "ended runs kept for each visitor; the longest unused goes first")
     tables_kept: int = _cap(5, "tables kept for each visitor; the longest unused goes first")
     memory_mb: int = _cap(
         memory_share_mb(),

@@ -392,6 +392,18 @@
     }
   });
 
+  // Beside the checksum of step 4: is merging free?
+  define("merging", ({ element, draw, trigger }) => {
+    const button = node("button", { type: "button", class: "toggle", onclick: () => trigger("select", {}) }, t("experiments.merging_check"));
+    const line = node("p", { class: "proof-line", role: "status" });
+    let run = "";
+    element.hidden = true;
+    element.append(button, line);
+    const about = (id) => { if (id !== run) say(line, ""); run = id; element.hidden = !id; };
+    on("ready", about);
+    draw((value) => { if (value.run === run || !run) say(line, value.sentence); });
+  });
+
   // The quick answers beside the open question: an event and a value of their own.
   define("experiment-side", ({ draw, trigger }) => {
     on("experiment-aside", () => trigger("select", {}));

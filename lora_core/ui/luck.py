@@ -53,7 +53,7 @@ class Group:
 
 def alike(settings: Settings) -> Settings:
     """The same settings whatever the seed: what makes runs one group."""
-    return replace(settings, seed=0)
+    return replace(settings, seed=0, seeds=1)
 
 
 def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[Group]:
@@ -75,7 +75,7 @@ def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[G
         for cell, result in zip(plan.cells, plan.results, strict=True):
             if result is not None and result.test is not None:
                 point: Point = cell.about
-                seeded = replace(point.settings, seed=cell.train_config.seed)
+                seeded = replace(point.settings, seed=cell.train_config.seed, seeds=1)
                 add(seeded, result.test, result.rows, result.trainable)
     made = list(found.values())
     for group, name in zip(made, short_names([g.settings for g in made]), strict=True):

@@ -92,7 +92,9 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
             evidence.build(context, viewer, strength, answer)
         with _card("inside"):
             gr.HTML(words.heading("inside"), apply_default_css=False)
-            inside.build(context, viewer)
+            inside.build(
+                context, viewer, lambda: experiments_panel.build_merging(context, experiments)
+            )
         with _card("experiments"):
             experiments_panel.build(context, experiments)
         with _card("take"):

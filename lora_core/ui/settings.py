@@ -10,6 +10,7 @@ from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
 from lora_core.limits import Limits
 from lora_core.serving.run import Run
 
+SEEDS = (1, 3, 5)  # how many runs of one setting can be asked for at once
 _KINDS: dict[str, Any] = {"int": int, "float": float, "tuple[str, ...]": tuple}
 
 
@@ -30,6 +31,7 @@ class Settings:
     steps: int = 300
     batch_size: int = 16
     seed: int = 0
+    seeds: int = 1  # runs of one press: with this seed and the ones after it
 
     @classmethod
     def names(cls) -> list[str]:
@@ -109,6 +111,12 @@ class Settings:
             seed=self.seed,
         )
 
+    def each_seed(self) -> list[Settings]:
+        """The runs of one press, one a seed. Raises `ConfigError` unless `seeds` is offered."""
+        if self.seeds not in SEEDS:
+            raise ConfigError(f"seeds must be one of {SEEDS}, not {self.seeds!r}.")
+        return [replace(self, seed=self.seed + i, seeds=1) for i in range(self.seeds)]
+
     @classmethod
     def from_query(cls, query: Mapping[str, Any]) -> Settings:
         """Settings of an address; unknown keys are ignored. Raises `ConfigError` for bad values."""
@@ -132,5 +140,6 @@ class Settings:
                 ) from error
         settings = cls(**values)
         settings.train_config()
+        settings.each_seed()
         # `*` is every layer: what that means here, as the page shows it.
         return replace(settings, targets=settings.lora_config().targets)

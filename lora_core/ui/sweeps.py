@@ -9,12 +9,11 @@ from lora_core.explain.equal_cost import choices
 from lora_core.limits import Limits
 from lora_core.preparation import default_learning_rate
 from lora_core.serving.plans import Cell
-from lora_core.ui.settings import Settings
+from lora_core.ui.settings import SEEDS, Settings
 from lora_core.ui.sweep import ranks_of, sweep_of
 from lora_core.ui.text.catalogue import say
 
 KINDS = ("ranks", "rates", "grid", "layers")
-SEEDS = (1, 3, 5)
 _RATES = (1 / 9, 1 / 3, 1.0, 3.0, 9.0)  # of the default rate
 
 
@@ -85,7 +84,7 @@ def cells_of(points: list[Point], seeds: int, first: int) -> list[Cell]:
         Cell(point, seeded.lora_config(), seeded.train_config())
         for number in range(seeds)
         for point in points
-        for seeded in [replace(point.settings, seed=first + number)]
+        for seeded in [replace(point.settings, seed=first + number, seeds=1)]
     ]
 
 

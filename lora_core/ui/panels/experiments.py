@@ -37,8 +37,8 @@ from lora_core.ui.experiments import (
 )
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import long_name, task_of
-from lora_core.ui.settings import Settings
-from lora_core.ui.sweeps import KINDS, SEEDS, Point, cells_of, points_of
+from lora_core.ui.settings import SEEDS, Settings
+from lora_core.ui.sweeps import KINDS, Point, cells_of, points_of
 from lora_core.ui.text.catalogue import say
 
 _POLL = 0.15  # seconds between two looks at what is being computed
@@ -109,6 +109,35 @@ def build(context: Context, experiments: Experiments) -> None:
         trigger_mode="always_last",
         js="(...given) => [...given.slice(0, -1), LoraLab.experimentAside()]",
         **private,
+    )
+
+
+def build_merging(context: Context, experiments: Experiments) -> None:
+    """Beside the checksum of step 4: the largest difference of a logit once merged."""
+    line = part("merging", {"sentence": ""}, script="experiments.js", elem_id="merging-check")
+
+    async def check(visitor: str, run_id: str) -> AsyncIterator[Answer]:
+        panel = Panel(experiments, visitor, run_id, [])
+        try:
+            look = await asyncio.to_thread(panel.begin, {"question": "merging"})
+            while True:
+                answer, over = await asyncio.to_thread(look)
+                yield {
+                    "run": run_id,
+                    "sentence": answer["sentence"] or say("experiments.computing"),
+                }
+                if over:
+                    return
+                await asyncio.sleep(_POLL)
+        except LabError as error:
+            yield {"run": run_id, "sentence": str(error)}
+
+    line.select(
+        check,
+        [context.visitor, context.ready],
+        line,
+        show_progress="hidden",
+        api_visibility="private",
     )
 
 
@@ -294,7 +323,7 @@ class Panel:
 
     def _vote(self, wanted: Answer) -> Look:
         task = self._settings().task
-        runs = [r for r in self._lab.registry.runs(self._visitor) if r.classifier is not None]
+        runs = [r for r in self._lab.registry.runs(self._visitor) if r.has_weights]
         fitting = [run for run in runs if task_of(run) == task]
         names = [long_name(run) + _seed(run) for run in fitting]
         known = {run.id: run for run in fitting}

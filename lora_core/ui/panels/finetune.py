@@ -107,8 +107,15 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
     outputs = [status, curves, table, followed, context.ready, stop]
     pressed = [context.visitor, context.text, context.pinned, *context.controls]
     for button, wanted in (
-        (start, lambda settings: [settings]),
-        (sweep, lambda settings: sweep_of(settings, lab.registry.limits)),
+        (start, lambda settings: settings.each_seed()),
+        (
+            sweep,
+            lambda settings: [
+                run
+                for seeded in settings.each_seed()
+                for run in sweep_of(seeded, lab.registry.limits)
+            ],
+        ),
     ):
         button.click(starter(wanted), pressed, outputs, trigger_mode="multiple", **private)
     # A page that was loaded again finds its runs.

@@ -5,7 +5,7 @@ The figures are drawn by `assets/page/inside.js`; the numbers are `lora_core.exp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -40,8 +40,8 @@ _LEVELS = 127  # shades of a heat map's colour to either side of zero
 _SCRIPT = "inside.js"
 
 
-def build(context: Context, viewer: Viewer) -> None:
-    """The panel below its heading."""
+def build(context: Context, viewer: Viewer, beside: Callable[[], None]) -> None:
+    """The panel below its heading; `beside` places what belongs beside the checksum."""
     default = Settings()
     try:
         first = inside_values(
@@ -50,6 +50,7 @@ def build(context: Context, viewer: Viewer) -> None:
     except LabError:
         first = [None, None, None]
     proof = part("proof", first[0], script=_SCRIPT, elem_id="proof")
+    beside()
     with gr.Row(elem_classes="inside-bench"):
         with gr.Column(scale=6, min_width=300):
             layers = part("layers", first[1], script=_SCRIPT, elem_id="layers")

@@ -11,7 +11,7 @@ from lora_core.config import TARGETS
 from lora_core.limits import Limits
 from lora_core.preparation import DEFAULT_LEARNING_RATES
 from lora_core.ui.names import layer_name
-from lora_core.ui.settings import Settings
+from lora_core.ui.settings import SEEDS, Settings
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
@@ -22,7 +22,8 @@ _ROWS = (
     ("scaling", "head"),
     ("learning_rate", "steps"),
     ("batch_size", "dropout"),
-    ("seed", "base"),
+    ("seed", "seeds"),
+    ("base",),
 )
 
 
@@ -77,6 +78,12 @@ def controls(default: Settings, limits: Limits) -> dict[str, gr.Component]:
         0.0, 0.5, value=default.dropout, step=0.05, min_width=_WIDTH, **shown("dropout")
     )
     made["seed"] = gr.Number(value=default.seed, precision=0, min_width=_WIDTH, **shown("seed"))
+    made["seeds"] = gr.Radio(
+        [(str(number), number) for number in SEEDS],
+        value=default.seeds,
+        min_width=_WIDTH,
+        **shown("seeds"),
+    )
     made["base"] = gr.Dropdown(
         [(say("more.base_bundled"), "bundled"), *((name, name) for name in HUB_NAMES)],
         value=default.base,
