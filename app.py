@@ -7,107 +7,92 @@ serves both, and ends them cleanly on Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
-import webbrowser
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported: nothing calls out
-# Gradio sums up its last 10,000 events after each event, in 10 to 20 ms; nobody reads the sum here.
+from lora_core.ui.folder import FOLDER
+
+# Read by Gradio when it is imported. Nothing calls out, files lie in a folder of our own; Gradio
+# would sum up its last 10,000 events after each event, in 10 to 20 ms, and nobody reads the sum.
+os.environ["GRADIO_TEMP_DIR"] = str(FOLDER.files)
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
+# Gradio would try an IPv6 host as IPv4.
+os.environ.setdefault("LORA_LAB_HOST", os.environ.pop("GRADIO_SERVER_NAME", ""))
 # One thread for each computation, those that classify included: many visitors share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch
+import gradio as gr
 
 from lora_core.config import ConfigError
 from lora_core.limits import Limits, add_arguments
 from lora_core.serving.registry import Registry
 from lora_core.serving.zero_gpu import prepare_zero_gpu
+from lora_core.ui.hosts import (
+    FIRST_PORT,
+    Address,
+    announcement,
+    free_address,
+    has_desktop,
+    open_browser,
+)
 from lora_core.ui.page import build_page, launch_options
+from lora_core.ui.process import (
+    forgiving_console,
+    log_to_console,
+    raise_descriptor_limit,
+    warm_up,
+)
 from lora_core.ui.readers import make_room
 
-FIRST_PORT = 7860
-_PORTS_TRIED = 100
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
 _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
 
 
 def main(argv: list[str] | None = None) -> int:
     """Serve the page until a signal ends it; the exit status."""
-    arguments = parse(argv)
+    forgiving_console()
+    options = parse(argv)
     try:
-        limits = Limits.from_arguments(arguments)
-    except ConfigError as error:
+        limits = Limits.from_arguments(options)
+        address = wanted_address(options)
+        if options.mcp and find_spec("mcp") is None:
+            raise ConfigError(f'--mcp needs: pip install "gradio[mcp]=={version("gradio")}"')
+        FOLDER.open()
+    except (ConfigError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    if arguments.mcp and find_spec("mcp") is None:
-        print(
-            f'app.py: --mcp needs: pip install "gradio[mcp]=={version("gradio")}"', file=sys.stderr
-        )
-        return 2
-    logging.basicConfig(format="%(asctime)s %(message)s")
-    logging.getLogger("lora_core").setLevel(logging.INFO)  # one line a run, without texts
-    host = arguments.host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    try:
-        wanted = arguments.port or int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
-        port = free_port(host, wanted)
-    except (ValueError, OverflowError) as error:
-        print(f"app.py: the port must be a number from 1 to 65535 ({error}).", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"app.py: {host} cannot be listened on: {error}", file=sys.stderr)
-        return 2
-    if port != wanted:
-        print(f"Port {wanted} is in use; LoRA Lab takes {port} instead.")
+    if FOLDER.remark:
+        print(FOLDER.remark)
     ended = threading.Event()
     for name in ("SIGINT", "SIGTERM"):
         signal.signal(getattr(signal, name), lambda *_: ended.set())
+    log_to_console()
+    raise_descriptor_limit()
     prepare_zero_gpu()
-    with Registry(limits) as registry:
-        page = build_page(registry, behind_proxy=arguments.behind_proxy)
-        # No queue of Gradio's own: runs wait in the registry, everything else answers at once.
-        page.queue(default_concurrency_limit=None, max_size=10_000)
-        page.launch(
-            server_name=host,
-            server_port=port,
-            share=arguments.share or None,
-            max_threads=_THREADS,
-            max_file_size=f"{limits.upload_mb}mb",
-            mcp_server=arguments.mcp or None,
-            prevent_thread_lock=True,
-            quiet=True,
-            **launch_options(),
-        )
-        make_room(page, registry.watchers)
-        announce(host, port, page.share_url)
-        threading.Thread(target=warm_up, daemon=True).start()
-        if not arguments.no_browser and has_desktop():
-            # A browser that $BROWSER names is waited for until it is closed; the end is not.
-            address = f"http://127.0.0.1:{port}/"
-            threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        ended.wait()
-        print("Ending: running runs are stopped and keep their best weights.", flush=True)
-        registry.close()
-        time.sleep(_GOODBYE)
-        page.close(verbose=False)
+    warm_up()
+    try:
+        with Registry(limits) as registry:
+            page = build_page(registry, behind_proxy=options.behind_proxy)
+            address = serve(page, address, options, limits)
+            make_room(page, registry.watchers)
+            print(announcement(address, page.share_url, sys.stdout.encoding), flush=True)
+            if not options.no_browser and has_desktop():
+                open_browser(address.here)
+            ended.wait()
+            print("Ending: running runs are stopped and keep their best weights.", flush=True)
+            registry.close()
+            time.sleep(_GOODBYE)
+            page.close(verbose=False)
+    finally:
+        FOLDER.close()
     return 0
-
-
-def warm_up() -> None:
-    """What the first run needs and the page does not: torch's first optimiser imports a compiler,
-    which takes more than a second."""
-    with contextlib.suppress(Exception):  # it may be cut short by the end of the app
-        torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -129,53 +114,38 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def free_port(host: str, wanted: int) -> int:
-    """`wanted`, or the first free port after it. Raises `OSError` when there is none near."""
-    for port in range(wanted, wanted + _PORTS_TRIED):
-        with socket.socket() as probe:
-            if os.name != "nt":  # as servers do: a port that was just given up is free
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise OSError(f"No free port from {wanted} to {wanted + _PORTS_TRIED - 1}.")
+def wanted_address(options: argparse.Namespace) -> Address:
+    """Where to listen: the options, then the environment. Raises `ConfigError`."""
+    host = options.host or os.environ.get("LORA_LAB_HOST") or "127.0.0.1"
+    try:
+        port = options.port or int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
+        address = free_address(host, port)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(f"the port must be a number from 1 to 65535 ({error}).") from error
+    except OSError as error:
+        raise ConfigError(f"{host} cannot be listened on: {error}") from error
+    if address.port != port:
+        print(f"Port {port} is in use; LoRA Lab takes {address.port} instead.")
+    return address
 
 
-def announce(host: str, port: int, share_url: str | None) -> None:
-    """Say where the page is; with a code to scan when other machines can reach it."""
-    print(f"LoRA Lab is at http://127.0.0.1:{port}/  (Ctrl-C ends it)", flush=True)
-    outside = share_url
-    if not outside and host in ("0.0.0.0", "::"):
-        outside = f"http://{own_address()}:{port}/"
-    if outside:
-        import segno
-
-        print(f"Others find it at {outside}", flush=True)
-        segno.make(outside, micro=False).terminal(compact=True)
-
-
-def own_address() -> str:
-    """This machine's address in its network, by asking the routing table; nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # TEST-NET-1: reserved, and a UDP connect sends nothing
-            return str(probe.getsockname()[0])
-        except OSError:
-            return "127.0.0.1"
-
-
-def has_desktop() -> bool:
-    """Whether a browser opened from here would be seen by the person who started this."""
-    elsewhere = ("SSH_CONNECTION", "SSH_TTY", "SPACE_ID", "KUBERNETES_SERVICE_HOST", "CI")
-    if any(os.environ.get(name) for name in elsewhere):
-        return False
-    if Path("/.dockerenv").exists() or Path("/run/.containerenv").exists():
-        return False
-    if sys.platform.startswith("linux"):
-        return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-    return True
+def serve(
+    page: gr.Blocks, address: Address, options: argparse.Namespace, limits: Limits
+) -> Address:
+    """Start the server in a thread; where it listens."""
+    # No queue of Gradio's own: runs wait in the registry, everything else answers at once.
+    page.queue(default_concurrency_limit=None, max_size=10_000)
+    page.launch(
+        server_name=address.for_server,
+        server_port=address.port,
+        share=options.share or None,
+        max_threads=_THREADS,
+        mcp_server=options.mcp or None,
+        prevent_thread_lock=True,
+        quiet=True,
+        **launch_options(limits),
+    )
+    return address
 
 
 if __name__ == "__main__":

@@ -1,21 +1,19 @@
-"""The command line: ports, limits, when a browser is opened, and a clean end."""
+"""The command line: addresses, limits, when a browser is opened, consoles, and a clean end."""
 
 from __future__ import annotations
 
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import app
 from lora_core.limits import Limits
-
-ROOT = Path(__file__).resolve().parents[1]
+from lora_core.ui import hosts
+from lora_core.ui.hosts import Address, free_address
+from tests.servers import Server, served
 
 
 def test_the_next_port_is_taken_when_one_is_in_use() -> None:
@@ -23,15 +21,15 @@ def test_the_next_port_is_taken_when_one_is_in_use() -> None:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        found = app.free_port("127.0.0.1", port)
-        assert port < found < port + 100
-    assert app.free_port("127.0.0.1", found) == found
+        found = free_address("127.0.0.1", port)
+        assert port < found.port < port + 100
+    assert free_address("127.0.0.1", found.port) == found
 
 
 def test_limits_are_options() -> None:
-    arguments = app.parse(["--max-steps", "77", "--host", "0.0.0.0", "--port", "8000"])
-    assert Limits.from_arguments(arguments).max_steps == 77
-    assert (arguments.host, arguments.port, arguments.share) == ("0.0.0.0", 8000, False)
+    options = app.parse(["--max-steps", "77", "--host", "0.0.0.0", "--port", "8000"])
+    assert Limits.from_arguments(options).max_steps == 77
+    assert (options.host, options.port, options.share) == ("0.0.0.0", 8000, False)
 
 
 def test_a_limit_that_makes_no_sense_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +45,7 @@ def test_agents_need_an_extra_and_are_told(
     assert 'pip install "gradio[mcp]==' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("port", ["http", "99999"])
+@pytest.mark.parametrize("port", ["http", "99999", "-3"])
 def test_a_port_that_makes_no_sense_is_said(
     port: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -56,87 +54,121 @@ def test_a_port_that_makes_no_sense_is_said(
     assert "1 to 65535" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("host", ["203.0.113.7", "no-such-host.invalid"])
+def test_a_host_that_is_not_this_machine_is_said(
+    host: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.main(["--host", host]) == 2
+    assert f"{host} cannot be listened on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("host", "server", "here", "outside"),
+    [
+        ("127.0.0.1", "127.0.0.1", "http://127.0.0.1:80/", ""),
+        ("127.0.0.5", "127.0.0.5", "http://127.0.0.5:80/", ""),
+        ("localhost", "localhost", "http://localhost:80/", ""),
+        ("::1", "[::1]", "http://[::1]:80/", ""),
+        ("192.0.2.7", "192.0.2.7", "http://192.0.2.7:80/", "http://192.0.2.7:80/"),
+        ("2001:db8::7", "[2001:db8::7]", "http://[2001:db8::7]:80/", "http://[2001:db8::7]:80/"),
+        ("lab.local", "lab.local", "http://lab.local:80/", "http://lab.local:80/"),
+        ("0.0.0.0", "0.0.0.0", "http://127.0.0.1:80/", "http://192.0.2.9:80/"),
+        ("::", "[::]", "http://[::1]:80/", "http://[2001:db8::9]:80/"),
+    ],
+)
+def test_the_address_that_is_announced_is_one_that_answers(
+    host: str, server: str, here: str, outside: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = {4: "192.0.2.9", 6: "2001:db8::9"}
+    monkeypatch.setattr(hosts, "own_address", lambda version: own[version])
+    address = Address(host, 80)
+    assert (address.for_server, address.here, address.outside) == (server, here, outside)
+
+
+def test_a_code_to_scan_where_the_console_can_show_it() -> None:
+    address = Address("192.0.2.7", 7860)
+    for encoding in ("cp1252", "ascii", None, "no such encoding"):
+        said = hosts.announcement(address, None, encoding)
+        assert "Others find it at http://192.0.2.7:7860/" in said and said.isascii()
+    assert "▄" in hosts.announcement(address, None, "utf-8")
+    assert "Others" not in hosts.announcement(Address("127.0.0.1", 7860), None, "utf-8")
+    shared = hosts.announcement(Address("127.0.0.1", 7860), "https://x.example", "utf-8")
+    assert "Others find it at https://x.example" in shared
+
+
+@pytest.mark.parametrize("host", ["::1", "::", "[::]", "127.0.0.3"])
+def test_a_single_address_and_ipv6_are_served(host: str) -> None:
+    with served("--host", host) as server:
+        assert server.wait_for(r"LoRA Lab is at http://(\S+):\d+/")[1] in ("[::1]", "127.0.0.3")
+        assert "Traceback" not in server.said
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_a_console_that_cannot_show_the_code_ends_nothing(encoding: str) -> None:
+    with served("--host", "0.0.0.0", PYTHONIOENCODING=encoding) as server:
+        assert server.address
+    assert server.process.returncode == 0 and "Traceback" not in server.said
+
+
 @pytest.mark.parametrize("name", ["SSH_CONNECTION", "SPACE_ID", "KUBERNETES_SERVICE_HOST", "CI"])
 def test_no_browser_where_nobody_would_see_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setenv(name, "1")
-    assert not app.has_desktop()
+    assert not hosts.has_desktop()
 
 
 def test_a_browser_on_a_desktop_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SSH_CONNECTION", "SSH_TTY", "SPACE_ID", "KUBERNETES_SERVICE_HOST", "CI"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(app.Path, "exists", lambda self: False)
-    monkeypatch.setattr(app.sys, "platform", "linux")
+    monkeypatch.setattr(hosts.Path, "exists", lambda self: False)
+    monkeypatch.setattr(hosts.sys, "platform", "linux")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":0")
-    assert app.has_desktop()
+    assert hosts.has_desktop()
     monkeypatch.delenv("DISPLAY")
-    assert not app.has_desktop()
-    monkeypatch.setattr(app.sys, "platform", "darwin")
-    assert app.has_desktop()
-    monkeypatch.setattr(app.Path, "exists", lambda self: str(self) == "/.dockerenv")
-    assert not app.has_desktop()
+    assert not hosts.has_desktop()
+    monkeypatch.setattr(hosts.sys, "platform", "darwin")
+    assert hosts.has_desktop()
+    monkeypatch.setattr(hosts.Path, "exists", lambda self: str(self) == "/.dockerenv")
+    assert not hosts.has_desktop()
 
 
 def test_the_address_of_this_machine_is_one() -> None:
-    socket.inet_aton(app.own_address())
+    address = hosts.own_address()
+    assert not address or socket.inet_aton(address)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "app.py", "--port", str(port), "--no-browser", "--host", "0.0.0.0"]
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    said = ""
-    for line in process.stdout:
-        said += line
-        if "Others find it at" in line:
-            break
-    process.send_signal(number)
-    rest, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, said + rest
-    assert f"http://127.0.0.1:{port}/" in said and "Traceback" not in said + rest
-    assert "▄" in rest or "█" in rest, "a code to scan"
+    with served("--host", "0.0.0.0") as server:
+        assert server.address
+        assert server.end(number) == 0, server.said
+    assert "Traceback" not in server.said
+    if "Others find it at" in server.said:  # there is a network
+        assert "▄" in server.said or "█" in server.said, "a code to scan"
+
+
+BROWSER = """
+import app, os, sys
+app.has_desktop = lambda: True
+sys.exit(app.main())
+"""
 
 
 def test_the_browser_that_it_opened_does_not_hold_it_up(tmp_path: Path) -> None:
-    opened, browser = tmp_path / "opened", tmp_path / "browser"
-    browser.write_text(
-        f'#!/bin/sh\necho "$$ $1" > {opened}.new && mv {opened}.new {opened}\n'
-        "exec sleep 300 > /dev/null 2>&1\n"
-    )
+    browser = tmp_path / "browser"
+    browser.write_text('#!/bin/sh\necho "opened $$ $1"\nexec sleep 300 > /dev/null 2>&1\n')
     browser.chmod(0o755)
     with socket.socket() as busy:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        desktop = "import app, sys; app.has_desktop = lambda: True; sys.exit(app.main())"
-        process = subprocess.Popen(
-            [sys.executable, "-c", desktop, "--port", str(port)],
-            cwd=ROOT,
-            env={**os.environ, "BROWSER": str(browser)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        server = Server("--port", str(port), code=BROWSER, BROWSER=str(browser))
+        pid, address = server.wait_for(r"opened (\d+) (\S+)").groups()
         try:
-            deadline = time.monotonic() + 120
-            while not opened.exists() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            pid, address = opened.read_text().split()
-            try:
-                process.send_signal(signal.SIGTERM)  # while the browser is open
-                said, _ = process.communicate(timeout=60)
-            finally:
-                os.kill(int(pid), signal.SIGKILL)
+            assert server.end(seconds=60) == 0, server.said  # while the browser is open
         finally:
-            process.kill()
-    assert process.returncode == 0 and "Traceback" not in said, said
-    assert f"Port {port} is in use" in said and f"LoRA Lab is at {address}" in said
+            os.kill(int(pid), signal.SIGKILL)
+    assert "Traceback" not in server.said
+    assert f"Port {port} is in use" in server.said and f"LoRA Lab is at {address}" in server.said
     assert address != f"http://127.0.0.1:{port}/"

@@ -1,4 +1,8 @@
-// No answer is lost while the page is busy.
+// The page's connection to its server: under the address where the page really is, and so that no
+// answer is lost while the page is busy.
+//
+// A proxy may publish the page under a prefix that it does not tell the server. The page knows it:
+// it is the address it was opened at. The server is told with each request.
 //
 // Gradio's client (6.31) listens to the answers of its queue on one connection. The server ends it
 // with `close_stream` as soon as nothing is pending, and the client opens another with its next
@@ -9,7 +13,19 @@
 // Here the client gets one stream that never says farewell. Behind it a connection is made whenever
 // something is pending, and ends when nothing is. Must run before Gradio's own scripts (head.py).
 (() => {
-  const plainFetch = window.fetch.bind(window);
+  const base = new URL(".", document.baseURI);
+  const prefix = base.pathname.slice(0, -1);
+  if (window.gradio_config) window.gradio_config.root = base.href.slice(0, -1);
+
+  const browsersFetch = window.fetch.bind(window);
+
+  function plainFetch(input, options) {
+    if (!prefix) return browsersFetch(input, options);
+    const request = new Request(input, options);
+    if (request.url.startsWith(base.href)) request.headers.set("X-Forwarded-Prefix", prefix);
+    return browsersFetch(request);
+  }
+
   const sessions = new Map();
   const BROKEN = "broken_connection"; // Gradio's word for it
   const LOST = "The connection to the server broke off. What is being trained goes on.";

@@ -35,20 +35,11 @@ from lora_core.serving.registry import RunError, new_visitor
 from lora_core.serving.run import ENDED
 from lora_core.tasks.task import Task, TaskError, make_task
 from lora_core.ui.addresses import share_of_caller
-from lora_core.ui.api_json import (
-    checked,
-    in_words,
-    names_of,
-    plain,
-    real,
-    string,
-    test_of,
-    texts_of,
-    whole,
-)
+from lora_core.ui.api_json import plain, test_of
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
+from lora_core.ui.values import real, string, texts_of, whole
 
 ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
 BASES = ("bundled", "gpt2")  # besides those that the server holds already: no paths, no downloads
@@ -61,10 +52,10 @@ def build(context: Context) -> None:
     functions of a name, the first keeps it."""
     endpoints = Endpoints(context.lab)
     for name in ENDPOINTS[:-1]:
-        endpoint(in_words(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
+        endpoint(getattr(endpoints, name), api_name=name, concurrency_limit=None)
     gr.on(
         [],
-        in_words(endpoints.export_adapter),
+        endpoints.export_adapter,
         gr.Textbox(visible=False, label="run_id"),
         gr.File(visible=False, label="adapter"),
         api_name=ENDPOINTS[-1],
@@ -109,17 +100,17 @@ class Endpoints:
         Returns:
             trainable, total and percent; scale (alpha over rank, say); adapter_bytes (float32)
         """
-        settings = checked(
-            Settings(
-                task=task,
-                base=base,
-                method=method,
-                rank=rank,
-                alpha=alpha,
-                targets=names_of(targets),
-                scaling=scaling,
-                head=head,
-            )
+        settings = Settings.read(
+            {
+                "task": task,
+                "base": base,
+                "method": method,
+                "rank": rank,
+                "alpha": alpha,
+                "targets": targets,
+                "scaling": scaling,
+                "head": head,
+            }
         )
         lora, chosen = settings.lora_config(), settings.train_config().method
         self._check_rank(lora)
@@ -184,22 +175,22 @@ class Endpoints:
         Returns:
             id of the run
         """
-        settings = checked(
-            Settings(
-                task=task,
-                base=base,
-                method=method,
-                rank=rank,
-                alpha=alpha,
-                targets=names_of(targets),
-                scaling=scaling,
-                head=head,
-                dropout=dropout,
-                learning_rate=learning_rate,
-                steps=steps,
-                batch_size=batch_size,
-                seed=seed,
-            )
+        settings = Settings.read(
+            {
+                "task": task,
+                "base": base,
+                "method": method,
+                "rank": rank,
+                "alpha": alpha,
+                "targets": targets,
+                "scaling": scaling,
+                "head": head,
+                "dropout": dropout,
+                "learning_rate": learning_rate,
+                "steps": steps,
+                "batch_size": batch_size,
+                "seed": seed,
+            }
         )
         lora, train = settings.lora_config(), settings.train_config()
         self._check_rank(lora)

@@ -16,12 +16,12 @@ from lora_core.explain.knife import Knife
 from lora_core.limits import RunError
 from lora_core.serving.computations import Computation
 from lora_core.serving.registry import new_visitor
-from lora_core.ui.api_json import checked, in_words, string, texts_of, whole
 from lora_core.ui.experiments import Answer, Experiments, memorised, rows_without, trained, votes
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import task_of
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import cells_of, points_of
+from lora_core.ui.values import string, texts_of, whole
 
 ENDPOINTS = (
     *("luck", "start_sweep", "sweep", "stop_sweep", "forgetting", "rank_knife", "keep_rank"),
@@ -35,7 +35,7 @@ def build(experiments: Experiments) -> None:
     """Register the endpoints with the page that is being built."""
     endpoints = Endpoints(experiments)
     for name in ENDPOINTS:
-        endpoint(in_words(getattr(endpoints, name)), api_name=name, concurrency_limit=None)
+        endpoint(getattr(endpoints, name), api_name=name, concurrency_limit=None)
 
 
 class Endpoints:
@@ -94,17 +94,17 @@ class Endpoints:
         Returns:
             id of the sweep
         """
-        settings = checked(
-            Settings(
-                task=task,
-                base=base,
-                rank=rank,
-                alpha=alpha,
-                scaling=scaling,
-                steps=steps,
-                batch_size=batch_size,
-                seed=seed,
-            )
+        settings = Settings.read(
+            {
+                "task": task,
+                "base": base,
+                "rank": rank,
+                "alpha": alpha,
+                "scaling": scaling,
+                "steps": steps,
+                "batch_size": batch_size,
+                "seed": seed,
+            }
         )
         lab = self._experiments.lab
         settings.lora_config()

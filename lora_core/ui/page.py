@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
+from lora_core.limits import Limits
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import Registry, new_visitor
-from lora_core.ui import api, api_experiments
+from lora_core.ui import api, api_experiments, sentences, uploads
+from lora_core.ui.bodies import Bodies
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import (
     ASSETS,
@@ -24,6 +25,7 @@ from lora_core.ui.drawing.browser_part import (
 from lora_core.ui.drawing.html_head import Head
 from lora_core.ui.drawing.theme import theme
 from lora_core.ui.experiments import Experiments
+from lora_core.ui.gate import Gate
 from lora_core.ui.panels import (
     adapt,
     classify,
@@ -103,6 +105,7 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
         part("guide", {}, script="guide.js", elem_id="guide")
         _wire_reset(context, reset)
         _restore(context)
+    sentences.protect(page)
     return page
 
 
@@ -168,9 +171,9 @@ def _restore(context: Context) -> None:
         if known:
             try:
                 values = Settings.from_query(known).values()
-                _check_sliders(context.controls, values)
+                _check_controls(context.controls, values)
             except ConfigError as error:
-                gr.Warning(say("page.bad_link", error=html.escape(str(error))))
+                sentences.warn(say("page.bad_link", error=error))
                 values = [None, *[gr.skip()] * (len(context.controls) - 1)]
         fixed = locked(query)
         for index, name in enumerate(Settings.names()):
@@ -191,9 +194,9 @@ def _restore(context: Context) -> None:
     )
 
 
-def _check_sliders(controls: list[gr.Component], values: list[Any]) -> None:
-    """Raise `ConfigError` for a value that a slider cannot hold: Gradio refuses its events."""
-    for control, value in zip(controls, values, strict=True):
+def _check_controls(controls: list[gr.Component], values: list[Any]) -> None:
+    """Raise `ConfigError` for a value that a control cannot hold: Gradio refuses its events."""
+    for name, control, value in zip(Settings.names(), controls, values, strict=True):
         if isinstance(control, gr.Slider) and not control.minimum <= value <= control.maximum:
             raise ConfigError(
                 say(
@@ -204,10 +207,26 @@ def _check_sliders(controls: list[gr.Component], values: list[Any]) -> None:
                     most=f"{control.maximum:g}",
                 )
             )
+        if name == "task" or getattr(control, "allow_custom_value", False):
+            continue  # a visitor's own tables are tasks, too: `own_table.offered` knows them
+        if isinstance(control, gr.Dropdown | gr.Radio | gr.CheckboxGroup):
+            known = [choice for _, choice in control.choices]
+            for one in value if isinstance(value, list) else [value]:
+                if one not in known:
+                    raise ConfigError(
+                        say(
+                            "page.unknown",
+                            value=str(one)[:60],
+                            control=control.label,
+                            choices=", ".join(map(str, known)),
+                        )
+                    )
 
 
-def launch_options() -> dict[str, Any]:
-    """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons."""
+def launch_options(limits: Limits | None = None) -> dict[str, Any]:
+    """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons, and what a
+    stranger may ask for and send."""
+    upload_mb = (limits or Limits()).upload_mb
     early = f"{catalogue.script()} window.LabPlotly = '{address(PLOTLY.name)}';"
     head = Middleware(
         Head,
@@ -222,9 +241,14 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": theme(),
         "favicon_path": ASSETS / "page" / "icon.png",
-        "app_kwargs": {"routes": routes(), "middleware": [head]},
+        "app_kwargs": {
+            "routes": [*routes(TITLE), uploads.route(upload_mb)],
+            "middleware": [Middleware(Gate), Middleware(Bodies, upload_mb=upload_mb), head],
+        },
+        "max_file_size": f"{upload_mb}mb",  # for Gradio's script in the browser, too
         "ssr_mode": False,
         "run_history": False,
+        "enable_monitoring": False,  # it prints on the host's console for anybody who asks
         "pwa": True,
         "footer_links": ["api", "settings"],
     }

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
 from lora_core.limits import Limits
 from lora_core.serving.run import Run
+from lora_core.ui.values import names_of, real, string, whole
 
 SEEDS = (1, 3, 5)  # how many runs of one setting can be asked for at once
-_KINDS: dict[str, Any] = {"int": int, "float": float, "tuple[str, ...]": tuple}
+_READERS: dict[str, Callable[[str, object], Any]] = {
+    "int": whole,
+    "float": real,
+    "str": string,
+    "tuple[str, ...]": names_of,
+}
 
 
 @dataclass(frozen=True)
@@ -71,20 +77,26 @@ class Settings:
         )
 
     @classmethod
+    def read(cls, given: Mapping[str, Any]) -> Settings:
+        """Settings out of JSON, an address or controls, each value of its type; not yet validated.
+
+        What is not named keeps its default. Raises `ConfigError`.
+        """
+        values = {
+            field.name: _READERS[str(field.type)](field.name, given[field.name])
+            for field in fields(cls)
+            if field.name in given
+        }
+        return cls(**values)
+
+    @classmethod
     def from_values(cls, *values: Any) -> Settings:
         """Settings from what the controls of step 1 hold, in their order.
 
-        A control that was emptied gives its default. Raises `ConfigError` for what is no number.
+        A control that was emptied gives its default. Raises `ConfigError`.
         """
-        given: dict[str, Any] = {}
-        for field, value in zip(fields(cls), values, strict=True):
-            if value is None or value == "":
-                continue
-            try:
-                given[field.name] = _KINDS.get(str(field.type), str)(value)
-            except (TypeError, ValueError, OverflowError) as error:
-                raise ConfigError(f"{field.name} must be a number, not {value!r}.") from error
-        return cls(**given)
+        named = zip(cls.names(), values, strict=True)
+        return cls.read({name: v for name, v in named if v is not None and v != ""})
 
     def values(self) -> list[Any]:
         """What the controls of step 1 show for these settings, in their order."""
@@ -120,25 +132,10 @@ class Settings:
     @classmethod
     def from_query(cls, query: Mapping[str, Any]) -> Settings:
         """Settings of an address; unknown keys are ignored. Raises `ConfigError` for bad values."""
-        values: dict[str, Any] = {}
-        for field in fields(cls):
-            if field.name not in query:
-                continue
-            raw = str(query[field.name])
-            try:
-                if field.name == "targets":
-                    values["targets"] = tuple(t for t in raw.split(",") if t)
-                elif field.type == "int":
-                    values[field.name] = int(raw)
-                elif field.type == "float":
-                    values[field.name] = float(raw)
-                else:
-                    values[field.name] = raw
-            except ValueError as error:
-                raise ConfigError(
-                    f"The address says {field.name}={raw!r}: not a number."
-                ) from error
-        settings = cls(**values)
+        given: dict[str, Any] = {k: v for k, v in query.items() if k in cls.names()}
+        if "targets" in given:
+            given["targets"] = [t for t in str(given["targets"]).split(",") if t]
+        settings = cls.read(given)
         settings.train_config()
         settings.each_seed()
         # `*` is every layer: what that means here, as the page shows it.

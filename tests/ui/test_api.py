@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 import lora_core as lc
 from lora_core.limits import Limits
 from lora_core.serving.registry import NOT_HERE, Registry, new_visitor
-from lora_core.ui import api
+from lora_core.ui import api, sentences
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.page import build_page
 
@@ -38,6 +38,7 @@ def serving(base: lc.Base, limits: Limits | None = None) -> Iterator[tuple[str, 
         with gr.Blocks(analytics_enabled=False) as page:
             unused: Any = None
             api.build(Context(lab, page, visitor=unused, ready=unused, text=unused, pinned=unused))
+        sentences.protect(page)
         page.queue(default_concurrency_limit=None)
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, max_threads=128)
         try:

@@ -16,30 +16,74 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import PIL.Image
 import plotly
-from starlette.responses import FileResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 ASSETS = Path(__file__).resolve().parents[3] / "assets"
+ICON_SIZES = (192, 512)  # of the icon of an installed page
 PLOTLY = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
 
 
-def routes() -> list[Route | Mount]:
-    """What the server answers besides Gradio: our scripts, styles, pictures and plotly.js."""
+def routes(title: str) -> list[Route | Mount]:
+    """What the server answers besides Gradio: our scripts, styles, pictures and plotly.js.
+
+    Also what makes the page an app on a phone, in the place of Gradio's: its icons, made once and
+    not at each request in any size, and its manifest, with addresses that hold behind a prefix.
+    """
 
     async def plotly_js(_request: object) -> FileResponse:
         headers = {"Cache-Control": "public, max-age=31536000, immutable"}
         return FileResponse(PLOTLY, media_type="text/javascript", headers=headers)
 
+    async def pwa_icon(request: Request) -> Response:
+        size = request.path_params["size"]
+        if size not in ICON_SIZES:
+            return Response(status_code=404)
+        return Response(icon(size), media_type="image/png")
+
+    async def manifest(_request: object) -> JSONResponse:
+        return JSONResponse(
+            {
+                "name": title,
+                "icons": [
+                    {
+                        "src": f"pwa_icon/{size}",
+                        "sizes": f"{size}x{size}",
+                        "type": "image/png",
+                        "purpose": "any",
+                    }
+                    for size in ICON_SIZES
+                ],
+                "start_url": "./",
+                "display": "standalone",
+            },
+            media_type="application/manifest+json",
+        )
+
     return [
+        Route("/pwa_icon/{size:int}", pwa_icon),
+        Route("/manifest.json", manifest),
         Route("/lab/plotly.min.js", plotly_js),
         Mount("/lab", StaticFiles(directory=ASSETS / "page")),
     ]
+
+
+@functools.cache
+def icon(size: int) -> bytes:
+    """The page's icon as a PNG."""
+    png = io.BytesIO()
+    with PIL.Image.open(ASSETS / "page" / "icon.png") as picture:
+        picture.resize((size, size)).save(png, format="PNG")
+    return png.getvalue()
 
 
 @functools.cache

@@ -33,7 +33,7 @@ class Head:
         """Everything but the page itself passes through untouched."""
         if (
             scope["type"] != "http"
-            or scope["path"] != "/"
+            or scope["path"] != f"{scope.get('root_path', '')}/"
             or scope["method"] not in ("GET", "HEAD")
         ):
             await self.app(scope, receive, send)
@@ -48,7 +48,8 @@ class Head:
             body.extend(message.get("body", b""))
             if message.get("more_body"):
                 return
-            page = self.rewrite(bytes(body), str(Request(scope).base_url))
+            request = Request(scope)
+            page = self.rewrite(bytes(body), str(request.base_url), scope.get("root_path", ""))
             headers = [(k, v) for k, v in start[0]["headers"] if k.lower() != b"content-length"]
             headers.append((b"content-length", str(len(page)).encode()))
             await send({**start[0], "headers": headers})
@@ -56,10 +57,19 @@ class Head:
 
         await self.app(scope, receive, collect)
 
-    def rewrite(self, page: bytes, base_url: str) -> bytes:
-        """The page with our tags instead of Gradio's; an empty answer (to HEAD) stays empty."""
+    def rewrite(self, page: bytes, base_url: str, prefix: str = "") -> bytes:
+        """The page with our tags instead of Gradio's; an empty answer (to HEAD) stays empty.
+
+        `prefix`: where the page is published, "/lab", say: then addresses in it begin there, also
+        when the page was opened without the slash at its end.
+        """
         if b"</head>" not in page:
             return page
+        page = page.replace(b'href="/manifest.json"', b'href="manifest.json"', 1)
+        if prefix:
+            page = page.replace(
+                b'<base href="./"', f'<base href="{html.escape(prefix)}/"'.encode(), 1
+            )
         return _GRADIOS_TAGS.sub(b"", page).replace(
             b"</head>", self.tags(base_url).encode() + b"</head>", 1
         )

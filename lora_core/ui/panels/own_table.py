@@ -21,6 +21,7 @@ from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
 from lora_core.tasks.file import FORMAT_NAMES
 from lora_core.tasks.own_table import TableReport, inspect_table, own_name, read_task
 from lora_core.tasks.task import Task, TaskError
+from lora_core.ui import sentences
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.settings import Settings
@@ -109,7 +110,7 @@ def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) 
         return gr.Dropdown(choices=choices, **more)
     if wanted in [name for _, name in choices]:
         return gr.Dropdown(choices=choices, value=wanted, **more)
-    gr.Warning(f"The table “{html.escape(wanted[:60])}” is not here any more. Bring it again.")
+    sentences.warn(f"The table “{wanted[:60]}” is not here any more. Bring it again.")
     return gr.Dropdown(choices=choices, value=Settings().task, **more)
 
 
