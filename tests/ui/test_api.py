@@ -19,7 +19,7 @@ from gradio_client.exceptions import AppError
 import lora_core as lc
 from lora_core.limits import Limits
 from lora_core.serving.registry import NOT_HERE, Registry, new_visitor
-from lora_core.ui import api, sentences
+from lora_core.ui import api, api_experiments, sentences
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.page import build_page
 
@@ -90,7 +90,7 @@ def test_the_whole_page_keeps_the_names_and_shows_no_others() -> None:
     with Registry(workers=1) as registry:
         page = build_page(registry)
     public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
-    assert public == set(api.ENDPOINTS)
+    assert public == {*api.ENDPOINTS, *api_experiments.ENDPOINTS}
 
 
 def test_count_parameters_agrees_with_the_model(client, tiny) -> None:
