@@ -86,6 +86,9 @@
       say(next, t(at + 1 < STOPS.length ? "guide.next" : "guide.end"));
       const target = document.querySelector(where);
       light(target);
+      // Never over what it speaks about.
+      const box = target?.getBoundingClientRect();
+      document.getElementById("guide").classList.toggle("left", Boolean(box && box.left > innerWidth / 2));
       target?.scrollIntoView({ block: "center", behavior: isStill() ? "auto" : "smooth" });
       look();
       next.focus({ preventScroll: true });
