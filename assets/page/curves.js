@@ -54,6 +54,11 @@
         if (run.step.length)
           made.push({ ...quiet, x: run.step, y: run.smooth, mode: "lines", line: { color: line, dash, width: strong ? 2.5 : 1.5 }, uid: `${id}-smooth` });
         if (!run.at.length) continue;
+        for (const [axis, key] of run.band ? [["y", "validation_loss"], ["y2", "validation_accuracy"]] : []) {
+          const [least, most] = run.band[key]; // of the seeds
+          made.push({ ...quiet, x: [...run.at, ...[...run.at].reverse()], y: [...least, ...[...most].reverse()], yaxis: axis, mode: "lines",
+            fill: "toself", fillcolor: tint(line, 0.16), line: { width: 0, color: tint(line, 0) }, hoverinfo: "skip", uid: `${id}-band-${axis}` });
+        }
         const marker = { color: colour("card"), size: strong ? 7 : 5, line: { color: line, width: 1.5 } };
         made.push({ ...quiet, x: run.at, y: run.validation_loss, mode: "lines+markers", uid: `${id}-validation`,
           line: { color: line, width: strong ? 1.5 : 1, dash: "dot" }, marker });

@@ -57,14 +57,14 @@
         const name = away ? t("curves.away", { name: text, task: row.task_title }) : text;
         const content = row.pick
           ? node("button", { type: "button", class: "pick", "data-row": row.id,
-              "aria-pressed": String(row.id === shown), title: t("runs.pick"),
+              "aria-pressed": String((row.ids ?? [row.id]).includes(shown)), title: t("runs.pick"),
               onclick: () => trigger("select", { id: row.id }) }, name)
           : node("span", { "data-row": row.id }, name);
         const dot = node("i", { class: row.series === null ? "dot" : `dot mark-${series(row.series).round % 4}`, "aria-hidden": "true" });
         if (row.series !== null) dot.style.setProperty("--line", series(row.series).variable);
         return node("th", { scope: "row" }, dot, content);
       });
-      const kind = [row.id === shown && "picked", row.planned && "planned", away && "away"];
+      const kind = [(row.ids ?? [row.id]).includes(shown) && "picked", row.planned && "planned", away && "away"];
       return node("tr", { class: kind.filter(Boolean).join(" ") || null }, ...cells);
     }
 

@@ -19,6 +19,7 @@ from lora_core.ui.context import Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.names import short_names
+from lora_core.ui.seeds import Seen, accuracy_words, gathered
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweep import ranks_of
 from lora_core.ui.text import words
@@ -60,11 +61,13 @@ def build(table: gr.HTML, sweep: gr.Button) -> None:
 
 def compare(seen: Sequence[tuple[Run, Curve, str]]) -> dict[str, Any]:
     """The table's rows and the groups of runs that differ in their seed only, oldest first."""
-    rows = [
-        _row(run, curve, name, index)
-        for index, (run, curve, name) in enumerate(seen)
-        if run.lora_config is not None and run.train_config is not None and run.task is not None
+    order = {run.id: index for index, (run, _, _) in enumerate(seen)}
+    complete = [
+        entry
+        for entry in seen
+        if entry[0].lora_config and entry[0].train_config and entry[0].task is not None
     ]
+    rows = [_row(name, members, order) for name, members in gathered(complete)]
     return {"columns": COLUMNS, "rows": rows, "groups": _groups(seen)}
 
 
@@ -95,26 +98,31 @@ def _groups(seen: Sequence[tuple[Run, Curve, str]]) -> list[dict[str, Any]]:
     return made
 
 
-def _row(run: Run, curve: Curve, name: str, index: int) -> dict[str, Any]:
+def _row(name: str, members: Sequence[Seen], order: dict[str, int]) -> dict[str, Any]:
+    """One setting; of several seeds the one with the best validation is what can be shown."""
+    bests = [curve.best for _, curve, _ in members]
+    reached = [best.validation_accuracy for best in bests if best]
+    scores = [run.test_score.accuracy for run, _, _ in members if run.test_score]
+    run = max(members, key=_reached)[0]
     settings, count = Settings.of(run), counted(run)
-    best = curve.best
-    validation = best.validation_accuracy if best else None
-    test = run.test_score.accuracy if run.test_score else None
+    validation = sum(reached) / len(reached) if reached else None
+    test = sum(scores) / len(scores) if scores else None
     scale = settings.lora_config().scale if settings.method == "lora" else None
-    seconds = run.processor_seconds if run.is_over else None
+    seconds = sum(r.processor_seconds for r, _, _ in members) if run.is_over else None
     assert run.task is not None
     return {
         "id": run.id,
+        "ids": [member.id for member, _, _ in members],
         "task": run.task.name,
         "task_title": run.task.title or run.task.name,
-        "series": index,
+        "series": order[members[0][0].id],
         "pick": run.has_weights,
         "cells": {
             "name": name,
             **_count_cells(count),
             "scale": "" if scale is None else words.number(scale),
-            "validation": "" if validation is None else words.accuracy(validation),
-            "test": "" if test is None else words.accuracy(test),
+            "validation": accuracy_words(reached) if reached else "",
+            "test": accuracy_words(scores) if scores else "",
             "seconds": "" if not seconds else f"{seconds:.1f}",
             "state": say(f"state.{run.state}"),
         },
@@ -129,6 +137,11 @@ def _row(run: Run, curve: Curve, name: str, index: int) -> dict[str, Any]:
             "state": run.state,
         },
     }
+
+
+def _reached(entry: Seen) -> float:
+    best = entry[1].best
+    return best.validation_accuracy if best else -1.0
 
 
 def _count_cells(count: ParameterCount) -> dict[str, str]:

@@ -17,6 +17,7 @@ from lora_core.ui.context import Lab
 from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.names import short_names
 from lora_core.ui.panels.compare import compare
+from lora_core.ui.seeds import gathered, together
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
@@ -108,21 +109,23 @@ def _names(runs: Sequence[Run]) -> dict[str, str]:
 def drawn(seen: Sequence[Seen]) -> dict[str, Any]:
     """The curves' value."""
     runs = {}
-    for index, (run, curve, name) in enumerate(seen):
+    order = {run.id: index for index, (run, _, _) in enumerate(seen)}
+    for name, members in gathered(seen):
+        run = members[0][0]
         assert run.train_config is not None and run.task is not None
         runs[run.id] = {
             "name": name,
             "task": run.task.name,
-            "series": index,
+            "series": order[run.id],
             "total": run.train_config.steps,
             "state": run.state,
-            **curve.data(),
+            **together([curve for _, curve, _ in members]),
         }
     sentences = [_curve_words(curve, name) for _, curve, name in seen]
     running = next((s for (r, _, _), s in zip(seen, sentences, strict=True) if not r.is_over), "")
     return {
         "runs": runs,
-        "order": [run.id for run, _, _ in seen],
+        "order": list(runs),
         "words": say("chart.words", runs=" ".join(sentences[-3:])) if seen else say("chart.none"),
         "spoken": running or (sentences[-1] if sentences else ""),
     }

@@ -1,0 +1,73 @@
+"""Runs that differ in their seed only are one row, one curve with a band."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import lora_core as lc
+from lora_core.config import ConfigError
+from lora_core.serving.registry import Registry, Run, new_visitor
+from lora_core.ui.drawing.curves import Curve
+from lora_core.ui.panels.compare import compare
+from lora_core.ui.panels.view import drawn
+from lora_core.ui.seeds import accuracy_words, gathered, together
+from lora_core.ui.settings import Settings
+
+from ..serving.registry import wait
+
+
+@pytest.fixture(scope="module")
+def seen(tiny: lc.Base, words: lc.Task) -> Iterator[list[tuple[Run, Curve, str]]]:
+    """Three seeds of rank 2 with a run of rank 4 among them."""
+    made = []
+    with Registry(workers=1) as registry:
+        visitor = new_visitor()
+        for rank, seed in ((2, 0), (2, 1), (4, 0), (2, 2)):
+            config = lc.TrainConfig(steps=6, batch_size=4, evaluations=3, seed=seed)
+            run = registry.submit(visitor, tiny, words, lc.LoRAConfig(rank=rank), config)
+            wait(run)
+            curve = Curve()
+            curve.feed(run.events)
+            made.append((run, curve, f"r {rank}, seed {seed}"))
+        yield made
+
+
+def test_one_row_and_one_curve(seen: list[tuple[Run, Curve, str]]) -> None:
+    assert [(name, len(members)) for name, members in gathered(seen)] == [
+        ("r 2, α 16, 3 seeds", 3),
+        ("r 4, seed 0", 1),
+    ]
+    value = drawn(seen)
+    assert value["order"] == [seen[0][0].id, seen[2][0].id] == list(value["runs"])
+    three = [curve.data() for run, curve, _ in (seen[0], seen[1], seen[3])]
+    curve = value["runs"][seen[0][0].id]
+    for i, reached in enumerate(zip(*(one["validation_accuracy"] for one in three), strict=True)):
+        assert curve["validation_accuracy"][i] == pytest.approx(sum(reached) / 3, abs=1e-5)
+        low, high = (end[i] for end in curve["band"]["validation_accuracy"])
+        assert (low, high) == (min(reached), max(reached))
+    assert "band" not in value["runs"][seen[2][0].id]
+    rows = compare(seen)["rows"]
+    assert [row["cells"]["name"] for row in rows] == ["r 2, α 16, 3 seeds", "r 4, seed 0"]
+    scores = [run.test_score.accuracy for run, _, _ in (seen[0], seen[1], seen[3])]  # type: ignore[union-attr]
+    assert rows[0]["cells"]["test"] == accuracy_words(scores)
+    assert rows[0]["sort"]["test"] == pytest.approx(sum(scores) / 3)
+    assert set(rows[0]["ids"]) == {run.id for run, _, _ in (seen[0], seen[1], seen[3])}
+    assert rows[0]["id"] in rows[0]["ids"]
+
+
+def test_what_does_not_belong_together_stays_apart(seen: list[tuple[Run, Curve, str]]) -> None:
+    assert len(gathered(seen[:1])) == 1
+    twice = [seen[0], seen[0]]  # the same seed again is no spread
+    assert [len(members) for _, members in gathered(twice)] == [1, 1]
+    assert together([seen[0][1]]) == seen[0][1].data()
+    assert drawn([])["runs"] == {} and compare([])["rows"] == []
+
+
+def test_seeds_of_one_press() -> None:
+    assert [s.seed for s in Settings(seed=4, seeds=3).each_seed()] == [4, 5, 6]
+    assert all(s.seeds == 1 for s in Settings(seeds=5).each_seed())
+    with pytest.raises(ConfigError, match="seeds must be one of"):
+        Settings.from_query({"seeds": "4"})
+    assert accuracy_words([0.5]) == "50.0 %" and accuracy_words([0.5, 0.6]) == "55.0 % ± 7.1"
