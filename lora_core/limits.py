@@ -67,6 +67,8 @@ class Limits:
         "megabytes kept for all visitors, a quarter of this machine's memory unless said; weights "
         "of full fine-tuning go first, then the longest unused",
     )
+    disk_mb: int = _cap(2000, "megabytes kept in the store; the longest unused goes first")
+    stored_hours: int = _cap(336, "hours of serving after which a stored run is forgotten, unused")
     idle_minutes: int = _cap(180, "minutes after which what nobody uses is forgotten")
 
     def __post_init__(self) -> None:

@@ -35,6 +35,7 @@ class Holdings:
     def __init__(self, limits: Limits, gone: Callable[[Run], None] = lambda run: None) -> None:
         """`gone` is told of each run that is forgotten for good."""
         self.limits = limits
+        self.recalled: set[str] = set()  # visitors whose stored runs are here
         self.runs: dict[str, Run] = {}  # in the order of submission
         self.tables: dict[tuple[str, str], Table] = {}
         self.notices: dict[str, list[str]] = {}  # of each visitor: what was lost, and why
@@ -86,10 +87,10 @@ class Holdings:
         kept: dict[str, int] = {}
         for run in over:
             kept[run.visitor] = kept.get(run.visitor, 0) + 1
-            if kept[run.visitor] > self.limits.runs_kept:
+            unused = run.used < oldest and run.loader is None
+            if unused or kept[run.visitor] > self.limits.runs_kept:
                 self.forget(run)
-            elif run.used < oldest:
-                self._expire(run)
+        self._put_away(oldest)
         newest = sorted(self.tables.items(), key=lambda item: -item[1].used)
         tables: dict[str, int] = {}
         for (visitor, name), table in newest:
@@ -101,12 +102,13 @@ class Holdings:
             del self.notices[visitor]
         self._make_room()
 
-    def _expire(self, run: Run) -> None:
-        if run.loader is None:
-            self.forget(run)
-        elif run.loaded is not None:  # it stays in the store
-            run.loaded = None
-            run.weigh()
+    def _put_away(self, oldest: float) -> None:
+        """Let go of the stored runs of visitors who have been away: the store has them."""
+        here = {r.visitor for r in self.runs.values() if not r.is_over or r.used >= oldest}
+        for visitor in self.recalled - here:
+            self.recalled.discard(visitor)
+            for run in self.of(visitor):
+                del self.runs[run.id]
 
     def _make_room(self) -> None:
         cap = self.limits.memory_mb * MEGABYTE

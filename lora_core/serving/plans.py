@@ -169,7 +169,12 @@ class Plans:
                 return
             if plan.results[index] is None and index not in plan.running:
                 plan.running[index] = self._registry.submit(
-                    _line(plan.visitor), plan.base, plan.task, cell.lora_config, cell.train_config
+                    _line(plan.visitor),
+                    plan.base,
+                    plan.task,
+                    cell.lora_config,
+                    cell.train_config,
+                    durable=False,
                 )
         if not plan.running:
             plan.state = "done"

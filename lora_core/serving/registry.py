@@ -27,6 +27,8 @@ from lora_core.serving.estimates import Speeds, about
 from lora_core.serving.executors import Executor, Threads
 from lora_core.serving.fair_queue import Turns
 from lora_core.serving.holdings import Holdings, Table
+from lora_core.serving.recall import Recall, earlier_events
+from lora_core.serving.records import without_classifier
 from lora_core.serving.run import (
     Best,
     Run,
@@ -36,6 +38,7 @@ from lora_core.serving.run import (
     new_id,
     new_visitor,
 )
+from lora_core.serving.store import Store
 from lora_core.serving.watchers import Watchers
 from lora_core.serving.worker import Job, Outcome, Report, why
 from lora_core.tasks.task import Task
@@ -63,15 +66,21 @@ class Registry:
         workers: int | None = None,
         *,
         executor: Executor | None = None,
+        store: Store | None = None,
+        bases: Callable[[str], Base] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        """`workers`: threads that train, as many as cores unless said; or an `executor`."""
+        """`workers`: threads that train, as many as cores unless said; or an `executor`.
+
+        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name.
+        """
         self.limits = limits or Limits()
         self.executor = executor or Threads(workers)
         self.watchers = Watchers()
-        self._clock = clock or AwakeClock()
+        self._recall = Recall(store, bases) if store is not None else None
+        self._clock = clock or AwakeClock(store.clock() if store is not None else 0.0)
         self._lock = threading.RLock()
-        self._held = Holdings(self.limits)
+        self._held = Holdings(self.limits, self._gone)
         self._turns: Turns[Run] = Turns()
         self._running: list[Run] = []
         self._speeds = Speeds()
@@ -80,6 +89,8 @@ class Registry:
         self._closing = threading.Event()
         self._idle = threading.Condition(self._lock)  # told when a run has ended
         self._paused = False
+        if self._recall is not None:
+            self._queue_again(self._recall)
         threading.Thread(target=self._janitor, name="lora-lab-janitor", daemon=True).start()
 
     def __enter__(self) -> Registry:
@@ -102,18 +113,21 @@ class Registry:
         name: str = "",
         own_table: bool = False,
         share: str = "",
+        durable: bool = True,
     ) -> Run:
         """Queue a run; it starts when it is this visitor's turn. Raises `RunError`, in words.
 
         `own_table`: the task is the visitor's own, though not kept by `add_task`. `share`: with
         whom the run shares its turns and its places, where that is not the visitor alone.
+        `durable`: whether it is to outlive the process, where there is a store.
         """
         check_visitor(visitor)
         check_run(self.limits, base, task, lora_config, train_config, watch_texts)
         watched = tuple(watch_texts)
         run = Run(new_id(), visitor, name, base, task, lora_config, train_config, watched)
-        run.share = share or visitor
+        run.share, run.durable = share or visitor, durable
         with self._lock:
+            self._fetch(visitor)
             self._check_queue(run.share)
             own = own_table or self._held.is_brought(task)
             check_room(self.limits, self._held.waiting_table_bytes(), task if own else None)
@@ -145,10 +159,39 @@ class Registry:
         with self._lock:
             if self._closing.is_set():
                 raise RunError(CLOSING)
+            self._fetch(visitor)
             run.ended = self._clock()
             self._keep(run)
+            if self._recall is not None:
+                self._recall.save(run)
+                self._recall.save_adapter(run)
             self._held.sweep(self._clock())
         self._changed(run)
+        return run
+
+    def go_on(self, visitor: str, run_id: str) -> Run:
+        """Queue what an interrupted run had left, from its best weights on, in its place.
+
+        The same texts and learning rates follow; AdamW's moments start anew. Raises `RunError`.
+        """
+        with self._lock:
+            old = self.get(visitor, run_id)
+            best = self._recall.weights(old) if self._recall and old.interrupted else None
+            if best is None or not (old.task and old.lora_config and old.train_config):
+                raise RunError("This run cannot go on: nothing was kept to go on from.")
+            if old.base is None and old.classifier is None:  # which loads the base
+                raise RunError(old.lost or NOT_HERE)
+            self._check_queue(old.share)
+            run = Run(
+                new_id(), visitor, old.name, old.base, old.task, old.lora_config, old.train_config
+            )
+            run.share, run.best = old.share, best
+            run.first_step = run.step = best.step
+            run.events = earlier_events(old, best.step)
+            self._queue(run)
+            if self._recall is not None:
+                self._recall.save_best(run)
+            self._held.forget(old)
         return run
 
     def get(self, visitor: str, run_id: str) -> Run:
@@ -162,6 +205,9 @@ class Registry:
         """A run by its id alone: who has the id may use the run. Raises `RunError`."""
         with self._lock:
             run = self._held.runs.get(run_id) if isinstance(run_id, str) else None
+            if run is None and self._recall is not None and isinstance(run_id, str):
+                self._fetch(self._recall.store.visitor_of(run_id))
+                run = self._held.runs.get(run_id)
             if run is None:
                 raise RunError(NOT_HERE)
             run.used = self._clock()
@@ -174,6 +220,7 @@ class Registry:
     def runs(self, visitor: str) -> list[Run]:
         """All runs of a visitor, oldest first."""
         with self._lock:
+            self._fetch(visitor)
             return self._held.of(visitor)
 
     def all_runs(self) -> list[Run]:
@@ -196,6 +243,17 @@ class Registry:
             self._held.forget(run)
         self._changed(run)
 
+    def remove_all(self, visitor: str) -> None:
+        """Forget all that is a visitor's, here and in the store: runs, weights and tables."""
+        with self._lock:
+            for run in self.runs(visitor):
+                self.remove(visitor, run.id)
+            for key in [key for key in self._held.tables if key[0] == visitor]:
+                del self._held.tables[key]
+            self._held.notices.pop(visitor, None)
+            if self._recall is not None:
+                self._recall.store.delete_visitor(visitor)
+
     # Tables ----------------------------------------------------------------------------------
 
     def add_task(self, visitor: str, task: Task) -> None:
@@ -204,6 +262,7 @@ class Registry:
         rows = len(task.train) + len(task.validation) + len(task.test)
         self.limits.check_rows(rows)
         with self._lock:
+            self._fetch(visitor)
             if self._held.bring(task) > self.limits.memory_mb * MEGABYTE:
                 raise RunError("This table is larger than this server can keep.")
             self._held.tables[visitor, task.name] = Table(task, self._clock())
@@ -212,6 +271,7 @@ class Registry:
     def task(self, visitor: str, name: str) -> Task | None:
         """A table that this visitor brought, or None."""
         with self._lock:
+            self._fetch(visitor)
             table = self._held.tables.get((visitor, name))
             if table is None:
                 return None
@@ -221,6 +281,7 @@ class Registry:
     def tasks(self, visitor: str) -> list[Task]:
         """All tables of a visitor, oldest first."""
         with self._lock:
+            self._fetch(visitor)
             tables = self._held.tables.items()
             return [table.task for (owner, _), table in tables if owner == visitor]
 
@@ -282,10 +343,19 @@ class Registry:
             self._idle.wait_for(lambda: not self._running)
         self.executor.shutdown()
         self._changes.put(None)
+        if self._recall is not None:
+            self._note_use(self._recall.store)
+            self._recall.store.close()
+            self._recall = None
 
     def sweep(self) -> None:
         """Forget what is too old or too much; called by itself, and often."""
         with self._lock:
+            if self._recall is not None:
+                self._note_use(self._recall.store)
+                oldest = self._clock() - 3600.0 * self.limits.stored_hours
+                for run_id in self._recall.store.sweep(oldest, self.limits.disk_mb * MEGABYTE):
+                    self._held.runs.pop(run_id, None)
             self._held.sweep(self._clock())
 
     def held_bytes(self) -> int:
@@ -326,8 +396,46 @@ class Registry:
                 "Try again later; your settings stay as they are."
             )
 
+    def _fetch(self, visitor: str | None) -> None:
+        """Bring a visitor's stored runs and tables to memory, once."""
+        if self._recall is None or not visitor or visitor in self._held.recalled:
+            return
+        self._held.recalled.add(visitor)
+        for run in self._recall.runs_of(visitor):
+            if run.id not in self._held.runs:
+                run.estimator = self.estimate
+                run.used = self._clock()
+                self._held.runs[run.id] = run
+        for task in self._recall.tables_of(visitor):
+            self._held.bring(task)
+            self._held.tables.setdefault((visitor, task.name), Table(task, self._clock()))
+
+    def _queue_again(self, recall: Recall) -> None:
+        """At a start: what waited when the last server ended waits again, in its order."""
+        recall.store.interrupt()
+        for visitor in dict.fromkeys(row.visitor for row in recall.store.waiting()):
+            self._fetch(visitor)
+        waited = [row.id for row in recall.store.waiting()]
+        for run in filter(None, map(self._held.runs.get, waited)):
+            if run.state == "waiting":
+                run.best = recall.weights(run)
+                self._turns.add(run.share, run)
+        self._number_places()
+        self._dispatch()
+
+    def _note_use(self, store: Store) -> None:
+        durable = [run for run in self._held.runs.values() if run.durable]
+        store.use({run.id: run.used for run in durable}, self._clock())
+
+    def _gone(self, run: Run) -> None:
+        if self._recall is not None:
+            self._recall.forget(run)
+
     def _queue(self, run: Run) -> None:
         self._keep(run)
+        if self._recall is not None:
+            key = (run.visitor, run.task.name if run.task else "")
+            self._recall.save(run, keeps_table=key in self._held.tables)
         self._turns.add(run.share, run)
         self._number_places()
         self._held.sweep(self._clock())
@@ -362,6 +470,9 @@ class Registry:
         run.weigh()
         run.state = state
         log.ended(run, own_table=self._held.is_brought(run.task))
+        goes_on = self._closing.is_set() and state == "stopped"  # at the next start
+        if self._recall is not None and not goes_on:
+            self._recall.ended(run)
         self._changed(run)
 
     def _janitor(self) -> None:
@@ -406,6 +517,8 @@ class Registry:
                 run.best,
             )
             future = self.executor.submit(job, partial(self._report, run))
+            if self._recall is not None:
+                self._recall.save(run)
             future.add_done_callback(partial(self._done, run))
             self._changed(run)
 
@@ -420,6 +533,10 @@ class Registry:
             with self._lock:
                 self._speeds.measure(run, self._clock())
         elif isinstance(item, Evaluated):
+            if self._recall is not None:
+                if item.best:
+                    self._recall.save_best(run)
+                self._recall.save(run)
             self._changed(run)
 
     def _done(self, run: Run, future: Future[Outcome]) -> None:
@@ -429,7 +546,7 @@ class Registry:
             self._running.remove(run)
             if outcome.finished is not None:
                 run.loaded = outcome.finished.classifier
-                run.events.append(outcome.finished)
+                run.events.append(without_classifier(outcome.finished))
             run.test_score, run.best = outcome.test_score, None
             run.processor_seconds = outcome.processor_seconds
             self._end(run, outcome.state, outcome.reason)

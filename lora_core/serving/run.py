@@ -85,6 +85,8 @@ class Run:
     test_score: TestScore | None = field(default=None, repr=False)
     share: str = field(default="", repr=False)  # with whom it shares its turns; the visitor
     interrupted: bool = False  # the server ended while it trained; it can go on
+    durable: bool = True  # whether it is to outlive the process, where there is a store
+    written: int = field(default=0, repr=False)  # events that are in the store
     first_step: int = 0  # steps that an earlier part of the run had done
     best: Best | None = field(default=None, repr=False)  # while it can go on from there
     created: float = 0.0  # seconds of the registry's clock: awake, not since 1970
