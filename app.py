@@ -33,6 +33,7 @@ import gradio as gr
 from lora_core.config import ConfigError
 from lora_core.limits import Limits, add_arguments
 from lora_core.serving.registry import Registry
+from lora_core.serving.store import Store, StoreError, choose_folder
 from lora_core.serving.zero_gpu import prepare_zero_gpu
 from lora_core.ui.hosts import (
     FIRST_PORT,
@@ -78,7 +79,16 @@ def main(argv: list[str] | None = None) -> int:
     prepare_zero_gpu()
     warm_up()
     try:
-        with Registry(limits) as registry:
+        folder, where = choose_folder(options.data)
+        store = Store(folder) if folder is not None else None
+    except StoreError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        FOLDER.close()
+        return 2
+    for sentence in [where, *(store.notes if store is not None else [])]:
+        print(sentence, flush=True)
+    try:
+        with Registry(limits, store=store) as registry:
             page = build_page(registry, behind_proxy=options.behind_proxy)
             address = serve(page, address, options, limits)
             make_room(page, registry.watchers)
@@ -102,6 +112,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1; 0.0.0.0: all)")
     parser.add_argument("--port", type=int, help=f"port (default {FIRST_PORT}, or the next free)")
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="folder in which runs outlive the server (default: your data folder); none: nowhere",
+    )
     parser.add_argument("--share", action="store_true", help="a public link through Gradio's relay")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--mcp", action="store_true", help="also serve the web API as MCP tools")

@@ -33,12 +33,11 @@ INTERRUPTED_EARLY = "The server ended before this run was evaluated: start it an
 class Recall:
     """May be called from any thread; what it returns belongs to the registry."""
 
-    def __init__(self, store: Store, bases: Callable[[str], Base] | None = None) -> None:
-        """`bases` finds a base by its name; it is asked as late as possible."""
+    def __init__(self, store: Store) -> None:
         self.store = store
+        self.bases: Callable[[str], Base] = self._load  # finds a base by its name
         self._lock = threading.Lock()
         self._loaded: dict[str, Base] = {}
-        self._bases = bases or self._load
         self._bundled: dict[str, tuple[Task, str]] = {}
         self._digests: weakref.WeakKeyDictionary[Base | Task, str] = weakref.WeakKeyDictionary()
 
@@ -218,7 +217,7 @@ class Recall:
         return rebuild(job, self.store.weights(run.id) or None, record["scores"])
 
     def _base(self, record: dict[str, Any]) -> Base:
-        base = self._bases(record["base"])
+        base = self.bases(record["base"])
         if record["base_digest"] not in ("", self._digest(base)):
             raise StoreError(
                 f"The base '{base.name}' has changed since this run, so its weights do not fit any "

@@ -72,12 +72,13 @@ class Registry:
     ) -> None:
         """`workers`: threads that train, as many as cores unless said; or an `executor`.
 
-        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name.
+        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name, and
+        may come later, with `take_up`.
         """
         self.limits = limits or Limits()
         self.executor = executor or Threads(workers)
         self.watchers = Watchers()
-        self._recall = Recall(store, bases) if store is not None else None
+        self._recall = Recall(store) if store is not None else None
         self._clock = clock or AwakeClock(store.clock() if store is not None else 0.0)
         self._lock = threading.RLock()
         self._held = Holdings(self.limits, self._gone)
@@ -89,8 +90,8 @@ class Registry:
         self._closing = threading.Event()
         self._idle = threading.Condition(self._lock)  # told when a run has ended
         self._paused = False
-        if self._recall is not None:
-            self._queue_again(self._recall)
+        if bases is not None:
+            self.take_up(bases)
         threading.Thread(target=self._janitor, name="lora-lab-janitor", daemon=True).start()
 
     def __enter__(self) -> Registry:
@@ -292,6 +293,24 @@ class Registry:
 
     # The server ------------------------------------------------------------------------------
 
+    def take_up(self, bases: Callable[[str], Base]) -> None:
+        """At a start, once: what waited when the last server ended waits again, in its order, and
+        what trained is interrupted. `bases` finds a base by its name, as late as possible."""
+        with self._lock:
+            if self._recall is None:
+                return
+            self._recall.bases = bases
+            self._recall.store.interrupt()
+            waited = self._recall.store.waiting()
+            for visitor in dict.fromkeys(row.visitor for row in waited):
+                self._fetch(visitor)
+            for run in filter(None, (self._held.runs.get(row.id) for row in waited)):
+                if run.state == "waiting":
+                    run.best = self._recall.weights(run)
+                    self._turns.add(run.share, run)
+            self._number_places()
+            self._dispatch()
+
     @property
     def workers(self) -> int:
         """How many runs train at once."""
@@ -409,19 +428,6 @@ class Registry:
         for task in self._recall.tables_of(visitor):
             self._held.bring(task)
             self._held.tables.setdefault((visitor, task.name), Table(task, self._clock()))
-
-    def _queue_again(self, recall: Recall) -> None:
-        """At a start: what waited when the last server ended waits again, in its order."""
-        recall.store.interrupt()
-        for visitor in dict.fromkeys(row.visitor for row in recall.store.waiting()):
-            self._fetch(visitor)
-        waited = [row.id for row in recall.store.waiting()]
-        for run in filter(None, map(self._held.runs.get, waited)):
-            if run.state == "waiting":
-                run.best = recall.weights(run)
-                self._turns.add(run.share, run)
-        self._number_places()
-        self._dispatch()
 
     def _note_use(self, store: Store) -> None:
         durable = [run for run in self._held.runs.values() if run.durable]

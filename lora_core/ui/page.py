@@ -68,6 +68,7 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
             text=classify.text_box(),
             pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
         )
+        registry.take_up(context.lab.base)
         api.build(context)  # first: of two functions of a name, the first keeps it
         experiments = Experiments(context.lab, Plans(registry))
         api_experiments.build(experiments)

@@ -94,7 +94,16 @@ def settings_of(number: int, steps: int) -> dict[str, Any]:
 def server(port: int, *options: str) -> Iterator[tuple[str, int]]:
     """`python app.py` in a process of its own: its address and process id. Ended by SIGTERM."""
     environment = os.environ | {"LORA_LAB_DTYPE": choose_device().format}
-    command = [sys.executable, "app.py", "--no-browser", "--port", str(port), *options]
+    command = [
+        sys.executable,
+        "app.py",
+        "--no-browser",
+        "--data",
+        "none",
+        "--port",
+        str(port),
+        *options,
+    ]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT

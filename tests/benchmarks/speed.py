@@ -230,7 +230,7 @@ def page_seconds() -> dict[str, float]:
         port = probe.getsockname()[1]
     begin = time.perf_counter()
     app = subprocess.Popen(
-        [sys.executable, "app.py", "--port", str(port), "--no-browser"],
+        [sys.executable, "app.py", "--port", str(port), "--no-browser", "--data", "none"],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:

@@ -45,6 +45,7 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
             say("finetune.stop"), variant="stop", elem_id="stop", min_width=70, interactive=False
         )
     status = part("status", IDLE, script="curves.js", elem_id="status")
+    go_on = gr.Button(say("finetune.go_on"), elem_id="go-on", size="sm", visible=False)
     default = Settings.within(lab.registry.limits)
     curves = part("curves", _EMPTY, script="curves.js", elem_id="curves")
     chance = part("baseline", baseline(lab, default, ""), script="curves.js", elem_id="chance")
@@ -118,6 +119,22 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
         ),
     ):
         button.click(starter(wanted), pressed, outputs, trigger_mode="multiple", **private)
+
+    async def go_on_and_watch(visitor: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+        try:
+            await asyncio.to_thread(go_on_all, lab, visitor)
+        except LabError as error:
+            yield refused(error)
+            return
+        async for update in watch(visitor, request):
+            yield update
+
+    def offer(visitor: str) -> Any:
+        return gr.update(visible=bool(interrupted(lab, visitor)))
+
+    go_on.click(go_on_and_watch, context.visitor, outputs, trigger_mode="multiple", **private)
+    go_on.click(lambda: gr.update(visible=False), None, go_on, queue=False, **private)
+    context.visitor.change(offer, context.visitor, go_on, queue=False, **private)
     # A page that was loaded again finds its runs.
     context.visitor.change(watch, context.visitor, outputs, trigger_mode="multiple", **private)
     context.watch = {
@@ -150,6 +167,18 @@ def refused(error: LabError | None) -> list[Any]:
     line = str(error) if error else say("status.broken")
     told = {"state": "refused", "line": line, "reason": "", "share": 0.0, "sentence": ""}
     return [told, *[gr.skip()] * 5]
+
+
+def interrupted(lab: Lab, visitor: str) -> list[Run]:
+    """The runs that can go on from what was kept when the server ended."""
+    runs = lab.registry.runs(visitor) if visitor else []
+    return [run for run in runs if run.interrupted and run.has_weights]
+
+
+def go_on_all(lab: Lab, visitor: str) -> None:
+    """Queue what is left of each of them. Raises `LabError`."""
+    for run in interrupted(lab, visitor):
+        lab.registry.go_on(visitor, run.id)
 
 
 def queue_runs(lab: Lab, visitor: str, texts: Sequence[str], wanted: Sequence[Settings]) -> str:

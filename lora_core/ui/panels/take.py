@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -72,7 +73,17 @@ def build(context: Context) -> None:
             programs = part("programs", _programs(None, Settings()), script=_SCRIPT, elem_id="code")
     with gr.Accordion(say("take.hub"), open=False, elem_classes=["fold", "expert"], elem_id="hub"):
         hub_note = hub.build(context)
+    delete = gr.Button(say("mine.delete"), elem_id="take-delete", size="sm", variant="stop")
     made = gr.DownloadButton("made", visible="hidden", elem_id="take-made")
+
+    def delete_all(visitor: str) -> None:
+        if visitor:
+            lab.registry.remove_all(visitor)
+
+    asked = f"(visitor) => confirm({json.dumps(say('mine.confirm'))}) ? visitor : ''"
+    delete.click(delete_all, context.visitor, None, js=asked, **_QUIET).then(
+        None, None, None, js="() => location.reload()"
+    )
 
     def refresh(visitor: str, ready: str) -> list[Any]:
         run = _find(lab, visitor, ready)

@@ -212,7 +212,7 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
         return {**told, "line": say("status.nothing", name=name, reason=run.reason)}
     seconds = words.duration(curve.finished.seconds) if curve.finished else ""
     line = say(
-        f"status.{run.state}",
+        "status.interrupted" if run.interrupted else f"status.{run.state}",
         name=name,
         seconds=seconds,
         step=best.step,
