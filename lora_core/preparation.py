@@ -15,6 +15,7 @@ from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch, encode_text, sorted_batches, training_batches
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
+from lora_core.cores import Cores
 from lora_core.devices import Device, choose_device
 from lora_core.events import Started
 from lora_core.fast.engine import make_engine
@@ -46,6 +47,7 @@ class Preparation:
         watch_texts: Sequence[str],
         device: Device | None,
         between: Callable[[], None],
+        cores: Cores | None = None,
     ) -> None:
         """`between` is called every now and then within a step and may raise.
 
@@ -73,7 +75,7 @@ class Preparation:
             self.peak, len(task.labels), base.config.emb_dim
         )
         device = device or choose_device()
-        self.engine = make_engine(self.model, config, device, between, head_peak / self.peak)
+        self.engine = make_engine(self.model, config, device, between, head_peak / self.peak, cores)
 
     def _token_ids(self, text: str) -> list[int]:
         return encode_text(self.base.tokenizer, text, self.base.config.context_length)

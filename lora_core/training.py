@@ -16,6 +16,7 @@ from torch import Tensor
 from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch
 from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.cores import Cores
 from lora_core.devices import Device
 from lora_core.events import Diverged, Evaluated, Event, Finished, Outcome, Step, Watched
 from lora_core.fast.engine import Engine
@@ -39,6 +40,7 @@ def fine_tune(
     on_best: Callable[[int, dict[str, Tensor]], None] | None = None,
     resume: tuple[int, Mapping[str, Tensor]] | None = None,
     device: Device | None = None,
+    cores: Cores | None = None,
 ) -> Iterator[Event]:
     """Adapt `base` to `task`, yielding what happens: `Started`, then `Evaluated` and `Step`s (with
     `Watched` for the probabilities of `watch_texts`), and `Finished` with the classifier.
@@ -52,12 +54,13 @@ def fine_tune(
     (full fine-tuning works on a copy).
     `on_best` gets the step and a copy of the trained weights, by their names, whenever they are the
     best so far. `resume` goes on from such weights: the texts and the learning rate of the later
-    steps are those of the whole run, AdamW's moments start anew.
+    steps are those of the whole run, AdamW's moments start anew. `cores` says how many cores it may
+    use from step to step, with the same bits; None: as many as torch is set to.
     Raises `ConfigError` before the first event when the settings do not fit the base or the task.
     """
     lora_config, config = lora_config or LoRAConfig(), train_config or TrainConfig()
     patience = _Patience(should_stop)
-    run = Preparation(base, task, lora_config, config, watch_texts, device, patience.check)
+    run = Preparation(base, task, lora_config, config, watch_texts, device, patience.check, cores)
     best = _BestWeights(run, on_best)
     evaluation_steps = config.evaluation_steps
     watch_steps = {round(config.steps * i / _WATCHES) for i in range(_WATCHES + 1)}

@@ -34,7 +34,7 @@ ROOMS = (
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("base.errors", "base.text_files"),
-    ("config", "base.byte_level_bpe", "base.tokenizer_files", "base.tokenizer", "devices"),
+    ("config", "base.byte_level_bpe", "base.tokenizer_files", "base.tokenizer", "devices", "cores"),
     ("lora", "injection", "scores", "model", "parameters", "limits", "batches", "tasks", "base"),
     ("fast", "classifier", "events", "preparation", "training", "progress"),
     ("adapters", "explain", "pretraining"),

@@ -6,6 +6,7 @@ to step, to evaluate, to keep and to stop; it need not know which engine it has.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from lora_core.batches import Batch
 from lora_core.config import TrainConfig
+from lora_core.cores import Cores
 from lora_core.devices import Device
 from lora_core.fast.gpt import FastGPT, is_head, why_not
 from lora_core.fast.linear import frozen_cast
@@ -51,14 +53,16 @@ def make_engine(
     device: Device,
     between: Callable[[], None],
     head_factor: float = 1.0,
+    cores: Cores | None = None,
 ) -> Engine:
     """The fastest engine that applies. `between` is called every now and then and may raise.
 
     A head that is trained in full beside other weights learns at `head_factor` times the rate.
+    Only the fast engine uses `cores`.
     """
     reason = why_not(model) if device.device.type == "cpu" else "this is no CPU"
     if reason is None:
-        return FastEngine(model, config, device, between, head_factor)
+        return FastEngine(model, config, device, between, head_factor, cores)
     if device.device.type == "cpu" and device.dtype != torch.float32:
         text = f"The fast path does not apply here: {reason}; so float32."
         device = Device(device.device, torch.float32, text)
@@ -163,28 +167,56 @@ class FastEngine:
         device: Device,
         between: Callable[[], None],
         head_factor: float = 1.0,
+        cores: Cores | None = None,
     ) -> None:
-        self.device, self.config = device, config
-        self.fast = FastGPT(model, device.dtype, between)
+        """Without `cores` it computes with as many threads as the calling thread is set to."""
+        self.device, self.config, self.cores = device, config, cores
+
+        def between_blocks() -> None:
+            between()
+            if cores is not None:
+                cores.between()
+
+        self.fast = FastGPT(model, device.dtype, between_blocks)
         rest, head = self.fast.rest_and_head()
         self.optimizer = _optimizer(rest, head, config, head_factor)
         self._features: dict[tuple[int, ...], Tensor] = {}  # of texts, when the base never changes
 
     def step(self, batch: Batch, rate: float) -> tuple[float, bool]:
         """See `Engine`."""
-        if self.config.method == "head":
-            loss = self.fast.head_gradients(self._hidden(batch), batch.labels)
-        else:
-            loss = self.fast.loss_and_gradients(batch.tokens, batch.lengths, batch.labels)
+        if self.cores is None:
+            return self._step(batch, rate)
+        with self.cores.step(batch.real_tokens, lambda: self._gradient_alone(batch)):
+            return self._step(batch, rate)
+
+    def _step(self, batch: Batch, rate: float) -> tuple[float, bool]:
+        loss = self._gradients(batch)
         gradient = self.fast.gradient
         norm = torch.linalg.vector_norm(gradient)
         gradient.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         value, size = torch.stack([loss, norm]).tolist()
         return value, _update(self.optimizer, rate, value, size)
 
+    def _gradients(self, batch: Batch) -> Tensor:
+        """The loss; its gradient is then in `fast.gradient`."""
+        if self.config.method == "head":
+            return self.fast.head_gradients(self._hidden(batch), batch.labels)
+        return self.fast.loss_and_gradients(batch.tokens, batch.lengths, batch.labels)
+
+    def _gradient_alone(self, batch: Batch) -> Tensor:
+        """The gradient, with the masks of dropout drawn as if for the first time."""
+        generators = {layer.lora.generator for _, layer in lora_layers(self.fast.model)} - {None}
+        states = [(generator, generator.get_state()) for generator in generators if generator]
+        self._features.clear()
+        self._gradients(batch)
+        for generator, state in states:
+            generator.set_state(state)
+        return self.fast.gradient
+
     def logits(self, batch: Batch) -> Tensor:
         """See `Engine`."""
-        return self.fast.classify(self._hidden(batch))
+        with contextlib.nullcontext() if self.cores is None else self.cores.evaluation():
+            return self.fast.classify(self._hidden(batch))
 
     def _hidden(self, batch: Batch) -> Tensor:
         """(n, emb) at each text's last token."""

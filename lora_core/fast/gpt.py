@@ -19,6 +19,7 @@ Not here: dropout of the base itself (`GPTConfig.drop_rate`), merged adapters. S
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import NamedTuple, cast
@@ -28,6 +29,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_core.config import HEAD
+from lora_core.cores import one_core
 from lora_core.fast.linear import Adapter, Group, Tape, Workspace, frozen_cast, gelu
 from lora_core.fast.packing import Packed, pack
 from lora_core.lora import EmbeddingWithLoRA, LinearWithLoRA, LoRALayer, lora_layers
@@ -110,6 +112,8 @@ class FastGPT:
             raise ValueError(f"The fast path does not apply: {reason}.")
         self.model, self.dtype, self.between = model, dtype, between
         self.heads = model.config.n_heads
+        # In float32 its masks are those of the plain model: none are drawn for empty rows.
+        self.has_dropout = any(layer.lora.dropout > 0 for _, layer in lora_layers(model))
         self.space = Workspace()
         wrapped: nn.Module = model.token_embedding
         self.adapted_tokens = isinstance(wrapped, EmbeddingWithLoRA)
@@ -238,20 +242,24 @@ class FastGPT:
     @torch.no_grad()
     def classify(self, hidden: Tensor) -> Tensor:
         """(n, emb) from `last_hidden` -> (n, classes) float32 logits."""
-        return self.model.head(hidden)
+        with one_core():
+            return self.model.head(hidden)
 
     @torch.no_grad()
     def last_hidden(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """(n, t) ids, (n,) lengths -> (n, emb) float32 after the final norm."""
         self._refresh()
-        return self._forward(pack(tokens, lengths, self.heads, self.dtype), None)[0]
+        return self._forward(
+            pack(tokens, lengths, self.heads, self.dtype, exact=self.has_dropout), None
+        )[0]
 
     def _forward(self, batch: Packed, tapes: list[_BlockTape] | None) -> tuple[Tensor, _Norm]:
         model = self.model
         x = F.embedding(batch.tokens, cast(Tensor, self._table.weight).detach())
         if self.adapted_tokens:
             rows = F.embedding(batch.tokens, self._lows[_TOKEN_A])  # (m, r)
-            x += rows @ self._lows[_TOKEN_B]
+            with self._one_core_in_float32():
+                x += rows @ self._lows[_TOKEN_B]
         x += F.embedding(batch.positions, model.position_embedding.weight.detach())
         for block in self.blocks:
             self.between()
@@ -311,7 +319,7 @@ class FastGPT:
     def loss_and_gradients(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of a batch, () float32; its gradient is then in `gradient`."""
         self._refresh()
-        batch = pack(tokens, lengths, self.heads, self.dtype)
+        batch = pack(tokens, lengths, self.heads, self.dtype, exact=self.has_dropout)
         tapes: list[_BlockTape] = []
         needed = self.lowest < 4 * len(self.blocks)
         hidden, norm = self._forward(batch, tapes if needed else None)
@@ -342,9 +350,13 @@ class FastGPT:
         """Gradients of the embedding's A and B from that of what was embedded, (m, emb)."""
         dx = dx.to(self.dtype)
         rows = F.embedding(batch.tokens, self._lows[_TOKEN_A])
-        self._grads[_TOKEN_B].copy_(rows.T @ dx)
-        upper = (dx @ self._lows[_TOKEN_B].T).float()  # (m, r)
+        with self._one_core_in_float32():
+            self._grads[_TOKEN_B].copy_(rows.T @ dx)
+            upper = (dx @ self._lows[_TOKEN_B].T).float()  # (m, r)
         self._grads[_TOKEN_A].zero_().index_add_(0, batch.tokens, upper)
+
+    def _one_core_in_float32(self) -> contextlib.AbstractContextManager[None]:
+        return one_core() if self.dtype == torch.float32 else contextlib.nullcontext()
 
     def head_gradients(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """As `loss_and_gradients`, where the head alone is trained: from `last_hidden`."""
@@ -355,7 +367,7 @@ class FastGPT:
         head = {n: p for n, p in self._trained.items() if n.startswith(HEAD + ".")}
         mode = self.model.head.training
         self.model.head.train()
-        with torch.enable_grad():
+        with one_core(), torch.enable_grad():
             hidden = hidden.detach().requires_grad_()
             loss = F.cross_entropy(self.model.head(hidden), labels)
             gradient, *rest = torch.autograd.grad(loss, [hidden, *head.values()])
@@ -398,12 +410,9 @@ class FastGPT:
         rows[-1].zero_()  # what `kvq_from_heads` reads for rows without a token
         gradients = rows[:-1].view(tape.heads.shape)
         torch.bmm(tape.attention.transpose(1, 2), mixed, out=gradients[1])
-        scores = torch._softmax_backward_data(
-            torch.bmm(mixed, value.transpose(1, 2)).float(),
-            tape.attention.float(),
-            -1,
-            torch.float32,
-        )
+        upper = torch.bmm(mixed, value.transpose(1, 2)).float()
+        with one_core():
+            scores = torch._softmax_backward_data(upper, tape.attention.float(), -1, torch.float32)
         scores = scores.mul_(1 / math.sqrt(head_dim)).to(self.dtype)
         torch.bmm(scores.transpose(1, 2), tape.query, out=gradients[0])
         query = torch.bmm(scores, key, out=None if is_last else gradients[2])
@@ -425,10 +434,11 @@ class FastGPT:
 
     def _norm_backward(self, norm: nn.LayerNorm, name: str, dy: Tensor, tape: _Norm) -> Tensor:
         wanted = [True, self.full, self.full]
-        dx, weight, bias = torch.ops.aten.native_layer_norm_backward(
-            dy.float(), tape.x, norm.normalized_shape, tape.mean, tape.scale, norm.weight,
-            norm.bias, wanted,
-        )  # fmt: skip
+        with one_core() if self.full else contextlib.nullcontext():
+            dx, weight, bias = torch.ops.aten.native_layer_norm_backward(
+                dy.float(), tape.x, norm.normalized_shape, tape.mean, tape.scale, norm.weight,
+                norm.bias, wanted,
+            )  # fmt: skip
         if self.full:
             self._grads[name + ".weight"].copy_(weight)
             self._grads[name + ".bias"].copy_(bias)

@@ -5,14 +5,18 @@ Part of the fast path (`fast.py`): what autograd would do for `LinearWithLoRA`, 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lora_core.cores import one_core
+from lora_core.fast.packing import STEADY_RANKS, STEADY_ROWS
 from lora_core.lora import LoRALayer
 
 # Above so many columns of several A's side by side, a product with the zeros between their B's
@@ -123,6 +127,7 @@ class Group:
         ranks = [adapter.A.shape[1] for adapter in adapters]
         dropout = bool(adapters) and adapters[0].layer.dropout > 0
         self.apart = dropout or (len(adapters) > 1 and sum(ranks) > _BLOCK_DIAGONAL)
+        self.ranks = ranks if self.apart else [sum(ranks)]  # of the thin products
         ends = torch.tensor(ranks).cumsum(0).tolist()
         self.rows = [slice(end - rank, end) for end, rank in zip(ends, ranks, strict=True)]
         self.joined = False
@@ -147,22 +152,29 @@ class Group:
     def forward(self, x: Tensor, training: bool) -> tuple[Tensor, Tape]:
         """(m, in) -> (m, out), valid until the next product."""
         y = self.space("product", x.shape[0], self.weight.shape[0], dtype=x.dtype)
-        if self.bias is None:
-            torch.mm(x, self.turned, out=y)
-        else:
-            torch.addmm(self.bias, x, self.turned, out=y)
+        with _steady(x):
+            if self.bias is None:
+                torch.mm(x, self.turned, out=y)
+            else:
+                torch.addmm(self.bias, x, self.turned, out=y)
         if not self.adapters:
             return y, Tape(x, [], [])
+        with _steady(x, self.ranks):
+            return y, self._adapters_forward(x, y, training)
+
+    def _adapters_forward(self, x: Tensor, y: Tensor, training: bool) -> Tape:
+        """Add what the adapters give to `y`."""
         if not self.apart:
             inner = self.A_turned @ x.T
-            return y.addmm_(inner.T, self.B), Tape(x, [inner], [])
+            y.addmm_(inner.T, self.B)
+            return Tape(x, [inner], [])
         masks = self._masks(x) if training else []
         inners = []
         for i, adapter in enumerate(self.adapters):
             inner = adapter.A.T @ (x * masks[i] if masks else x).T
             y[:, adapter.columns].addmm_(inner.T, adapter.B)
             inners.append(inner)
-        return y, Tape(x, inners, masks)
+        return Tape(x, inners, masks)
 
     def _masks(self, x: Tensor) -> list[Tensor]:
         """Dropout's masks, from the layers' own generator."""
@@ -185,18 +197,21 @@ class Group:
         """
         x = tape.x
         if self.grad_weight is not None:
-            self.grad_weight.copy_(dy.T @ x)
+            with _steady(x):
+                self.grad_weight.copy_(dy.T @ x)
         if self.grad_bias is not None:
             torch.sum(dy, 0, dtype=torch.float32, out=self.grad_bias)
         whole = out = None
         if below:
             whole = self.space("gradient", x.shape[0] + spare_row, x.shape[1], dtype=dy.dtype)
             out = whole[: x.shape[0]]
-            torch.mm(dy, self.weight, out=out)
+            with _steady(x):
+                torch.mm(dy, self.weight, out=out)
             if spare_row:
                 whole[-1].zero_()
         if self.adapters:
-            self._adapters_backward(dy, tape, out)
+            with _steady(x, self.ranks):
+                self._adapters_backward(dy, tape, out)
         return whole
 
     def _adapters_backward(self, dy: Tensor, tape: Tape, out: Tensor | None) -> None:
@@ -222,6 +237,12 @@ class Group:
                 out.addmm_(upper.T, adapter.A.T)
             elif out is not None and mask is not None:
                 out.addcmul_(upper.T @ adapter.A.T, mask)
+
+
+def _steady(x: Tensor, ranks: Sequence[int] = ()) -> contextlib.AbstractContextManager[None]:
+    """For products with `x`, thin ones of `ranks`: the same bits with any number of cores."""
+    even = x.shape[0] % STEADY_ROWS == 0 and all(rank % STEADY_RANKS == 0 for rank in ranks)
+    return contextlib.nullcontext() if even or x.dtype != torch.float32 else one_core()
 
 
 def gelu(u: Tensor, training: bool, space: Workspace, slot: str) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,11 @@ class Packed:
     shape: tuple[int, int]  # n, t
 
 
+# A float32 product has the same bits with 1, 2, 4 and 8 cores if its rows are a multiple of 16, and
+# its ranks of 4, where it is a thin one (tests/benchmarks/cores.py).
+STEADY_ROWS, STEADY_RANKS = 16, 4
+
+
 def round_up(size: int, least: int) -> int:
     """The next of a few sizes, at most an eighth above `size`: multiples of `least`, then of more.
 
@@ -41,23 +46,28 @@ def round_up(size: int, least: int) -> int:
     return -(-size // step) * step
 
 
-def pack(tokens: Tensor, lengths: Tensor, heads: int, dtype: torch.dtype) -> Packed:
-    """(n, t) right-padded ids and (n,) lengths -> the batch without its padding."""
+def pack(
+    tokens: Tensor, lengths: Tensor, heads: int, dtype: torch.dtype, *, exact: bool = False
+) -> Packed:
+    """(n, t) right-padded ids and (n,) lengths -> the batch without its padding.
+
+    A few rows stand empty at the end, in float32 none if `exact`.
+    """
     n, t = tokens.shape
-    rounded = dtype != torch.float32
     real = torch.arange(t) < lengths[:, None]  # (n, t)
     places = real.flatten().nonzero().squeeze(1)  # (real tokens,) in (n, t)
     count = len(places)
     text, position = places // t, places % t
     ids = tokens.flatten()[places]
     row = torch.where(real, (real.flatten().cumsum(0) - 1).view(n, t), -1)  # (n, t) in (m,)
-    spare = 0
-    if rounded:
+    if dtype == torch.float32:
+        spare = 0 if exact else -count % STEADY_ROWS
+    else:
         spare = round_up(count, 32) - count
         wide = round_up(t, 8) - t
-        ids, position = (torch.nn.functional.pad(x, (0, spare)) for x in (ids, position))
         row = torch.nn.functional.pad(row, (0, wide), value=-1)
         t += wide
+    ids, position = (torch.nn.functional.pad(x, (0, spare)) for x in (ids, position))
     m = count + spare
     row = row[:, None]
     head = torch.arange(heads)

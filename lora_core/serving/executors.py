@@ -39,8 +39,11 @@ class Executor(Protocol):
 
 
 class Threads:
-    """Threads of this process, one torch thread each: two on a pair of busy cores wait for each
-    other at every product (`tests/benchmarks/threads.py`)."""
+    """Threads of this process; each run computes with its share of the cores.
+
+    One where all workers are busy; a run that is alone uses them all, as long as that is faster
+    (`cores.Cores`), and gives the same adapter.
+    """
 
     def __init__(self, workers: int | None = None) -> None:
         """`workers` defaults to the number of cores that this process may use."""
@@ -51,9 +54,13 @@ class Threads:
     def submit(self, job: Job, report: Callable[[Report], None]) -> Future[Outcome]:
         """See `Executor`."""
         stop = self._stops[job.id] = threading.Event()
-        future = self._pool.submit(train, job, report, stop.is_set)
+        future = self._pool.submit(train, job, report, stop.is_set, self._free_cores)
         future.add_done_callback(lambda _: self._stops.pop(job.id, None))
         return future
+
+    def _free_cores(self) -> int:
+        """A run's share of the cores now."""
+        return self.workers // max(1, len(self._stops))
 
     def stop(self, job_id: str) -> None:
         """See `Executor`."""

@@ -17,6 +17,7 @@ from lora_core.base.checkpoint import Base
 from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.cores import Cores, set_threads
 from lora_core.errors import LabError
 from lora_core.events import Diverged, Evaluated, Event, Finished, Step
 from lora_core.preparation import build_model, load_trained
@@ -58,13 +59,19 @@ class Outcome:
 
 
 def use_one_thread() -> None:
-    """Let the calling thread compute with one core. It is a setting of each thread: a new one
-    starts with as many as `OMP_NUM_THREADS` says, or all cores, whatever was set elsewhere."""
-    torch.set_num_threads(1)
+    """Let the calling thread compute with one core. It is a setting of each thread."""
+    set_threads(1)
 
 
-def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], bool]) -> Outcome:
+def train(
+    job: Job,
+    report: Callable[[Report], None],
+    should_stop: Callable[[], bool],
+    free_cores: Callable[[], int] = lambda: 1,
+) -> Outcome:
     """Train and test; events and best weights are reported as they come, all but `Finished`.
+
+    `free_cores` says how many cores the run may use now.
 
     Never raises: whatever breaks the run off, a `SystemExit` and a full memory included, it has
     the best weights of before, and says why.
@@ -72,6 +79,7 @@ def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], 
     state: State = "finished"
     reason = ""
     progress = Progress(job)
+    cores = Cores(free_cores)
 
     def tell(item: Report) -> None:
         progress.note(item)
@@ -91,6 +99,7 @@ def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], 
             job.train_config,
             watch_texts=job.watch_texts,
             should_stop=should_stop,
+            cores=cores,
             on_best=lambda step, weights: tell(Best(step, weights)),
             resume=(job.resume.step, job.resume.weights) if job.resume else None,
         ):
@@ -103,7 +112,7 @@ def train(job: Job, report: Callable[[Report], None], should_stop: Callable[[], 
         assert finished is not None, "fine_tune ended without Finished"
         if finished.outcome == "stopped":
             return ended("stopped", "")
-        test_score = score_test(job.task, finished.classifier, should_stop)
+        test_score = score_test(job.task, finished.classifier, should_stop, cores)
         return ended(state, reason, test_score)
     except BaseException as error:
         log.broke(job.id, error)
@@ -173,19 +182,24 @@ def rebuild(
 
 
 def score_test(
-    task: Task, classifier: Classifier, should_stop: Callable[[], bool]
+    task: Task, classifier: Classifier, should_stop: Callable[[], bool], cores: Cores
 ) -> TestScore | None:
     """Accuracy and confusion on the test split; None without one, or when stopped meanwhile."""
     rows, context = task.test, classifier.model.config.context_length
     if not rows:
         return None
-    predicted = []
-    for start in range(0, len(rows), _TEST_ROWS):
+
+    def predict(start: int) -> Tensor | None:
         if should_stop():
             return None
         part = rows[start : start + _TEST_ROWS]
         ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
-        predicted.append(batched_logits(classifier.model, ids).argmax(-1))
+        return batched_logits(classifier.model, ids).argmax(-1)
+
+    parts = cores.map(predict, range(0, len(rows), _TEST_ROWS))
+    predicted = [part for part in parts if part is not None]
+    if len(predicted) < len(parts):
+        return None
     truth = torch.tensor([row.label for row in rows])
     counts = confusion(torch.cat(predicted), truth, len(task.labels))
     return TestScore(right(counts) / len(rows), len(rows), counts)

@@ -51,14 +51,14 @@ class Gate:
         self._some = threading.Condition()
         original = worker.train
 
-        def held(job, report, should_stop):
+        def held(job, report, should_stop, *free_cores):
             with self._some:
                 self.started.append(job.id)
                 self._some.notify_all()
             while not self.opened.wait(0.01):
                 if should_stop():
                     break
-            return original(job, report, should_stop)
+            return original(job, report, should_stop, *free_cores)
 
         monkeypatch.setattr(executors, "train", held)
 

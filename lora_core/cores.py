@@ -1,0 +1,148 @@
+"""How many cores a run computes with, from step to step: those that are free, while they help.
+
+Torch's number of threads is a setting of each thread (OpenMP's and MKL's, as of torch 2.13; only
+the value that `torch.get_num_threads` gives a thread before its first operation comes from the one
+that set it last). Which products give the same bits with every number of threads was measured
+(`tests/benchmarks/cores.py`): what does not is computed with `one_core`, and `Cores` looks once a
+run, at a whole step, whether it holds on this machine too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import statistics
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_REMEMBERED = 5  # steps whose median is a speed
+_TRIAL = 3  # steps after which a speed is believed
+_PAUSE, _LONGEST_PAUSE = 16, 1024  # steps until more cores are tried again; longer each time
+_LOOK_AGAIN = 64  # steps after which the speed of one core is measured anew
+_GAIN = 0.95  # more cores must take at most this share of one core's time
+_HOPELESS = 2.0  # so many times one core's time, and the step is finished with one
+_CONTENDED = 1.25  # wall time by processor time of one core, above which others compute here too
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+
+
+def set_threads(count: int) -> None:
+    """Let the calling thread compute with `count` cores."""
+    torch.get_num_threads()  # a thread's first operation would take another's setting over
+    torch.set_num_threads(count)
+
+
+@contextlib.contextmanager
+def computing_with(count: int) -> Iterator[None]:
+    """Compute with `count` cores, then with as many as before. Never yield events inside."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def one_core() -> contextlib.AbstractContextManager[None]:
+    """For an operation whose last bits depend on the number of cores."""
+    return computing_with(1)
+
+
+def _power_of_two(count: int) -> int:
+    """The largest one up to `count`: three or five threads cut products at odd places."""
+    return 1 << max(0, count.bit_length() - 1)
+
+
+class Cores:
+    """The cores of one run. Made by whoever knows what else computes on this machine.
+
+    More cores than one are used only while they are faster: on cores that are busy with something
+    else two threads wait for each other, and can take many times as long as one.
+    """
+
+    def __init__(self, free: Callable[[], int]) -> None:
+        """`free` says how many cores this run may use now; it is asked before every step."""
+        self._free = free
+        self._alone: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)  # see below
+        # cores -> seconds (of one core: and processor seconds) a unit of work, of the last steps
+        self._together: defaultdict[int, deque[float]] = defaultdict(
+            lambda: deque(maxlen=_REMEMBERED)
+        )
+        self._same_bits: dict[int, bool] = {}
+        self._steps = 0
+        self._resume_at = 0  # the step at which more cores are tried again
+        self._pause = _PAUSE
+        self._count = 1
+        self._deadline = math.inf  # of the step under way
+
+    @contextlib.contextmanager
+    def step(self, work: float, gradient: Callable[[], Tensor]) -> Iterator[None]:
+        """Take a step of `work` units; `gradient` computes it without taking it, twice at most
+        in a run for each number of cores: to compare the bits."""
+        self._steps += 1
+        self._count = self._choose(gradient)
+        begin, processor = time.perf_counter(), time.thread_time()
+        if self._count > 1:
+            self._deadline = begin + _HOPELESS * work * self._one_core_seconds
+        with computing_with(self._count):
+            yield
+        self._deadline = math.inf
+        seconds = (time.perf_counter() - begin) / work
+        if self._count == 1:
+            self._alone.append((seconds, (time.thread_time() - processor) / work))
+        else:
+            self._together[self._count].append(seconds)
+
+    def between(self) -> None:
+        """Called within a step: finishes one that takes far too long with one core."""
+        if time.perf_counter() > self._deadline:
+            torch.set_num_threads(1)
+
+    def evaluation(self) -> contextlib.AbstractContextManager[None]:
+        """Compute with as many cores as the last step did."""
+        return computing_with(min(self._count, _power_of_two(self._free())))
+
+    def map(self, function: Callable[[Item], Value], items: Iterable[Item]) -> list[Value]:
+        """`function` of every item, in their order, each computed with one core."""
+        with ThreadPoolExecutor(
+            max(1, self._free()), initializer=set_threads, initargs=(1,)
+        ) as pool:
+            return list(pool.map(function, items))
+
+    @property
+    def _one_core_seconds(self) -> float:
+        return statistics.median(seconds for seconds, _ in self._alone)
+
+    def _choose(self, gradient: Callable[[], Tensor]) -> int:
+        count = _power_of_two(self._free())
+        if count <= 1 or len(self._alone) < _TRIAL or self._steps % _LOOK_AGAIN == 0:
+            return 1
+        if self._steps < self._resume_at:
+            return 1
+        seconds, processor = (sum(column) for column in zip(*self._alone, strict=True))
+        together, alone = self._together[count], self._one_core_seconds
+        hopeless = bool(together) and together[-1] > _HOPELESS * alone
+        slower = len(together) >= _TRIAL and statistics.median(together) > _GAIN * alone
+        if hopeless or slower or seconds > _CONTENDED * processor:
+            together.clear()
+            self._resume_at = self._steps + self._pause
+            self._pause = min((8 if hopeless else 2) * self._pause, _LONGEST_PAUSE)
+            return 1
+        if len(together) >= _TRIAL:
+            self._pause = _PAUSE
+        return count if self._gives_the_same(count, gradient) else 1
+
+    def _gives_the_same(self, count: int, gradient: Callable[[], Tensor]) -> bool:
+        if count not in self._same_bits:
+            with one_core():
+                expected = gradient().clone()
+            with computing_with(count):
+                self._same_bits[count] = torch.equal(gradient(), expected)
+        return self._same_bits[count]
