@@ -250,10 +250,12 @@ def test_between_blocks_it_can_be_interrupted_and_goes_on_afterwards(base, ragge
 
 def test_packing_keeps_every_token_in_its_place() -> None:
     tokens = torch.tensor([[5, 6, 7], [8, 0, 0], [9, 4, 0]])
-    packed = pack(tokens, torch.tensor([3, 1, 2]), 2, torch.float32)
+    packed = pack(tokens, torch.tensor([3, 1, 2]), 2, torch.float32, exact=True)
     assert packed.tokens.tolist() == [5, 6, 7, 8, 9, 4]
     assert packed.positions.tolist() == [0, 1, 2, 0, 0, 1]
     assert packed.last.tolist() == [2, 3, 5]
+    filled = pack(tokens, torch.tensor([3, 1, 2]), 2, torch.float32)
+    assert filled.tokens.tolist() == [5, 6, 7, 8, 9, 4, *[0] * 10] and filled.shape == (3, 3)
     rounded = pack(tokens, torch.tensor([3, 1, 2]), 2, torch.bfloat16)
     assert len(rounded.tokens) == 32 and rounded.shape == (3, 8)
     sizes = [round_up(n, 32) for n in range(1, 5000)]
