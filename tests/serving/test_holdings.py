@@ -75,7 +75,8 @@ def test_tables_of_waiting_runs_count_before_they_are_taken(tiny, gate) -> None:
 def test_who_has_no_token_shares_one_turn_and_hears_an_honest_estimate(tiny, words, gate) -> None:
     config, lora = lc.TrainConfig(steps=3, batch_size=4, evaluations=1), lc.LoRAConfig(rank=2)
     clock = Clock()
-    with Registry(Limits(waiting_in_all=12), workers=1, clock=clock) as registry:
+    limits = Limits(waiting_a_visitor=10, waiting_in_all=12)
+    with Registry(limits, workers=1, clock=clock) as registry:
         first = registry.submit(new_visitor(), tiny, words, lora, config, share="address 1")
         gate.wait_for(1)
         waiting = [

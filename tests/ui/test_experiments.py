@@ -19,7 +19,7 @@ from lora_core.explain.chance import spread, wilson
 from lora_core.limits import Limits
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import NOT_HERE, Registry
-from lora_core.ui import api_experiments
+from lora_core.ui import api_experiments, sentences
 from lora_core.ui.context import Lab
 from lora_core.ui.experiments import Experiments
 from lora_core.ui.luck import Group, difference_words, luck
@@ -38,6 +38,7 @@ def serving(base: lc.Base, task: lc.Task) -> Iterator[tuple[Client, Registry]]:
         lab = Lab(registry, bases={"bundled": base}, tasks={task.name: task})
         with gr.Blocks(analytics_enabled=False) as page:
             api_experiments.build(Experiments(lab, Plans(registry)))
+        sentences.protect(page)
         page.queue(default_concurrency_limit=None)
         _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, max_threads=64)
         client = Client(url, verbose=False)
