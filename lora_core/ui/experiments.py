@@ -232,7 +232,7 @@ def _layers_said(found: Knockout, parts: list[Answer], whole: float) -> Answer:
         alone = found.adapter_off / found.rows
         said.append(say("experiments.layers_who", alone=pc(alone), headless=pc(headless)))
     if r is not None:
-        word = say("experiments.layers_word_same" if r > 0.5 else "layers_word_other")
+        word = say("experiments.layers_word_same" if r > 0.5 else "experiments.layers_word_other")
         said.append(say("experiments.layers_correlation", r=f"{r:.2f}", word=word))
     return {"sentence": " ".join(said), "correlation": r}
 
@@ -240,7 +240,7 @@ def _layers_said(found: Knockout, parts: list[Answer], whole: float) -> Answer:
 def _lost_words(lost: float) -> str:
     if abs(lost) < 5e-5:
         return say("experiments.same")
-    return say("experiments.lost" if lost > 0 else "gained", points=points(abs(lost)))
+    return say("experiments.lost" if lost > 0 else "experiments.gained", points=points(abs(lost)))
 
 
 def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
@@ -426,7 +426,8 @@ def part_name(dotted: str) -> str:
     if not dotted.startswith("blocks."):
         return say(f"experiments.part_{dotted}")
     _, block, kind = dotted.split(".", 2)
-    return f"{say('part_block', block=block)}, {say('kind_' + kind.rpartition('.')[2])}"
+    last = kind.rpartition(".")[2]
+    return f"{say('experiments.part_block', block=block)}, " + say(f"experiments.kind_{last}")
 
 
 def _series(name: str, pairs: Sequence[tuple[float, float]], colour: str = "trainable") -> Answer:

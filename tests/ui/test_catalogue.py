@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sorted((ROOT / "lora_core" / "ui").rglob("*.py"))
 SCRIPTS = sorted((ROOT / "assets" / "page").glob("*.js"))
 # A literal id, or one with a part that the program puts in: `f"status.{state}"`, `guide.${name}`.
-_KEY = re.compile(r"""["`]([a-z_]+\.(?:[a-z_0-9]|\$\{[^}]+\}|\{[^}]+\})+)["`]""")
+_KEY = re.compile(r"""["'`]([a-z_]+\.(?:[a-z_0-9]|\$\{[^}]+\}|\{[^}]+\})+)["'`]""")
 
 
 _FILES = (".js", ".css", ".csv", ".json")
