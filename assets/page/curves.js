@@ -203,7 +203,15 @@
     const sentence = node("p", { class: "conclusion", role: "status" });
     const bar = node("div", { class: "progress", role: "progressbar", "aria-label": t("status.progress"),
       "aria-valuemin": 0, "aria-valuemax": 100 }, node("i"));
-    element.append(bar, line, reason, sentence);
+    // A table that was dropped and not taken is not what Fine-tune trains: said where one presses.
+    const table = node("span", {});
+    const dropped = node("p", { class: "shown-state", role: "status", hidden: true }, table, " ",
+      node("button", { type: "button", class: "toggle", onclick: () => document.querySelector("#own-use").click() }, t("finetune.use")));
+    on("dropped", (title) => {
+      dropped.hidden = !title;
+      if (title) say(table, t("finetune.dropped", { table: title }));
+    });
+    element.append(dropped, bar, line, reason, sentence);
     draw((value) => {
       say(line, value.line);
       say(reason, value.reason ?? "");

@@ -45,6 +45,8 @@
   define("table", ({ element, draw }) => {
     element.setAttribute("aria-live", "polite");
     draw((value) => {
+      if (element.closest("#own-report"))
+        LoraLab.emit("dropped", value.columns?.length && !value.problem ? value.title : "");
       const children = [];
       if (value.title) children.push(node("p", { class: "own-title" }, value.title));
       if (value.problem) children.push(node("p", { class: "own-problem", role: "alert" }, value.problem));

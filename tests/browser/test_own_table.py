@@ -128,3 +128,16 @@ def test_another_visitor_does_not_see_it(visit: Visit, browser: Browser, tmp_pat
     expect(theirs.get_by_role("option").first).to_be_visible()
     assert "private" not in " ".join(theirs.get_by_role("option").all_inner_texts())
     context.close()
+
+
+def test_a_dropped_table_that_is_not_taken_is_said_beside_fine_tune(
+    visit: Visit, tmp_path: Path
+) -> None:
+    page = visit("view=simple&steps=10&batch_size=4&rank=2")
+    drop(page, csv_file(tmp_path, "mine.csv"))
+    state = page.locator("#status .shown-state")
+    expect(state).to_contain_text("mine.csv")
+    expect(state).to_contain_text("not the task yet")
+    state.get_by_role("button").click()
+    expect(state).to_be_hidden()
+    assert chosen_task(page) == "mine (yours)"
