@@ -13,7 +13,8 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from lora_core.adapters.adapter import load_adapter, save_adapter
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE
@@ -21,12 +22,13 @@ from lora_core.base.checkpoint import HUB_SILENCE, Base
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
-from lora_core.tasks.own_table import read_task
+from lora_core.serving.hub_files import parts_of, split_to_take
+from lora_core.tasks.file import Table, joined, read_table
+from lora_core.tasks.own_table import choose_columns, guess_columns, task_of
 from lora_core.tasks.task import Task
 
 MAX_ADAPTER_BYTES = 64 * 2**20
 MAX_BASE_BYTES = 1_200 * MEGABYTE  # GPT-2 124M has 548 MB, GPT-2 medium is more
-_TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".json", ".xlsx")  # in the order of preference
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
 _BASE_FILES = (".safetensors", ".safetensors.index.json", "config.json", ".tiktoken")
 
@@ -56,25 +58,102 @@ def load_hub_adapter(name: str, base: Base, labels: Sequence[str] | None = None)
         return load_adapter(folder, base, labels, max_bytes=MAX_ADAPTER_BYTES)
 
 
-def load_hub_task(name: str, limits: Limits | None = None) -> Task:
+@dataclass(frozen=True)
+class HubTable:
+    """One split of one configuration of a data set, all its shards; and what else there is."""
+
+    name: str  # owner/name
+    table: Table
+    configuration: str
+    configurations: tuple[str, ...]
+    split: str
+    splits: tuple[str, ...]
+    guessed: bool  # whether nobody said which configuration
+
+    def columns(self, text: str | None = None, label: str | None = None) -> tuple[str, str]:
+        """The columns of texts and labels; those not named are guessed. Raises `TaskError`."""
+        guessed = guess_columns(self.table, text, label)
+        return choose_columns(self.table, text or guessed[0], label or guessed[1])
+
+
+def load_hub_task(
+    name: str,
+    limits: Limits | None = None,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    configuration: str | None = None,
+    split: str | None = None,
+) -> Task:
     """A published table of texts and labels, by the name of its data set.
 
-    The file is its training part where one is called so: CSV, TSV, Parquet, JSON or Excel. Raises
-    `HubError` when it cannot be had, `TaskError` when it is no such table.
+    What is not said is guessed, and said in `Task.warnings`: the configuration, the split ("train"
+    where there is one; it is split again in three), the columns. Raises `HubError` when it cannot
+    be had, `TaskError` when it is no such table.
     """
+    found = load_hub_table(name, limits, configuration=configuration, split=split)
+    return task_of_hub(found, text_column, label_column, limits)
+
+
+def load_hub_table(
+    name: str,
+    limits: Limits | None = None,
+    *,
+    configuration: str | None = None,
+    split: str | None = None,
+) -> HubTable:
+    """All shards of one split: CSV, TSV, Parquet, JSON or Excel. Raises `HubError`, `TaskError`."""
     limits = limits or Limits()
-    sizes = _sizes(name, "dataset")
-    file = _table_among(list(sizes))
-    if file is None:
+    info = _info(name, "dataset")
+    sizes = _sizes_of(info)
+    card = getattr(info, "card_data", None)
+    parts, default = parts_of(sizes, card.to_dict() if card is not None else {})
+    if not parts:
         raise HubError(
             f"'{name}' holds no table (CSV, Parquet, JSON) that could be read as texts and labels."
         )
-    _check_size(name, sizes[file], limits.upload_mb * MEGABYTE)
+    guessed = configuration is None
+    configuration = configuration or default
+    if configuration not in parts:
+        raise HubError(
+            f"'{name}' has no configuration '{configuration[:40]}'. It has: "
+            f"{', '.join(parts)[:200]}."
+        )
+    splits = parts[configuration]
+    split = split or split_to_take(splits)
+    if split not in splits:
+        raise HubError(f"'{name}' has no split '{split[:40]}' there. It has: {', '.join(splits)}.")
+    files = splits[split]
+    _check_size(name, sum(sizes[file] for file in files), limits.upload_mb * MEGABYTE)
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
-        path = _fetch(name, file, "dataset", Path(folder))
-        named = path.with_name(name.partition("/")[2][:60] + path.suffix)  # the task's name
-        path.rename(named)
-        return read_task(named, limits=limits)
+        tables = [
+            read_table(_fetch(name, file, "dataset", Path(folder)), limits, wait=False)
+            for file in files
+        ]
+    table = joined(name.partition("/")[2][:60], tables, limits)
+    return HubTable(name, table, configuration, tuple(parts), split, tuple(splits), guessed)
+
+
+def task_of_hub(
+    found: HubTable,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limits: Limits | None = None,
+) -> Task:
+    """The task of a data set's table; columns not named are guessed. Raises `TaskError`."""
+    table = found.table
+    text, label = found.columns(text_column, label_column)
+    said = []
+    if found.guessed and len(found.configurations) > 1:
+        shown = ", ".join(found.configurations[:12])
+        said.append(
+            f"{found.name} has {len(found.configurations)} configurations: {shown}. "
+            f"“{found.configuration}” was taken."
+        )
+    if (text_column, label_column) != (text, label) and (text, label) != ("text", "label"):
+        said.append(f"The column '{text}' was taken for the texts, '{label}' for the labels.")
+    task = task_of(table, text, label, limits=limits)
+    return replace(task, title=found.name, warnings=(*said, *task.warnings))
 
 
 def check_hub_base(name: str) -> None:
@@ -118,13 +197,21 @@ def push_adapter(classifier: Classifier, name: str, token: str, *, private: bool
 
 def _sizes(name: str, kind: str) -> dict[str, int]:
     """Bytes of each file of a public repository."""
+    return _sizes_of(_info(name, kind))
+
+
+def _sizes_of(info: object) -> dict[str, int]:
+    return {file.rfilename: int(file.size or 0) for file in getattr(info, "siblings", None) or []}
+
+
+def _info(name: str, kind: str) -> object:
+    """What the Hub says of a public repository."""
     from huggingface_hub import HfApi
 
     _check_name(name)
     with _in_words(name):
         api = HfApi(endpoint=_endpoint(), token=False)
-        info = api.repo_info(name, repo_type=kind, files_metadata=True, timeout=20)
-    return {file.rfilename: int(file.size or 0) for file in getattr(info, "siblings", None) or []}
+        return api.repo_info(name, repo_type=kind, files_metadata=True, timeout=20)
 
 
 def _fetch(name: str, file: str, kind: str, folder: Path) -> Path:
@@ -151,22 +238,6 @@ def _check_size(name: str, size: int, limit: int) -> None:
         raise HubError(
             f"'{name}' is {size / MEGABYTE:,.1f} MB; at most {limit / MEGABYTE:,.0f} MB are taken."
         )
-
-
-def _table_among(files: list[str]) -> str | None:
-    """The file to train on: tables only, those called "train" first, then by kind, then by name."""
-
-    def key(file: str) -> tuple[bool, int, int, str]:
-        path = PurePosixPath(file)
-        return ("train" not in path.stem.lower(), _TABLES.index(path.suffix), file.count("/"), file)
-
-    tables = [
-        file
-        for file in files
-        if PurePosixPath(file).suffix in _TABLES
-        and not PurePosixPath(file).name.startswith((".", "dataset_info", "config"))
-    ]
-    return min(tables, key=key, default=None)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_core.limits import Limits
@@ -156,6 +156,31 @@ def _bytes(path: Path, limits: Limits) -> bytes:
     if not data.strip():
         raise TaskError("This file is empty. A table with texts and labels is needed.")
     return data
+
+
+def joined(name: str, tables: Sequence[Table], limits: Limits | None = None) -> Table:
+    """Tables of the same columns, such as shards of one, as a single one. Raises `TaskError`."""
+    columns = list(dict.fromkeys(column for table in tables for column in table.columns))
+    rows: list[tuple[str, ...]] = []
+    for table in tables:
+        places = [table.columns.index(c) if c in table.columns else None for c in columns]
+        rows += [tuple("" if i is None else row[i] for i in places) for row in table.rows]
+    try:
+        check_rows(len(rows), (limits or default_limits()).max_rows)
+        check_columns(len(columns), (limits or default_limits()).max_columns)
+    except SheetError as error:
+        raise TaskError(str(error)) from error
+    remarks = tuple(dict.fromkeys(remark for table in tables for remark in table.remarks))
+    return replace(tables[0], name=name, columns=tuple(columns), rows=tuple(rows), remarks=remarks)
+
+
+def kind_of(path: str | Path) -> str:
+    """CSV, JSON, XLSX or Parquet; "" for what is none of them."""
+    path = Path(path)
+    try:
+        return _kind(path.suffix.lower(), path.read_bytes())
+    except (OSError, TaskError):
+        return ""
 
 
 def default_limits() -> Limits:

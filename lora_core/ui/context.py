@@ -10,6 +10,7 @@ import gradio as gr
 from lora_core.base.checkpoint import HUB_NAMES, Base, load_base
 from lora_core.config import GPT2_CONFIGS, GPTConfig
 from lora_core.serving.registry import Registry
+from lora_core.serving.table_readers import TableReaders
 from lora_core.tasks.bundled import load_task
 from lora_core.tasks.task import Task
 
@@ -25,6 +26,7 @@ class Lab:
     tasks: dict[str, Task] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)  # of the bases, as they were loaded
     behind_proxy: bool = False  # whether `X-Forwarded-For` is to be believed
+    readers: TableReaders = field(default_factory=TableReaders)
 
     def base(self, name: str = "bundled") -> Base:
         """A base, loaded once and shared by everybody. Raises `BaseError`."""

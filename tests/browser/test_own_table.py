@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import wait_for_state
 
@@ -75,6 +76,69 @@ def test_other_columns_are_offered_and_can_be_chosen(visit: Visit, tmp_path: Pat
     page.get_by_role("option", name="Wording", exact=True).click()
     expect(page.locator("#own-report .own-problem")).to_have_count(0)
     expect(page.locator("#own-use")).to_be_enabled()
+
+
+def choose(page: Page, control: str, option: str) -> None:
+    """Take an option of one of the controls of how the file was read."""
+    page.get_by_label(control, exact=True).click()
+    page.get_by_role("option", name=option).first.click()
+
+
+def first_cell(page: Page) -> Locator:
+    return page.locator("#own-report .own-preview tbody td").first
+
+
+def test_what_was_guessed_is_shown_and_can_be_changed(visit: Visit, tmp_path: Path) -> None:
+    """Encoding, separator and header of a CSV: as found, changed, and found out again."""
+    path = tmp_path / "mac.csv"
+    lines = ["# from the desk", "Was meinen Sie dazu?;Urteil"]
+    lines += [f"Käse für Öre {n}, sagt {text};{kind}" for n, (text, kind) in enumerate(rows(2))]
+    path.write_bytes("\n".join(lines).encode("mac_roman"))
+    page = visit()
+    drop(page, path)
+    expect(first_cell(page)).to_contain_text("Käse für Öre 0")
+    expect(page.get_by_label("Encoding", exact=True)).to_have_value("Mac Roman (found)")
+    expect(page.get_by_label("Separator", exact=True)).to_have_value("semicolon (found)")
+    expect(page.get_by_label("Names of columns", exact=True)).to_have_value("line 2 (found)")
+    expect(page.get_by_label("Sheet", exact=True)).to_have_count(0)
+    choose(page, "Encoding", "Windows-1252")
+    expect(first_cell(page)).to_contain_text("KŠse fŸr")
+    choose(page, "Encoding", "find out")
+    expect(first_cell(page)).to_contain_text("Käse für Öre 0")
+    choose(page, "Separator", "comma")
+    expect(first_cell(page)).not_to_contain_text("sagt")
+    choose(page, "Separator", "semicolon ;")
+    expect(first_cell(page)).to_contain_text("sagt")
+    choose(page, "Names of columns", "none")
+    expect(page.locator("#own-report th").first).to_contain_text("column 1")
+    choose(page, "Names of columns", "line 2")
+    expect(page.locator("#own-report th").first).to_contain_text("Was meinen Sie dazu?")
+    choose(page, "Encoding", "UTF-8")  # what was chosen is also what is taken
+    expect(first_cell(page)).to_contain_text("K\ufffdse")
+    page.click("#own-use")
+    expect(page.locator("#own-report .own-done")).to_contain_text("2 labels")
+    expect(page.get_by_label("Encoding", exact=True)).to_have_count(0)
+
+
+def test_another_sheet_is_taken_when_it_is_chosen(visit: Visit, tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.append(["See the other sheets."])
+    for name, labels in (("This year", 2), ("Last year", 3)):
+        sheet = book.create_sheet(name)
+        for row in [("text", "label"), *rows(labels)]:
+            sheet.append(row)
+    book.save(tmp_path / "answers.xlsx")
+    page = visit()
+    drop(page, tmp_path / "answers.xlsx")
+    expect(page.get_by_label("Sheet", exact=True)).to_have_value("This year (found)")
+    expect(page.locator("#own-report .own-classes li")).to_have_count(2)
+    expect(page.get_by_label("Encoding", exact=True)).to_have_count(0)
+    choose(page, "Sheet", "Sheet")  # the first: no table
+    expect(page.locator("#own-report .own-problem")).to_be_visible()
+    choose(page, "Sheet", "Last year")
+    expect(page.locator("#own-report .own-classes li")).to_have_count(3)
+    page.click("#own-use")
+    expect(page.locator("#own-report .own-done")).to_contain_text("3 labels")
 
 
 @pytest.mark.parametrize(

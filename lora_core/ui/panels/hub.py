@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
 
-from lora_core.adapters.adapter import AdapterError
-from lora_core.base.checkpoint import HUB_NAMES, BaseError
+from lora_core.base.checkpoint import HUB_NAMES
+from lora_core.errors import LabError
 from lora_core.serving.hub import (
     HubError,
+    HubTable,
     check_hub_base,
     load_hub_adapter,
-    load_hub_task,
+    load_hub_table,
     push_adapter,
+    task_of_hub,
 )
-from lora_core.serving.registry import RunError
-from lora_core.tasks.bundled import task_names
-from lora_core.tasks.task import TaskError
+from lora_core.tasks.task import Task
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.panels.own_table import keep_task, task_choices
 from lora_core.ui.panels.shelf import keep
 from lora_core.ui.settings import Settings
 
 MAX_BASES = 4  # in the server's memory, the bundled one included
-_ERRORS = (AdapterError, BaseError, HubError, RunError, TaskError)
 _KINDS = [("Adapter", "adapter"), ("Table of texts", "task"), ("Base model", "base")]
 _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
 
@@ -55,30 +57,41 @@ def build(context: Context) -> gr.HTML:
         )
         public = gr.Checkbox(label="Open to everybody", value=False, min_width=120)
         push = gr.Button("Publish", size="sm", elem_id="hub-push", min_width=80, scale=0)
+    with gr.Row(elem_classes="own-reading", elem_id="hub-reading"):
+        ways = [
+            gr.Dropdown([], label=title, visible=False, elem_id=f"hub-{key}", min_width=110)
+            for key, title in _WAYS.items()
+        ]
     note = part("note", {"text": "", "bad": False}, script="take.js", elem_id="hub-note")
 
-    def bring(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
+    def bring(visitor: str, kind: str, name: str, base_name: str, *chosen: str | None) -> list[Any]:
         same = [gr.skip(), gr.skip(), gr.skip()]
+        hidden = [gr.Dropdown(visible=False, value=None) for _ in _WAYS]
         try:
             if kind == "adapter":
                 run_id = _bring_adapter(lab, visitor, name.strip(), base_name)
-                return [run_id, gr.skip(), gr.skip(), _said(f"{name} is on the shelf.")]
+                return [run_id, gr.skip(), gr.skip(), *hidden, _said(f"{name} is on the shelf.")]
             if kind == "task":
-                title, choices = _bring_task(lab, visitor, name.strip())
-                chosen = gr.Dropdown(choices=choices, value=title)
-                return [gr.skip(), chosen, gr.skip(), _said(f"{name} is chosen in step 1.")]
-            chosen = gr.Dropdown(choices=_bring_base(lab, name.strip()), value=name.strip())
-            return [gr.skip(), gr.skip(), chosen, _said(f"{name} is the base of step 1 now.")]
-        except _ERRORS as error:
-            return [*same, _said(error)]
+                task, taken = _bring_task(lab, visitor, name.strip(), chosen)
+                tasks = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
+                said = " ".join([f"{name} is chosen in step 1.", *task.warnings])
+                return [gr.skip(), tasks, gr.skip(), *taken, _said(said)]
+            bases = gr.Dropdown(choices=_bring_base(lab, name.strip()), value=name.strip())
+            said = f"{name} is the base of step 1 now."
+            return [gr.skip(), gr.skip(), bases, *hidden, _said(said)]
+        except LabError as error:
+            return [*same, *[gr.skip()] * len(_WAYS), _said(error)]
 
-    load.click(
-        bring,
-        [context.visitor, kind, name, base],
-        [context.ready, context.task, base, note],
-        show_progress_on=note,
-        **_PRIVATE,
-    )
+    def begin(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
+        return bring(visitor, kind, name, base_name)
+
+    asked = [context.visitor, kind, name, base]
+    answered = [context.ready, context.task, base, *ways, note]
+    load.click(begin, asked, answered, show_progress_on=note, **_PRIVATE)
+    # Another configuration may have other splits and columns; they are guessed again.
+    ways[0].input(bring, [*asked, ways[0]], answered, show_progress_on=note, **_PRIVATE)
+    changes = [way.input for way in ways[1:]]
+    gr.on(changes, bring, [*asked, *ways], answered, show_progress_on=note, **_PRIVATE)
 
     def publish(visitor: str, ready: str, target: str, token: str, public: bool) -> list[Any]:
         try:
@@ -86,7 +99,7 @@ def build(context: Context) -> gr.HTML:
             if run is None or run.classifier is None:
                 raise HubError("There is nothing to publish yet: fine-tune in step 2 first.")
             address = push_adapter(run.classifier, target.strip(), token, private=not public)
-        except _ERRORS as error:
+        except LabError as error:
             return [_said(error), ""]
         return [_said(f"Published: {address}"), ""]
 
@@ -105,14 +118,47 @@ def _bring_adapter(lab: Lab, visitor: str, name: str, base_name: str) -> str:
     return keep(lab, visitor, load_hub_adapter(name, base)).id
 
 
-def _bring_task(lab: Lab, visitor: str, name: str) -> tuple[str, list[tuple[str, str]]]:
-    """Name of the table, and the choices of step 1 with it."""
-    task = load_hub_task(name, lab.registry.limits)
-    lab.registry.add_task(visitor, task)
-    own = [(own.title or own.name, own.name) for own in lab.registry.tasks(visitor)]
-    names = {key for _, key in own}
-    bundled = [(lab.task(key).title, key) for key in task_names() if key not in names]
-    return task.name, [*bundled, *own]
+_WAYS = {
+    "configuration": "Configuration",
+    "split": "Split",
+    "text": "Column of texts",
+    "label": "Column of labels",
+}
+
+
+def _bring_task(
+    lab: Lab, visitor: str, name: str, chosen: Sequence[str | None]
+) -> tuple[Task, list[gr.Dropdown]]:
+    """The visitor's task of a table of the Hub, in the place of an earlier one; its controls.
+
+    `chosen` in the four controls; what is not chosen, or not there, is guessed.
+    """
+    limits = lab.registry.limits
+    configuration, split, text, label = [value or None for value in [*chosen, *[None] * 4][:4]]
+    found = load_hub_table(name, limits, configuration=configuration, split=split)
+    columns = found.table.columns
+    text, label = (column if column in columns else None for column in (text, label))
+    text, label = found.columns(text, label)
+    task = task_of_hub(found, text, label, limits)
+    before = next((own for own in lab.registry.tasks(visitor) if own.title == task.title), None)
+    if before is None:
+        task = keep_task(lab, visitor, task)
+    else:
+        task = replace(task, name=before.name)
+        lab.registry.add_task(visitor, task)
+    return task, _ways(found, text, label)
+
+
+def _ways(found: HubTable, text: str, label: str) -> list[gr.Dropdown]:
+    """The four controls: what was taken, and what else there is."""
+    columns = list(found.table.columns)
+    several = len(found.configurations) > 1
+    return [
+        gr.Dropdown(list(found.configurations), value=found.configuration, visible=several),
+        gr.Dropdown(list(found.splits), value=found.split, visible=len(found.splits) > 1),
+        gr.Dropdown(columns, value=text, visible=True),
+        gr.Dropdown(columns, value=label, visible=True),
+    ]
 
 
 def _bring_base(lab: Lab, name: str) -> list[tuple[str, str]]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import html
+import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,20 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import LabError
-from lora_core.limits import Limits
+from lora_core.limits import Limits, RunError
 from lora_core.tasks import sms_collection
 from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
-from lora_core.tasks.file import FORMAT_NAMES
-from lora_core.tasks.own_table import TableReport, inspect_table, own_name, read_task
+from lora_core.tasks.delimited import SEPARATORS as _SIGNS
+from lora_core.tasks.delimited import shown as separator_shown
+from lora_core.tasks.encodings import ENCODINGS
+from lora_core.tasks.file import FORMAT_NAMES, Reading, kind_of, read_table
+from lora_core.tasks.own_table import (
+    TableReport,
+    choose_columns,
+    inspect_table,
+    own_name,
+    task_of,
+)
 from lora_core.tasks.task import Task, TaskError
 from lora_core.ui import sentences
 from lora_core.ui.context import Context, Lab
@@ -36,6 +47,9 @@ def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
     return [*shown, *((f"{task.title} (yours)", task.name) for task in own)]
 
 
+FOUND_OUT = "(auto)"  # the choice of who leaves a guess as it is
+
+
 def build(context: Context) -> None:
     """The fold under the settings of step 1; `context.task` must be there."""
     lab = context.lab
@@ -49,6 +63,11 @@ def build(context: Context) -> None:
             label = gr.Dropdown(
                 [], label="Column of labels", visible=False, elem_id="own-label", min_width=140
             )
+        with gr.Row(elem_classes="own-reading", elem_id="own-reading"):
+            ways = [
+                gr.Dropdown([], label=title, visible=False, elem_id=f"own-{name}", min_width=110)
+                for name, title in _WAYS.items()
+            ]
         report = part("table", {}, script="table.js", elem_id="own-report")
         use = gr.Button(
             "Use this table", variant="primary", visible=False, elem_id="own-use", min_width=120
@@ -56,23 +75,38 @@ def build(context: Context) -> None:
         gr.HTML(_collection_words(), apply_default_css=False)
         fetch = gr.Button("Get it from UCI (0.2 MB)", elem_id="own-fetch", size="sm")
         fetched = part("table", {}, script="table.js", elem_id="own-fetched")
-    looked = [report, text, label, use]
+    looked = [report, text, label, *ways, use]
     options: dict[str, Any] = {
         "show_progress": "minimal",
         "show_progress_on": report,
         "api_visibility": "private",
+        "concurrency_limit": None,
     }
 
-    def look(path: str | None, text: str | None = None, label: str | None = None) -> list[Any]:
-        return _look(lab, path, text, label)
+    async def drop(visitor: str, path: str | None) -> list[Any]:
+        return await look(visitor, path, None, None)
 
-    def take(visitor: str, path: str | None, text: str | None, label: str | None) -> list[Any]:
+    async def look(
+        visitor: str, path: str | None, text: str | None, label: str | None, *chosen: str | None
+    ) -> list[Any]:
+        reading = reading_of(chosen)
         try:
-            task = own_task(lab, visitor, path, text, label)
+            return await lab.readers.run(visitor, lambda: _look(lab, path, text, label, reading))
+        except RunError as error:
+            return [{"title": Path(path or "").name, "problem": str(error)}, *_same()]
+
+    async def take(
+        visitor: str, path: str | None, text: str | None, label: str | None, *chosen: str | None
+    ) -> list[Any]:
+        reading = reading_of(chosen)
+        try:
+            task = await lab.readers.run(
+                visitor, lambda: own_task(lab, visitor, path, text, label, reading)
+            )
         except LabError as error:
-            return [gr.skip(), gr.skip(), {"problem": str(error)}, *[gr.skip()] * 3]
-        chosen = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
-        return [chosen, None, {"done": _taken(task)}, *_hidden()]
+            return [gr.skip(), gr.skip(), {"problem": str(error)}, *_same()]
+        dropdown = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
+        return [dropdown, None, {"done": _taken(task)}, *_hidden()]
 
     def get(visitor: str) -> list[Any]:
         try:
@@ -82,10 +116,12 @@ def build(context: Context) -> None:
         chosen = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
         return [chosen, {"done": _taken(task)}]
 
-    file.upload(look, file, looked, **options)
+    asked = [context.visitor, file, text, label, *ways]
+    file.upload(drop, [context.visitor, file], looked, **options)
     file.clear(lambda: [{}, *_hidden()], None, looked, queue=False, **options)
-    gr.on([text.input, label.input], look, [file, text, label], looked, **options)
-    use.click(take, [context.visitor, file, text, label], [context.task, file, *looked], **options)
+    changes = [control.input for control in (text, label, *ways)]
+    gr.on(changes, look, asked, looked, **options)
+    use.click(take, asked, [context.task, file, *looked], **options)
     fetch.click(
         get,
         context.visitor,
@@ -94,6 +130,22 @@ def build(context: Context) -> None:
         show_progress_on=fetched,
         api_visibility="private",
     )
+
+
+_WAYS = {
+    "header": "Names of columns",
+    "sheet": "Sheet",
+    "encoding": "Encoding",
+    "separator": "Separator",
+}
+
+
+def reading_of(chosen: Sequence[str | None]) -> Reading:
+    """What was chosen in the four controls as a way of reading; no choice leaves the guess."""
+    header, sheet, encoding, separator = [
+        None if value in (None, "", FOUND_OUT) else value for value in [*chosen, *[None] * 4][:4]
+    ]
+    return Reading(None if header is None else int(header), sheet, encoding, separator)
 
 
 def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) -> gr.Dropdown:
@@ -114,7 +166,14 @@ def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) 
     return gr.Dropdown(choices=choices, value=Settings().task, **more)
 
 
-def own_task(lab: Lab, visitor: str, path: str | None, text: str | None, label: str | None) -> Task:
+def own_task(
+    lab: Lab,
+    visitor: str,
+    path: str | None,
+    text: str | None,
+    label: str | None,
+    reading: Reading | None = None,
+) -> Task:
     """Read a visitor's file as a task of theirs, under a name that no other task of theirs has.
 
     Raises `TaskError` or `RunError`, in words.
@@ -122,7 +181,13 @@ def own_task(lab: Lab, visitor: str, path: str | None, text: str | None, label: 
     if not path:
         raise TaskError("Drop a file first.")
     limits = lab.registry.limits
-    task = read_task(path, text_column=text, label_column=label, limits=limits)
+    table = read_table(path, limits, reading, wait=False)
+    columns = choose_columns(table, text, label)
+    return keep_task(lab, visitor, task_of(table, *columns, limits=limits))
+
+
+def keep_task(lab: Lab, visitor: str, task: Task) -> Task:
+    """Keep a table for its visitor, under a name that neither they nor the app have already."""
     taken = {own.name for own in lab.registry.tasks(visitor)}
     name, title, again = own_name(task.name), task.title, 2
     while name in taken:
@@ -132,7 +197,9 @@ def own_task(lab: Lab, visitor: str, path: str | None, text: str | None, label: 
     return task
 
 
-def _look(lab: Lab, path: str | None, text: str | None, label: str | None) -> list[Any]:
+def _look(
+    lab: Lab, path: str | None, text: str | None, label: str | None, reading: Reading
+) -> list[Any]:
     if not path:
         return [{}, *_hidden()]
     try:
@@ -141,19 +208,66 @@ def _look(lab: Lab, path: str | None, text: str | None, label: str | None) -> li
             path,
             text,
             label,
+            reading=reading,
             encoding=base.tokenizer,
             context_length=base.config.context_length,
             limits=lab.registry.limits,
+            wait=False,
         )
     except LabError as error:
-        return [{"title": Path(path).name, "problem": str(error)}, *_hidden()]
+        # The way of reading may be what is wrong, so it stays to be changed.
+        kind = kind_of(path)
+        ways = _ways(TableReport("", (), 0, None, None, (), kind=kind), reading)
+        columns = [gr.Dropdown(visible=False), gr.Dropdown(visible=False)]
+        problem = {"title": Path(path).name, "problem": str(error)}
+        return [problem, *columns, *ways, gr.Button(visible=False)]
     choices = [(column, column) for column in report.columns]
     return [
         shown(report, Path(path).name),
         gr.Dropdown(choices=choices, value=report.text_column, visible=True),
         gr.Dropdown(choices=choices, value=report.label_column, visible=True),
+        *_ways(report, reading),
         gr.Button(visible=True, interactive=not report.problem),
     ]
+
+
+def _ways(report: TableReport, asked: Reading) -> list[Any]:
+    """The controls of how the file was read: each says what was found, and offers the others."""
+    kind, read = report.kind, report.reading
+    what = "row" if kind == "XLSX" else "line"
+    tops = report.tops or tuple((number, "") for number in range(1, 6))
+    headers = {"0": "none"} | {
+        str(number): f"{what} {number}{': ' if top else ''}{top}" for number, top in tops
+    }
+    separators = {sign: f"{name} {sign}".strip() for sign, name in _SIGNS.items()}
+    if read.separator and read.separator not in separators:
+        separators[read.separator] = separator_shown(read.separator)
+    has_names = kind == "CSV" or kind == "XLSX" or (kind == "JSON" and bool(report.tops))
+    pages = dict(ENCODINGS)
+    sheets = {name: name for name in report.sheets or ([asked.sheet] if asked.sheet else [])}
+    header = None if read.header is None else str(read.header)
+    asked_header = None if asked.header is None else str(asked.header)
+    return [
+        _way(headers, header, asked_header, visible=has_names),
+        _way(sheets, read.sheet, asked.sheet, visible=bool(sheets), label=_part(kind)),
+        _way(pages, read.encoding, asked.encoding, visible=kind in ("CSV", "JSON")),
+        _way(separators, read.separator, asked.separator, visible=kind == "CSV"),
+    ]
+
+
+def _way(
+    names: dict[str, str], found: str | None, asked: str | None, *, visible: bool, **more: Any
+) -> gr.Dropdown:
+    """One such control; its first choice leaves it to the app, and says what it found."""
+    said = re.split(r": | \(| [,;|]$", names.get(found or "", found or ""))[0]
+    shown = f"{said} (found)" if found and asked is None else "find out"
+    value = asked if asked in names else FOUND_OUT
+    choices = [(shown, FOUND_OUT), *((name, key) for key, name in names.items())]
+    return gr.Dropdown(choices=choices, value=value, visible=visible, **more)
+
+
+def _part(kind: str) -> str:
+    return "List" if kind == "JSON" else "Sheet"
 
 
 def shown(report: TableReport, name: str) -> dict[str, Any]:
@@ -189,7 +303,13 @@ def shown(report: TableReport, name: str) -> dict[str, Any]:
 
 
 def _hidden() -> list[Any]:
-    return [gr.Dropdown(visible=False), gr.Dropdown(visible=False), gr.Button(visible=False)]
+    """For the columns' and the reading's controls, and the button."""
+    gone = [gr.Dropdown(visible=False, value=None) for _ in range(2 + len(_WAYS))]
+    return [*gone, gr.Button(visible=False)]
+
+
+def _same() -> list[Any]:
+    return [gr.skip()] * (3 + len(_WAYS))
 
 
 def _taken(task: Task) -> str:

@@ -1,0 +1,116 @@
+"""Which files of a data set on the Hub are one table: its configurations, splits and shards.
+
+What the data set's card says counts; else the names of files do: `emoji/train-00000-of-00002.csv`
+is a shard of the split "train" of the configuration "emoji".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
+from typing import Any
+
+TABLES = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".xlsx")  # preferred first
+DEFAULT = "default"  # the only configuration of most data sets
+_SPLIT = re.compile(
+    r"(?<![a-z])(train(?:ing)?|test(?:ing)?|valid(?:ation)?|val|dev|eval(?:uation)?)(?![a-z])"
+)
+_NAMES = {"training": "train", "testing": "test", "eval": "validation", "evaluation": "validation"}
+_NAMES |= {"valid": "validation", "val": "validation", "dev": "validation"}
+_SHARD = re.compile(r"[-_.]?\d{1,6}([-_]of[-_]\d{1,6})?$")
+_FOLDERS = {"data", "dataset", "datasets", "raw", "files", "csv", "json", "parquet", "main"}
+
+Parts = dict[str, dict[str, list[str]]]  # configuration -> split -> files, in order
+
+
+def parts_of(files: Iterable[str], card: Mapping[str, Any] | None = None) -> tuple[Parts, str]:
+    """Files by configuration and split, and the configuration to take where nobody says one."""
+    tables = sorted(f for f in files if _is_table(PurePosixPath(f)))
+    said, default = _of_card(tables, card or {})
+    parts = said or _by_name(tables)
+    for splits in parts.values():
+        for split, names in splits.items():
+            splits[split] = _of_one_format(names)
+    if default not in parts:
+        default = DEFAULT if DEFAULT in parts else next(iter(parts), "")
+    return parts, default
+
+
+def split_to_take(splits: Mapping[str, list[str]]) -> str:
+    """The split to train on where nobody says one."""
+    return "train" if "train" in splits else next(iter(splits))
+
+
+def _is_table(path: PurePosixPath) -> bool:
+    return path.suffix in TABLES and not path.name.startswith((".", "dataset_info", "config"))
+
+
+def _by_name(tables: list[str]) -> Parts:
+    parts: Parts = {}
+    for name in tables:
+        configuration, split = _named(PurePosixPath(name))
+        parts.setdefault(configuration, {}).setdefault(split, []).append(name)
+    return parts
+
+
+def _named(path: PurePosixPath) -> tuple[str, str]:
+    stem = _SHARD.sub("", path.stem)
+    if re.match(r"part-\d", path.stem):  # of Spark
+        stem = ""
+    folders = [folder for folder in path.parts[:-1] if folder.lower() not in _FOLDERS]
+    split = ""
+    found = _SPLIT.search(stem.lower())
+    if found:
+        split = found[1]
+        stem = (stem[: found.start()] + " " + stem[found.end() :]).strip(" -_.")
+        stem = re.sub(r"[-_. ]{2,}", "-", stem)
+    kept = []
+    for folder in folders:
+        whole = _SPLIT.fullmatch(folder.lower())
+        if whole and not split:
+            split = whole[1]
+        elif not whole:
+            kept.append(folder)
+    if stem and (found or not split) and stem.lower() not in _FOLDERS:
+        kept.append(stem)
+    return "/".join(kept) or DEFAULT, _NAMES.get(split, split) or "train"
+
+
+def _of_card(tables: list[str], card: Mapping[str, Any]) -> tuple[Parts, str]:
+    """What the card's `configs` say; nothing where they are missing or name no table."""
+    parts: Parts = {}
+    default = ""
+    configs = card.get("configs")
+    for config in configs if isinstance(configs, list) else []:
+        if not isinstance(config, Mapping):
+            continue
+        name = str(config.get("config_name", DEFAULT))
+        splits: dict[str, list[str]] = {}
+        for split, pattern in _patterns(config.get("data_files")):
+            found = [t for t in tables if fnmatchcase(t, pattern.removeprefix("./"))]
+            if found:
+                splits.setdefault(split, []).extend(found)
+        if splits:
+            parts[name] = splits
+            default = name if config.get("default") is True or not default else default
+    return parts, default
+
+
+def _patterns(files: Any) -> Iterable[tuple[str, str]]:
+    """(split, pattern) of a configuration's `data_files`, in each of the forms it may have."""
+    for entry in files if isinstance(files, list) else [files]:
+        if isinstance(entry, str):
+            yield "train", entry
+        elif isinstance(entry, Mapping):
+            paths = entry.get("path")
+            for path in paths if isinstance(paths, list) else [paths]:
+                if isinstance(path, str):
+                    yield str(entry.get("split", "train")), path
+
+
+def _of_one_format(names: list[str]) -> list[str]:
+    """The files of the preferred format, where the same rows are there in several."""
+    best = min((PurePosixPath(name).suffix for name in names), key=TABLES.index)
+    return [name for name in dict.fromkeys(names) if PurePosixPath(name).suffix == best]

@@ -1,0 +1,61 @@
+"""Two threads that read visitors' tables, and a line in front of them that has an end.
+
+Reading a table takes seconds and up to a gigabyte, so few are read at once. Who waits for that
+holds no thread of the server's, and who comes when the line is full is told so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from lora_core.limits import RunError
+
+AT_ONCE = 2
+IN_LINE = 40  # waiting and being read: a class that drops its files in the same minute
+OF_A_VISITOR = 3
+BUSY = "Many tables are being read at the moment. Try again in a few seconds."
+
+Answer = TypeVar("Answer")
+
+
+class TableReaders:
+    """The readers of a server. `run` may be awaited from any event loop."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(AT_ONCE, "lora-lab-tables")
+        self._lock = threading.Lock()
+        self._line: Counter[str] = Counter()  # visitor -> tables waiting or being read
+
+    async def run(self, visitor: str, read: Callable[[], Answer]) -> Answer:
+        """What `read` returns, called on a reader's thread. Raises what it raises.
+
+        `RunError` at once when the line is full, or this visitor's part of it.
+        """
+        with self._lock:
+            if self._line.total() >= IN_LINE or self._line[visitor] >= OF_A_VISITOR:
+                raise RunError(BUSY)
+            self._line[visitor] += 1
+
+        def counted() -> Answer:
+            try:
+                return read()
+            finally:
+                self._left(visitor)
+
+        future = self._pool.submit(counted)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:  # the visitor went away
+            if future.cancelled():
+                self._left(visitor)
+            raise
+
+    def _left(self, visitor: str) -> None:
+        with self._lock:
+            self._line[visitor] -= 1
+            self._line += Counter()  # forgets who has none
