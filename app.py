@@ -31,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gradio as gr
 
 from lora_core.config import ConfigError
+from lora_core.devices import DeviceError, choose_device
 from lora_core.limits import Limits, add_arguments
 from lora_core.serving.registry import Registry
 from lora_core.serving.store import Store, StoreError, choose_folder
@@ -65,8 +66,10 @@ def main(argv: list[str] | None = None) -> int:
         address = wanted_address(options)
         if options.mcp and find_spec("mcp") is None:
             raise ConfigError(f'--mcp needs: pip install "gradio[mcp]=={version("gradio")}"')
+        if os.environ.get("LORA_LAB_DEVICE") or os.environ.get("LORA_LAB_DTYPE"):
+            choose_device()  # now, and not when the first run starts
         FOLDER.open()
-    except (ConfigError, OSError) as error:
+    except (ConfigError, DeviceError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
     if FOLDER.remark:
@@ -89,7 +92,9 @@ def main(argv: list[str] | None = None) -> int:
         print(sentence, flush=True)
     try:
         with Registry(limits, store=store) as registry:
-            page = build_page(registry, behind_proxy=options.behind_proxy)
+            page = build_page(
+                registry, behind_proxy=options.behind_proxy, bases=offered_bases(options.bases)
+            )
             address = serve(page, address, options, limits)
             make_room(page, registry.watchers)
             print(announcement(address, page.share_url, sys.stdout.encoding), flush=True)
@@ -125,6 +130,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="tell visitors apart by the last address in X-Forwarded-For, which your proxy adds",
     )
+    parser.add_argument(
+        "--bases",
+        metavar="NAMES",
+        help="bases that visitors may choose, with commas: gpt2,owner/name,a folder; the bundled "
+        "one is always there (default: GPT-2 in four sizes, and the Hub's by name). Also as "
+        "LORA_LAB_BASES",
+    )
     add_arguments(parser)
     return parser.parse_args(argv)
 
@@ -142,6 +154,14 @@ def wanted_address(options: argparse.Namespace) -> Address:
     if address.port != port:
         print(f"Port {port} is in use; LoRA Lab takes {address.port} instead.")
     return address
+
+
+def offered_bases(option: str | None) -> list[str] | None:
+    """The names of `--bases` or LORA_LAB_BASES; None where nothing is said: any base."""
+    names = os.environ.get("LORA_LAB_BASES") if option is None else option
+    if names is None:
+        return None
+    return [name.strip() for name in names.split(",") if name.strip()]
 
 
 def serve(

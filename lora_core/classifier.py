@@ -87,6 +87,8 @@ class Classifier:
             raise ClassifyError("classify_many takes a list of texts; use classify for one.")
         for text in texts:
             check_text(text)
+        if not texts:
+            return []
         ids = [self.encode(text) for text in texts]
         probabilities = self.probabilities(ids, strength)
         limit = self.model.config.context_length

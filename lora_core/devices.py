@@ -10,6 +10,12 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from lora_core.errors import LabError
+
+
+class DeviceError(LabError, RuntimeError):
+    """A device that was asked for and is not here."""
+
 
 @dataclass(frozen=True)
 class Device:
@@ -29,9 +35,18 @@ class Device:
 def choose_device() -> Device:
     """The fastest device and format of this machine, found by looking and, on a CPU, by a probe.
 
-    `LORA_LAB_DEVICE` (cpu, cuda, mps) and `LORA_LAB_DTYPE` (float32, bfloat16) overrule it.
+    `LORA_LAB_DEVICE` (cpu, cuda, mps) and `LORA_LAB_DTYPE` (float32, bfloat16) overrule it. Raises
+    `DeviceError` for one that is not here.
     """
-    wanted = os.environ.get("LORA_LAB_DEVICE", "")
+    wanted = os.environ.get("LORA_LAB_DEVICE", "").strip().lower()
+    if wanted not in ("", "cpu", "cuda", "mps"):
+        raise DeviceError(f"LORA_LAB_DEVICE must be cpu, cuda or mps, not {wanted!r}.")
+    missing = {"cuda": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+    if missing.get(wanted):
+        raise DeviceError(
+            f"LORA_LAB_DEVICE asks for {wanted}, which PyTorch does not find on this machine. "
+            "Leave it unset, or say cpu."
+        )
     if wanted == "cuda" or (not wanted and torch.cuda.is_available()):
         name = torch.cuda.get_device_name(0)
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -40,8 +55,10 @@ def choose_device() -> Device:
     if wanted == "mps" or (not wanted and torch.backends.mps.is_available()):
         return Device(torch.device("mps"), torch.float32, "Apple GPU; float32 is safe there.")
     cpu = torch.device("cpu")
-    asked = os.environ.get("LORA_LAB_DTYPE", "")
-    if asked in ("float32", "bfloat16"):
+    asked = os.environ.get("LORA_LAB_DTYPE", "").strip().lower()
+    if asked not in ("", "float32", "bfloat16"):
+        raise DeviceError(f"LORA_LAB_DTYPE must be float32 or bfloat16, not {asked!r}.")
+    if asked:
         return Device(cpu, getattr(torch, asked), f"LORA_LAB_DTYPE asks for {asked}.")
     ratio = probe_bfloat16()
     if ratio >= 1.2:

@@ -69,6 +69,11 @@ class Limits:
     )
     disk_mb: int = _cap(2000, "megabytes kept in the store; the longest unused goes first")
     stored_hours: int = _cap(336, "hours of serving after which a stored run is forgotten, unused")
+    bases_mb: int = _cap(
+        max(600, memory_share_mb()),
+        "megabytes of base models in memory, a quarter of this machine's memory and at least 600 "
+        "unless said; those that nobody uses go first",
+    )
     idle_minutes: int = _cap(180, "minutes after which what nobody uses is forgotten")
 
     def __post_init__(self) -> None:

@@ -74,3 +74,8 @@ def test_strength_zero_is_the_model_before_training(base, task, method) -> None:
     for strength in (-0.1, 5, float("nan")):
         with pytest.raises(lc.ClassifyError, match="strength"):
             classifier.classify(text, strength=strength)
+
+
+def test_no_texts_no_predictions(base, task) -> None:
+    model = base.classifier_model(len(task.labels))
+    assert lc.Classifier(model, base.tokenizer, task.labels).classify_many([]) == []

@@ -9,7 +9,6 @@ one call that needs it; it is not kept, not logged, and not part of any message.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,8 @@ from pathlib import Path
 
 from lora_core.adapters.adapter import load_adapter, save_adapter
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE
-from lora_core.base.checkpoint import HUB_SILENCE, Base
+from lora_core.base.checkpoint import Base, BaseError
+from lora_core.base.download import HUB_SILENCE, hub_endpoint, wanted_files
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
@@ -30,7 +30,6 @@ from lora_core.tasks.task import Task
 MAX_ADAPTER_BYTES = 64 * 2**20
 MAX_BASE_BYTES = 1_200 * MEGABYTE  # GPT-2 124M has 548 MB, GPT-2 medium is more
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-_BASE_FILES = (".safetensors", ".safetensors.index.json", "config.json", ".tiktoken")
 
 OFFLINE = (
     "The Hugging Face Hub cannot be reached from here. Is there a network? "
@@ -162,13 +161,10 @@ def check_hub_base(name: str) -> None:
     Raises `HubError`.
     """
     sizes = _sizes(name, "model")
-    if "config.json" not in sizes or not any(file.endswith(".safetensors") for file in sizes):
-        raise HubError(f"'{name}' holds no model with safetensors weights.")
-    needed = sum(
-        size
-        for file, size in sizes.items()
-        if file.endswith(_BASE_FILES) and not file.startswith("adapter_")
-    )
+    try:
+        needed = sum(sizes[file] for file in wanted_files(name, sizes))
+    except BaseError as error:
+        raise HubError(str(error)) from error
     _check_size(name, needed, MAX_BASE_BYTES)
 
 
@@ -185,14 +181,14 @@ def push_adapter(classifier: Classifier, name: str, token: str, *, private: bool
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         save_adapter(classifier, folder)
         with _in_words(name, writing=True):
-            api = HfApi(endpoint=_endpoint(), token=token.strip())
+            api = HfApi(endpoint=hub_endpoint(), token=token.strip())
             api.create_repo(name, private=private, exist_ok=True)
             api.upload_folder(
                 repo_id=name,
                 folder_path=folder,
                 commit_message="LoRA adapter from LoRA Lab",
             )
-    return f"{_endpoint() or 'https://huggingface.co'}/{name}"
+    return f"{hub_endpoint() or 'https://huggingface.co'}/{name}"
 
 
 def _sizes(name: str, kind: str) -> dict[str, int]:
@@ -210,7 +206,7 @@ def _info(name: str, kind: str) -> object:
 
     _check_name(name)
     with _in_words(name):
-        api = HfApi(endpoint=_endpoint(), token=False)
+        api = HfApi(endpoint=hub_endpoint(), token=False)
         return api.repo_info(name, repo_type=kind, files_metadata=True, timeout=20)
 
 
@@ -219,13 +215,9 @@ def _fetch(name: str, file: str, kind: str, folder: Path) -> Path:
 
     with _in_words(name):
         path = hf_hub_download(
-            name, file, repo_type=kind, local_dir=folder, token=False, endpoint=_endpoint()
+            name, file, repo_type=kind, local_dir=folder, token=False, endpoint=hub_endpoint()
         )
     return Path(path)
-
-
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
 def _check_name(name: object) -> None:

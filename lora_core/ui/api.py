@@ -15,6 +15,7 @@ can guess one. Every refusal is one sentence; nothing of the program's inside re
 import inspect
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -25,8 +26,8 @@ import gradio as gr
 from gradio.events import api as endpoint
 from gradio.utils import get_upload_folder
 
-from lora_core.adapters.adapter import save_adapter
-from lora_core.base.checkpoint import Base, BaseError
+from lora_core.adapters.adapter import zip_adapter
+from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier, ClassifyError, check_text
 from lora_core.config import EVERY_LAYER, LoRAConfig
 from lora_core.limits import MEGABYTE
@@ -42,7 +43,6 @@ from lora_core.ui.settings import Settings
 from lora_core.ui.values import real, string, texts_of, whole
 
 ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
-BASES = ("bundled", "gpt2")  # besides those that the server holds already: no paths, no downloads
 POLL_SECONDS = 0.2  # between two looks of `/watch`
 EXPORT_SECONDS = 600.0  # how long a file of `/export_adapter` can be fetched
 
@@ -71,6 +71,7 @@ class Endpoints:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._exports: list[tuple[float, Path]] = []  # when made, folder
+        self._exports_lock = threading.Lock()
 
     def count_parameters(
         self,
@@ -321,20 +322,20 @@ class Endpoints:
         place = Path(get_upload_folder())
         place.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="adapter-", dir=place))
-        self._exports.append((time.monotonic(), folder))
+        with self._exports_lock:
+            self._exports.append((time.monotonic(), folder))
         with classifier.at_strength(1.0):  # nobody moves the head's weights meanwhile
-            save_adapter(classifier, folder / "adapter")
-        archive = shutil.make_archive(str(folder / "adapter"), "zip", folder / "adapter")
-        shutil.rmtree(folder / "adapter")
-        return archive
+            return str(zip_adapter(classifier, folder / "adapter.zip"))
 
     # Inside ----------------------------------------------------------------------------------
 
     def _forget_exports(self) -> None:
-        old = [e for e in list(self._exports) if time.monotonic() - e[0] > EXPORT_SECONDS]
-        for export in old:
-            shutil.rmtree(export[1], ignore_errors=True)
-            self._exports.remove(export)
+        now = time.monotonic()
+        with self._exports_lock:  # two at once would both remove the same one
+            old = [e for e in self._exports if now - e[0] > EXPORT_SECONDS]
+            self._exports = [e for e in self._exports if now - e[0] <= EXPORT_SECONDS]
+        for _, folder in old:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _classifier(self, run_id: str) -> Classifier:
         run = self._lab.registry.find(run_id)
@@ -348,8 +349,6 @@ class Endpoints:
         return run.classifier
 
     def _base(self, name: str) -> Base:
-        if name not in BASES and name not in self._lab.bases:
-            raise BaseError(f"There is no base called '{name}'. There are: {', '.join(BASES)}.")
         return self._lab.base(name)
 
     def _task(self, name: str, visitor: str = "") -> Task:

@@ -7,14 +7,13 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.base.checkpoint import HUB_NAMES, Base, load_base
-from lora_core.config import GPT2_CONFIGS, GPTConfig
+from lora_core.base.checkpoint import Base, BaseError
+from lora_core.config import GPTConfig
+from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry
 from lora_core.serving.table_readers import TableReaders
 from lora_core.tasks.bundled import load_task
 from lora_core.tasks.task import Task
-
-_SHAPES = dict(zip(HUB_NAMES, GPT2_CONFIGS.values(), strict=True))
 
 
 @dataclass
@@ -22,23 +21,25 @@ class Lab:
     """The server's own objects, one of each in the process."""
 
     registry: Registry
-    bases: dict[str, Base] = field(default_factory=dict)
+    bases: Bases = field(default_factory=Bases)
     tasks: dict[str, Task] = field(default_factory=dict)
-    digests: dict[str, str] = field(default_factory=dict)  # of the bases, as they were loaded
     behind_proxy: bool = False  # whether `X-Forwarded-For` is to be believed
     readers: TableReaders = field(default_factory=TableReaders)
 
     def base(self, name: str = "bundled") -> Base:
-        """A base, loaded once and shared by everybody. Raises `BaseError`."""
-        if name not in self.bases:
-            loaded = load_base(name)
-            self.digests[name] = loaded.digest()  # before anybody could have trained on it
-            self.bases[name] = loaded
-        return self.bases[name]
+        """A base of the menu, loaded once and shared by everybody. Raises `BaseError`.
+
+        Other folders and names of the Hub are no visitor's to name here.
+        """
+        if not self.bases.known(name):
+            self.bases.check_offered(name)
+            there = ", ".join(self.bases.menu())
+            raise BaseError(f"There is no base called '{name}'. There are: {there}.")
+        return self.bases.get(name)
 
     def shape(self, name: str) -> GPTConfig:
         """The shape of a base; GPT-2's are known without downloading anything."""
-        return _SHAPES[name] if name in _SHAPES else self.base(name).config
+        return self.bases.shape(name)
 
     def task(self, name: str, visitor: str = "") -> Task:
         """A bundled task, or a table that this visitor brought. Raises `TaskError`."""

@@ -107,7 +107,7 @@ class Experiments:
         return self.computations.ask(visitor, voters[0], key, make)
 
     def _base_of(self, run: Run) -> Base:
-        base = run.base or self.lab.bases.get(trained(run).base_name)
+        base = run.base or self.lab.bases.loaded(trained(run).base_name)
         if base is None:
             raise ExperimentError("The base of this adapter is not loaded here.")
         return base

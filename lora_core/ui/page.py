@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
 from lora_core.limits import Limits
+from lora_core.serving.bases import Bases
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import Registry, new_visitor
 from lora_core.ui import api, api_experiments, sentences, uploads
@@ -50,10 +52,12 @@ _QUERY = "Object.fromEntries(new URLSearchParams(location.search))"
 _STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"
 
 
-def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
+def build_page(
+    registry: Registry, *, behind_proxy: bool = False, bases: Sequence[str] | None = None
+) -> gr.Blocks:
     """All five steps over the runs of `registry`; launch it with `launch_options()`.
 
-    `behind_proxy`: see `share_of_caller`.
+    `behind_proxy`: see `share_of_caller`. `bases` names those that visitors may choose; None: any.
     """
     # Uploaded files are forgotten when what was made of them would be.
     forget = (600, 60 * registry.limits.idle_minutes)  # seconds: how often, how old
@@ -61,7 +65,7 @@ def build_page(registry: Registry, *, behind_proxy: bool = False) -> gr.Blocks:
         title=TITLE, analytics_enabled=False, fill_width=True, delete_cache=forget
     ) as page:
         context = Context(
-            lab=Lab(registry, behind_proxy=behind_proxy),
+            lab=Lab(registry, Bases(registry.limits, bases), behind_proxy=behind_proxy),
             page=page,
             visitor=gr.BrowserState("", storage_key=_STORAGE_KEY, secret=_STORAGE_SECRET),
             ready=gr.Textbox("", visible="hidden", elem_id="ready", label="Run shown"),

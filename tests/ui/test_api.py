@@ -18,6 +18,7 @@ from gradio_client.exceptions import AppError
 
 import lora_core as lc
 from lora_core.limits import Limits
+from lora_core.serving.bases import Bases
 from lora_core.serving.registry import NOT_HERE, Registry, new_visitor
 from lora_core.ui import api, api_experiments, sentences
 from lora_core.ui.context import Context, Lab
@@ -34,7 +35,7 @@ SHORT |= {"learning_rate": 0.02}  # enough to be better than the untrained head
 def serving(base: lc.Base, limits: Limits | None = None) -> Iterator[tuple[str, Registry]]:
     """A page with nothing but the API, on a free port."""
     with Registry(limits or Limits(), workers=1) as registry:
-        lab = Lab(registry, bases={"bundled": base})
+        lab = Lab(registry, bases=Bases(held={"bundled": base}))
         with gr.Blocks(analytics_enabled=False) as page:
             unused: Any = None
             api.build(Context(lab, page, visitor=unused, ready=unused, text=unused, pinned=unused))

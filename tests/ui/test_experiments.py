@@ -17,6 +17,7 @@ from gradio_client.exceptions import AppError
 import lora_core as lc
 from lora_core.explain.chance import spread, wilson
 from lora_core.limits import Limits
+from lora_core.serving.bases import Bases
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import NOT_HERE, Registry
 from lora_core.ui import api_experiments, sentences
@@ -35,7 +36,7 @@ VISITOR = "a visitor of the tests, secret"
 def serving(base: lc.Base, task: lc.Task) -> Iterator[tuple[Client, Registry]]:
     """A page with nothing but the experiments, on a free port."""
     with Registry(Limits(max_rank=8), workers=1) as registry:
-        lab = Lab(registry, bases={"bundled": base}, tasks={task.name: task})
+        lab = Lab(registry, bases=Bases(held={"bundled": base}), tasks={task.name: task})
         with gr.Blocks(analytics_enabled=False) as page:
             api_experiments.build(Experiments(lab, Plans(registry)))
         sentences.protect(page)

@@ -12,6 +12,7 @@ import torch
 
 import lora_core as lc
 from lora_core.explain.test_report import TestReport, report_on_test
+from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry, Run
 from lora_core.ui.context import Lab
 from lora_core.ui.panels import adapt, classify, evidence, inside, take, view
@@ -25,8 +26,7 @@ VISITOR = "v" * 43
 @pytest.fixture
 def lab(base: lc.Base, task: lc.Task) -> Iterator[Lab]:
     with Registry(workers=1) as registry:
-        made = Lab(registry)
-        made.bases["bundled"] = base
+        made = Lab(registry, Bases(held={"bundled": base}))
         made.tasks[task.name] = task
         yield made
 
@@ -177,8 +177,8 @@ def test_layers_are_laid_out_as_kinds_by_blocks(lab: Lab, base: lc.Base) -> None
     json.dumps([proof, layers, layer])
 
 
-def test_a_damaged_base_would_be_said(lab: Lab, base: lc.Base) -> None:
-    lab.digests["bundled"] = "0" * 64
+def test_a_damaged_base_would_be_said(lab: Lab, base: lc.Base, monkeypatch) -> None:
+    monkeypatch.setattr(lab.bases, "digest", lambda _: "0" * 64)
     value = inside.proof_value(lab, shown(base, 2))
     assert value["equal"] is False and "must not happen" in value["sentence"]
 

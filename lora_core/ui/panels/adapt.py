@@ -50,7 +50,7 @@ def build(context: Context) -> dict[str, gr.Component]:
         alpha = _notches("alpha", default.alpha, list(ALPHAS), "α")
     layer = part("drawing", drawing, script="adapt.js", elem_id="drawing")
     counts = part("numbers", numbers, script="adapt.js", elem_id="numbers")
-    rest = more.controls(default, limits)
+    rest = more.controls(default, limits, lab.bases.choices())
     by_name = {"task": task, "method": method, "rank": rank, "alpha": alpha, **rest}
     context.controls[:] = [by_name[name] for name in Settings.names()]
     for name, control in by_name.items():

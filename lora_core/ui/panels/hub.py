@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.base.checkpoint import HUB_NAMES
+from lora_core.base.checkpoint import canonical_name
 from lora_core.errors import LabError
 from lora_core.serving.hub import (
     HubError,
@@ -26,7 +26,6 @@ from lora_core.ui.panels.own_table import keep_task, task_choices
 from lora_core.ui.panels.shelf import keep
 from lora_core.ui.settings import Settings
 
-MAX_BASES = 4  # in the server's memory, the bundled one included
 _KINDS = [("Adapter", "adapter"), ("Table of texts", "task"), ("Base model", "base")]
 _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
 
@@ -76,8 +75,9 @@ def build(context: Context) -> gr.HTML:
                 tasks = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
                 said = " ".join([f"{name} is chosen in step 1.", *task.warnings])
                 return [gr.skip(), tasks, gr.skip(), *taken, _said(said)]
-            bases = gr.Dropdown(choices=_bring_base(lab, name.strip()), value=name.strip())
-            said = f"{name} is the base of step 1 now."
+            choices, remark = _bring_base(lab, name.strip())
+            bases = gr.Dropdown(choices=choices, value=canonical_name(name.strip()))
+            said = f"{name} is the base of step 1 now. {remark}".strip()
             return [gr.skip(), gr.skip(), bases, *hidden, _said(said)]
         except LabError as error:
             return [*same, *[gr.skip()] * len(_WAYS), _said(error)]
@@ -161,18 +161,13 @@ def _ways(found: HubTable, text: str, label: str) -> list[gr.Dropdown]:
     ]
 
 
-def _bring_base(lab: Lab, name: str) -> list[tuple[str, str]]:
-    """The choices of step 1 with a base that is loaded now."""
-    if name not in lab.bases and name not in ("bundled", *HUB_NAMES):
-        if len(lab.bases) >= MAX_BASES:
-            raise HubError(
-                f"This server keeps {MAX_BASES} bases in memory at most, and has as many."
-            )
+def _bring_base(lab: Lab, name: str) -> tuple[list[tuple[str, str]], str]:
+    """The choices of step 1 with a base that is loaded now, and what its user must know of it."""
+    lab.bases.check_offered(name)
+    if not lab.bases.known(name):
         check_hub_base(name)
-    lab.base(name)
-    more = [key for key in lab.bases if key not in ("bundled", *HUB_NAMES)]
-    known = [("bundled small GPT", "bundled"), *((key, key) for key in HUB_NAMES)]
-    return [*known, *((key, key) for key in more)]
+    remark = lab.bases.get(name).remark
+    return lab.bases.choices(), remark
 
 
 def _said(message: object) -> dict[str, Any]:

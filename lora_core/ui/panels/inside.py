@@ -100,9 +100,7 @@ def proof_value(lab: Lab, shown: Shown) -> dict[str, Any]:
     if base is None:
         sentence = say("proof.no_base")
         return {"before": "", "after": "", "equal": True, "trained": False, "sentence": sentence}
-    if base.name not in lab.digests:
-        lab.digests[base.name] = base.digest()
-    found = frozen_proof(base, shown.classifier, lab.digests[base.name])
+    found = frozen_proof(base, shown.classifier, lab.bases.digest(base))
     return {
         "before": found.before,
         "after": found.after,

@@ -6,7 +6,6 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.base.checkpoint import HUB_NAMES
 from lora_core.config import TARGETS
 from lora_core.limits import Limits
 from lora_core.preparation import DEFAULT_LEARNING_RATES
@@ -27,7 +26,9 @@ _ROWS = (
 )
 
 
-def controls(default: Settings, limits: Limits) -> dict[str, gr.Component]:
+def controls(
+    default: Settings, limits: Limits, bases: list[tuple[str, str]]
+) -> dict[str, gr.Component]:
     """The controls by the names of their settings, not yet placed on the page."""
 
     def shown(name: str) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def controls(default: Settings, limits: Limits) -> dict[str, gr.Component]:
         **shown("seeds"),
     )
     made["base"] = gr.Dropdown(
-        [(say("more.base_bundled"), "bundled"), *((name, name) for name in HUB_NAMES)],
+        [(say("more.base_bundled") if name == "bundled" else title, name) for title, name in bases],
         value=default.base,
         min_width=_WIDTH,
         **shown("base"),

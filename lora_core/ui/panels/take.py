@@ -15,7 +15,8 @@ from lora_core.adapters.adapter import AdapterError, load_adapter, zip_adapter
 from lora_core.adapters.card import merged_snippet, peft_snippet
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, OtherBaseError
 from lora_core.adapters.merged import zip_merged
-from lora_core.base.checkpoint import HUB_NAMES, BaseError
+from lora_core.base.checkpoint import BaseError
+from lora_core.classifier import Classifier
 from lora_core.config import ConfigError
 from lora_core.serving.export import runs_csv, runs_json
 from lora_core.serving.registry import Run, RunError
@@ -48,7 +49,6 @@ def build(context: Context) -> None:
             bring = gr.File(
                 label=say("take.bring"),
                 file_count="multiple",
-                file_types=[".zip", ".json", ".safetensors"],
                 height=112,
                 elem_id="bring",
                 interactive=True,
@@ -141,7 +141,8 @@ def build(context: Context) -> None:
         finally:
             for file in files:
                 Path(file).unlink(missing_ok=True)
-        said = _note(say("take.brought", name=long_name(run)))
+        here = say("take.brought", name=long_name(run))
+        said = _note(f"{here} {_remark(run)}".strip())
         return [shelf_value(lab, visitor, run.id), run.id, said, None]
 
     inputs = [*where, bring, base]
@@ -206,28 +207,56 @@ def bring_in(lab: Lab, visitor: str, files: Sequence[str], base_name: str) -> Ru
         raise AdapterError(say("take.one_zip"))
     if archives:
         return _keep(lab, visitor, Path(archives[0]), base_name)
-    ends = {".json": CONFIG_FILE, ".safetensors": WEIGHTS_FILE}
-    named = {ends.get(Path(file).suffix.lower(), ""): file for file in files}
-    if len(files) != len(named) or set(named) != set(ends.values()):
-        raise AdapterError(say("take.two_files", config=CONFIG_FILE, weights=WEIGHTS_FILE))
+    named = {
+        CONFIG_FILE: _one_of(files, "adapter_config", ".json"),
+        WEIGHTS_FILE: _one_of(files, "adapter_model", ".safetensors"),
+    }
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         for name, file in named.items():
             shutil.copyfile(file, Path(folder) / name)
         return _keep(lab, visitor, Path(folder), base_name)
 
 
+def _remark(run: Run) -> str:
+    return run.classifier.remark if run.classifier else ""
+
+
+def _one_of(files: Sequence[str], stem: str, suffix: str) -> str:
+    """The file of this kind among those of an adapter's folder, also as a browser renames it.
+
+    A file of the right name goes before one that only ends so; README and tokenizer are left alone.
+    """
+    ending = [file for file in files if Path(file).suffix.lower() == suffix]
+    found = [file for file in ending if Path(file).name.lower().startswith(stem)] or ending
+    if len(found) == 1:
+        return found[0]
+    both = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
+    if found:
+        raise AdapterError(f"There are {len(found)} files like {stem}{suffix}. Bring {both}.")
+    if any(Path(file).suffix.lower() in (".bin", ".pt", ".pth") for file in files):
+        raise AdapterError(
+            "The weights are a pickle, which could run any program and is never opened. Save the "
+            "adapter again as safetensors."
+        )
+    raise AdapterError(say("take.two_files", config=CONFIG_FILE, weights=WEIGHTS_FILE))
+
+
 def _keep(lab: Lab, visitor: str, source: Path, base_name: str) -> Run:
-    known = base_name in ("bundled", *HUB_NAMES, *lab.bases)
-    bases = [lab.base(base_name if known else "bundled")]
+    bases = [lab.base(base_name if lab.bases.known(base_name) else "bundled")]
     bases += [base for base in [lab.base(), *lab.bases.values()] if base is not bases[0]]
     refused: OtherBaseError | None = None
+    doubtful: Classifier | None = None  # it fits, and the file names another base
     for base in bases:
         try:
             classifier = load_adapter(source, base, max_bytes=MAX_UNPACKED)
         except OtherBaseError as error:
             refused = refused or error
         else:
-            return keep(lab, visitor, classifier)
+            if not classifier.remark:
+                return keep(lab, visitor, classifier)
+            doubtful = doubtful or classifier
+    if doubtful is not None:
+        return keep(lab, visitor, doubtful)
     assert refused is not None
     raise refused
 

@@ -50,6 +50,7 @@ class Viewer:
         self.inputs = [context.controls[names.index(name)] for name in _NEEDED]
         self._lock = threading.Lock()
         self._untrained: OrderedDict[tuple[str, tuple[str, ...], int], Classifier] = OrderedDict()
+        self.lab.bases.when_let_go.append(self._forget)
         self._reports: weakref.WeakKeyDictionary[Classifier, TestReport | None] = (
             weakref.WeakKeyDictionary()
         )
@@ -66,7 +67,7 @@ class Viewer:
             except RunError:
                 run = None
             if run is not None and run.classifier is not None:
-                base = run.base or self.lab.bases.get(run.classifier.base_name)
+                base = run.base or self.lab.bases.loaded(run.classifier.base_name)
                 return Shown(run.classifier, run.task, base, run, long_name(run))
         given = dict(zip(_NEEDED, values, strict=True))
         default = Settings()
@@ -82,6 +83,12 @@ class Viewer:
         return Shown(
             self._guesser(base, task, seed % 2**31), task, base, None, f"{task.name}, untrained"
         )
+
+    def _forget(self, base_name: str) -> None:
+        """Let the untrained classifiers over a base go, as it is not used otherwise."""
+        with self._lock:
+            for key in [key for key in self._untrained if key[0] == base_name]:
+                del self._untrained[key]
 
     def _guesser(self, base: Base, task: Task, seed: int) -> Classifier:
         """The base under a random head: to the bit what a run with this seed starts from."""
