@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch, encode_text, sorted_batches, training_batches
 from lora_core.classifier import Classifier, batched_logits
-from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
+from lora_core.config import HEAD, ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.cores import Cores
 from lora_core.devices import Device, choose_device
 from lora_core.events import Started
@@ -116,7 +116,20 @@ class Preparation:
         probabilities = F.softmax(batched_logits(self.model, self._watched), -1)
         return tuple(tuple(row) for row in probabilities.tolist())
 
-    def classifier(self, score: Score) -> Classifier:
+    @torch.no_grad()
+    def cool(self, temperature: float) -> float:
+        """Divide the head by a temperature, if it was trained in full: the logits follow.
+
+        A head with LoRA cannot be divided, it shares its frozen part with the untrained model.
+        Returns what it was divided by.
+        """
+        if f"{HEAD}.weight" not in self._initial:
+            return 1.0
+        self.model.head.weight.div_(temperature)
+        self.model.head.bias.div_(temperature)
+        return temperature
+
+    def classifier(self, score: Score, temperature: float = 1.0) -> Classifier:
         """The model as it is now, with its validation score, to be classified with."""
         return Classifier(
             self.model,
@@ -128,7 +141,11 @@ class Preparation:
             base_name=self.base.name,
             base_source=self.base.source,
             task_name=self.task.name,
-            scores={"validation_accuracy": score.accuracy, "validation_loss": score.loss},
+            scores={
+                "validation_accuracy": score.accuracy,
+                "validation_loss": score.loss,
+                "temperature": temperature,
+            },
         )
 
 

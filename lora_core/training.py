@@ -21,7 +21,7 @@ from lora_core.devices import Device
 from lora_core.events import Diverged, Evaluated, Event, Finished, Outcome, Step, Watched
 from lora_core.fast.engine import Engine
 from lora_core.preparation import Preparation, trained_weights
-from lora_core.scores import Score, score
+from lora_core.scores import Score, best_temperature, score
 from lora_core.tasks.task import Task
 
 _WATCHES = 50  # how often along a run the watched texts are classified
@@ -47,7 +47,9 @@ def fine_tune(
 
     AdamW; the learning rate warms up, then follows a cosine to zero, with many classes that of the
     head at a multiple of it (`default_head_rate`); gradients are clipped by their norm. The weights
-    with the highest validation accuracy are kept, among equals those with the lower loss.
+    with the highest validation accuracy are kept, among equals those with the lower loss; in the
+    end a head that was trained is divided by the temperature that makes its probabilities true on
+    the validation texts (`best_temperature`; the events before tell of the head as it was).
     `should_stop` is asked at every step; a stopped run finishes at once with the best weights so
     far. An error within a run that has been evaluated does not lose them either: `Finished` comes
     first, with the outcome "failed", then the error is raised. The base is shared, never written to
@@ -74,8 +76,9 @@ def fine_tune(
     try:
         while True:
             if step in evaluation_steps:
-                validation = evaluate(run.engine, run.validation)
-                improved = best.offer(step, validation)
+                answers = answered(run.engine, run.validation)
+                validation = score(*answers)
+                improved = best.offer(step, validation, answers)
                 train = evaluate(run.engine, run.train_sample)
                 scores = train.loss, train.accuracy, validation.loss, validation.accuracy
                 yield Evaluated(step, *scores, improved, time.perf_counter() - begin)
@@ -117,8 +120,9 @@ class _BestWeights:
         self.score: Score | None = None
         self.step = 0
         self._weights: list[Tensor] = []
+        self._answers: tuple[Tensor, Tensor] | None = None
 
-    def offer(self, step: int, score: Score) -> bool:
+    def offer(self, step: int, score: Score, answers: tuple[Tensor, Tensor]) -> bool:
         """Keep the present weights if they are the best.
 
         Accuracy first: with few texts the loss rises again, out of too much confidence, while the
@@ -128,20 +132,26 @@ class _BestWeights:
             ahead = (score.accuracy, -score.loss) > (self.score.accuracy, -self.score.loss)
             if not (ahead and math.isfinite(score.loss)):
                 return False
-        self.step, self.score, self._weights = step, score, self._run.engine.snapshot()
+        self.step, self.score, self._answers = step, score, answers
+        self._weights = self._run.engine.snapshot()
         if self._on_best is not None:
             self._on_best(step, trained_weights(self._run.model))
         return True
 
     def finish(self, step: int, outcome: Outcome, begin: float) -> Finished:
-        """Put the best weights back and leave the model as an ordinary module."""
+        """Put the best weights back, make their confidence mean something on the validation
+        texts, and leave the model as an ordinary module.
+        """
         run = self._run
         if self.score is None:  # stopped within the first evaluation: the weights are untouched
             self.score = evaluate(run.engine, run.validation[:1])
         else:
             run.engine.restore(self._weights)
         run.engine.release()
-        classifier = run.classifier(self.score)
+        temperature = 1.0
+        if self.step and self._answers is not None:
+            temperature = run.cool(best_temperature(*self._answers))
+        classifier = run.classifier(self.score, temperature)
         seconds = time.perf_counter() - begin
         return Finished(step, outcome, self.step, self.score.accuracy, seconds, classifier)
 
@@ -172,9 +182,13 @@ class _Patience:
 
 def evaluate(engine: Engine, batches: Sequence[Batch]) -> Score:
     """Loss and accuracy over a labelled set in batches."""
+    return score(*answered(engine, batches))
+
+
+def answered(engine: Engine, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+    """(rows, classes) logits and (rows,) labels of a labelled set in batches."""
     logits = torch.cat([engine.logits(batch) for batch in batches])
-    labels = torch.cat([batch.labels for batch in batches])
-    return score(logits, labels)
+    return logits, torch.cat([batch.labels for batch in batches])
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -14,6 +14,7 @@ import lora_core as lc
 from lora_core.batches import make_batch, sorted_batches, training_batches
 from lora_core.fast.engine import FastEngine, move
 from lora_core.preparation import default_head_rate
+from lora_core.scores import best_temperature
 from lora_core.training import schedule
 
 
@@ -236,7 +237,10 @@ def test_a_run_goes_on_from_its_best_weights(base, task, method) -> None:
     config = lc.TrainConfig(steps=12, evaluations=3, method=method)
     whole = list(lc.fine_tune(base, task, None, config, on_best=on_best))
     assert kept[-1][0] == whole[-1].best_step
-    assert all(torch.equal(p, kept[-1][1][n]) for n, p in adapter(whole[-1]).items())
+    temperature = whole[-1].classifier.scores["temperature"]
+    for name, tensor in adapter(whole[-1]).items():
+        divided = kept[-1][1][name] / (temperature if name.startswith("head.") else 1.0)
+        assert torch.equal(tensor, divided)
     step, weights = kept[0][0] + 8, kept[-1][1]
     later = list(lc.fine_tune(base, task, None, config, resume=(step, weights)))
     assert [e.step for e in later if isinstance(e, lc.Step)] == [9, 10, 11, 12]
@@ -245,3 +249,29 @@ def test_a_run_goes_on_from_its_best_weights(base, task, method) -> None:
     assert later[1].step == 8 and later[1].validation_accuracy == whole[-1].validation_accuracy
     with pytest.raises(lc.ConfigError, match="not those of a run"):
         next(lc.fine_tune(base, task, lc.LoRAConfig(rank=3), resume=(0, weights)))
+
+
+@pytest.mark.parametrize("true_temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_is_found_again(true_temperature) -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = 3.0 * torch.randn(4000, 4, generator=generator)
+    truth = torch.multinomial(honest.softmax(-1), 1, generator=generator).squeeze(1)
+    found = best_temperature(honest * true_temperature, truth)
+    assert found == pytest.approx(true_temperature, rel=0.08)
+
+
+def test_a_handful_of_right_answers_asks_for_no_certainty() -> None:
+    logits = torch.tensor([[2.0, 0.0], [0.0, 2.0], [3.0, 0.0]])
+    assert 0.5 < best_temperature(logits, torch.tensor([0, 1, 0])) < 1.0
+
+
+def test_the_heads_of_a_finished_run_are_divided_where_they_can_be(base, task) -> None:
+    for config, method, divided in (
+        (lc.LoRAConfig(), "lora", True),
+        (lc.LoRAConfig(), "head", True),
+        (lc.LoRAConfig(head="lora"), "lora", False),
+    ):
+        train = lc.TrainConfig(steps=10, evaluations=2, method=method)
+        *_, end = lc.fine_tune(base, task, config, train)
+        if end.best_step:
+            assert (end.classifier.scores["temperature"] != 1.0) == divided

@@ -13,6 +13,7 @@ from lora_core.classifier import Classifier
 from lora_core.scores import Confusion, confusion, right
 from lora_core.tasks.task import Task
 
+BINS = 10  # of equal width, over the probability of the answer
 _ROWS_A_TURN = 16  # then the classifier is handed to whoever waits for an answer
 
 
@@ -29,6 +30,16 @@ class Judged:
     def right(self) -> bool:
         """Whether the classifier was right."""
         return self.truth == self.said
+
+
+@dataclass(frozen=True)
+class Bin:
+    """The answers that were said with a probability from `low` to `low` + 1 / BINS."""
+
+    low: float
+    count: int
+    confidence: float  # their mean probability, 0 when there are none
+    accuracy: float  # the share of them that was right, 0 when there are none
 
 
 @dataclass(frozen=True)
@@ -52,9 +63,41 @@ class TestReport:
         return [judged for judged in reversed(self.judged) if not judged.right]
 
     @property
+    def reliability(self) -> tuple[Bin, ...]:
+        """The answers in `BINS` bins by their probability: said and right, side by side."""
+        return reliability([(one.probability, one.right) for one in self.judged])
+
+    @property
+    def calibration_error(self) -> float:
+        """How far said and right are apart, on average over the answers (ECE, 0 to 1)."""
+        return calibration_error(self.reliability)
+
+    @property
     def barely_right(self) -> list[Judged]:
         """The right ones, the least confident first."""
         return [judged for judged in self.judged if judged.right]
+
+
+def reliability(answers: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
+    """(probability 0 to 1, whether right) of each answer -> `BINS` bins of equal width."""
+    members: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for probability, hit in answers:
+        members[min(BINS - 1, int(probability * BINS))].append((probability, hit))
+    return tuple(
+        Bin(
+            i / BINS,
+            len(inside),
+            sum(p for p, _ in inside) / max(1, len(inside)),
+            sum(hit for _, hit in inside) / max(1, len(inside)),
+        )
+        for i, inside in enumerate(members)
+    )
+
+
+def calibration_error(bins: Sequence[Bin]) -> float:
+    """Expected calibration error: mean of |confidence - accuracy|, each bin by its answers."""
+    total = sum(b.count for b in bins)
+    return sum(b.count * abs(b.confidence - b.accuracy) for b in bins) / max(1, total)
 
 
 def report_on_test(classifier: Classifier, task: Task) -> TestReport | None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lora_core as lc
-from lora_core.explain.test_report import report_on_test
+from lora_core.explain.test_report import calibration_error, reliability, report_on_test
 from tests.conftest import warm
 
 
@@ -49,3 +49,14 @@ def test_orders(classifier: lc.Classifier, task: lc.Task) -> None:
 def test_other_labels_are_not_judged(classifier: lc.Classifier, task: lc.Task) -> None:
     other = lc.Task("other", ("x", "y"), task.train, task.validation, task.test)
     assert report_on_test(classifier, other) is None
+
+
+def test_reliability_puts_each_answer_into_its_bin() -> None:
+    answers = [(0.95, True), (0.97, False), (1.0, True), (0.55, True), (0.51, False)]
+    bins = reliability(answers)
+    assert [b.count for b in bins] == [0, 0, 0, 0, 0, 2, 0, 0, 0, 3]
+    assert bins[9].accuracy == pytest.approx(2 / 3)
+    assert bins[9].confidence == pytest.approx((0.95 + 0.97 + 1.0) / 3)
+    expected = (2 * abs(0.53 - 0.5) + 3 * abs(2.92 / 3 - 2 / 3)) / 5
+    assert calibration_error(bins) == pytest.approx(expected)
+    assert calibration_error(reliability([])) == 0.0
