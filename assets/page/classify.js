@@ -329,6 +329,22 @@
     const most = (pairs) => node("ul", {}, ...pairs.map(([count, truth, said]) =>
       node("li", {}, t("judged.pair", { n: count, truth, said }))));
 
+    // Each dot a tenth of the answers' probabilities: how sure the model was, how often it was right.
+    function honest({ reliability, apart }) {
+      const about = t("judged.honest_about", { points: (100 * apart).toFixed(1) });
+      const at = (share) => 4 + 112 * share;
+      const most = Math.max(1, ...reliability.map(([, , count]) => count));
+      const drawing = svg("svg", { viewBox: "0 0 120 120", role: "img", "aria-label": about });
+      drawing.append(svg("rect", { x: 4, y: 4, width: 112, height: 112 }), svg("path", { d: "M4 116 116 4" }),
+        ...reliability.map(([said, right, count]) => {
+          const dot = svg("circle", { cx: at(said), cy: 120 - at(right), r: 2 + 5 * Math.sqrt(count / most) });
+          dot.append(svg("title", {}, t("judged.honest_dot", { said: percent(said), right: percent(right), n: thousands(count) })));
+          return dot;
+        }));
+      return node("figure", { class: "honest" },
+        node("figcaption", {}, t("judged.honest")), drawing, node("p", { class: "hint" }, about));
+    }
+
     draw((value) => {
       element.hidden = !value.rows;
       if (!value.rows) return;
@@ -336,6 +352,7 @@
       say(title, t("judged.title"));
       say(line, t("judged.line", { correct: value.correct, rows: value.rows, p: percent(value.correct / value.rows) }));
       left.replaceChildren(value.confusion ? matrix(value) : node("div", {}, node("h4", {}, t("judged.pairs")), most(value.pairs)));
+      if (value.reliability.length) left.append(honest(value));
       const shown = value.mistakes.length;
       right.replaceChildren(
         node("h4", {}, value.wrong === 0 ? t("judged.no_mistakes") : t("judged.mistakes", { shown, wrong: value.wrong })),

@@ -124,6 +124,8 @@ def test_examples_are_test_texts_and_marked_by_what_happened(
         assert right == (example["kind"] != "wrong")
     value = evidence.judged_value(report)
     assert value["correct"] + value["wrong"] == value["rows"] == len(task.test)
+    assert sum(count for _, _, count in value["reliability"]) == value["rows"]
+    assert 0 <= value["apart"] <= 1
 
 
 def test_many_classes_are_told_as_pairs() -> None:

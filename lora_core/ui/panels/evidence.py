@@ -105,6 +105,10 @@ def judged_value(report: TestReport | None) -> dict[str, Any]:
         "confusion": [list(row) for row in report.confusion] if size <= _CONFUSED else None,
         "pairs": pairs[:_MISTAKES],
         "wrong": len(report.judged) - report.correct,
+        "reliability": [
+            [one.confidence, one.accuracy, one.count] for one in report.reliability if one.count
+        ],
+        "apart": report.calibration_error,
         "mistakes": [
             {"text": m.text, "truth": m.truth, "said": m.said, "p": m.probability}
             for m in report.mistakes[:_MISTAKES]
