@@ -56,7 +56,7 @@ def bag_of_words(task: lc.Task) -> tuple[float, float]:
 
 
 def lora(base: lc.Base, task: lc.Task, train: lc.TrainConfig) -> tuple[float, float, float, float]:
-    """(test accuracy, calibration error, seconds, processor seconds) of one run with the defaults."""
+    """(test accuracy, calibration error, seconds, processor seconds) of a default run."""
     wall, processor = time.perf_counter(), time.process_time()
     *_, end = lc.fine_tune(base, task, lc.LoRAConfig(), train)
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
