@@ -32,6 +32,7 @@ from lora_core.devices import choose_device
 from lora_core.pretraining.corpus import encode_documents
 from lora_core.pretraining.measure import bits_per_byte, read_validation, summed_loss
 from lora_core.pretraining.network import language_model, working_weights
+from lora_core.tasks.task import Example
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 TASKS = {"Banking77": "banking77", "CLINC domains": "clinc10domains"}
@@ -127,8 +128,8 @@ def sample_task(name: str, train: Rows, test: Rows, size: int, seed: int, end: s
     labels = tuple(sorted({label for _, label in train}))
     index = {label: i for i, label in enumerate(labels)}
     rows = random.Random(seed).sample(train, size + VALIDATION_ROWS)
-    examples = [lc.tasks.Example(text + end, index[label]) for text, label in rows]
-    held = tuple(lc.tasks.Example(text + end, index[label]) for text, label in test)
+    examples = [Example(text + end, index[label]) for text, label in rows]
+    held = tuple(Example(text + end, index[label]) for text, label in test)
     return lc.Task(name, labels, tuple(examples[:size]), tuple(examples[size:]), held)
 
 
@@ -151,7 +152,7 @@ def tfidf(task: lc.Task) -> float:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    def fields(examples: tuple[lc.tasks.Example, ...]) -> tuple[list[str], list[int]]:
+    def fields(examples: tuple[Example, ...]) -> tuple[list[str], list[int]]:
         return [e.text for e in examples], [e.label for e in examples]
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
