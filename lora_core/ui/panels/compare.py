@@ -53,7 +53,7 @@ def build(table: gr.HTML, sweep: gr.Button) -> None:
         gr.HTML(words.heading("compare"), apply_default_css=False)
         sweep.render()  # type: ignore[no-untyped-call]
     with gr.Row(elem_classes="comparison"):
-        with gr.Column(scale=6, min_width=300):
+        with gr.Column(scale=4, min_width=300):
             part("dots", {}, script="runs.js", elem_id="scatter")
         with gr.Column(scale=5, min_width=300):
             table.render()  # type: ignore[no-untyped-call]
