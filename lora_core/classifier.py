@@ -126,15 +126,15 @@ class Classifier:
         """The same classifier over modules of its own, for experiments that change layers while
         others classify. Frozen tensors and A and B are shared: replace them, never write to them.
         What was trained in full is copied."""
-        made = copy.copy(self)
-        made._lock = threading.RLock()
+        twin = copy.copy(self)
+        twin._lock = threading.RLock()
         with self.at_strength(1.0) as model:
             shared = {id(p): p for n, p in model.named_parameters() if n not in self.initial}
             for _, layer in lora_layers(model):
                 shared[id(layer.lora.generator)] = layer.lora.generator  # type: ignore[assignment]
-            made.model = copy.deepcopy(model, shared)
-        made.initial, made._trained = dict(self.initial), dict(self._trained)
-        return made
+            twin.model = copy.deepcopy(model, shared)
+        twin.initial, twin._trained = dict(self.initial), dict(self._trained)
+        return twin
 
     @property
     def trained(self) -> dict[str, Tensor]:

@@ -70,8 +70,9 @@ class Cores:
     def __init__(self, free: Callable[[], int]) -> None:
         """`free` says how many cores this run may use now; it is asked before every step."""
         self._free = free
-        self._alone: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)  # see below
-        # cores -> seconds (of one core: and processor seconds) a unit of work, of the last steps
+        # Seconds a unit of work, of the last steps: with one core, beside processor seconds; and
+        # by the number of cores.
+        self._alone: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
         self._together: defaultdict[int, deque[float]] = defaultdict(
             lambda: deque(maxlen=_REMEMBERED)
         )
@@ -128,7 +129,9 @@ class Cores:
             return 1
         seconds, processor = (sum(column) for column in zip(*self._alone, strict=True))
         together, alone = self._together[count], self._one_core_seconds
-        hopeless = bool(together) and together[-1] > _HOPELESS * alone
+        # One bad step in a good series is chance; in a trial, or twice, it is not.
+        recent = list(together)[-2:] if len(together) >= _TRIAL else list(together)[-1:]
+        hopeless = bool(recent) and min(recent) > _HOPELESS * alone
         slower = len(together) >= _TRIAL and statistics.median(together) > _GAIN * alone
         if hopeless or slower or seconds > _CONTENDED * processor:
             together.clear()

@@ -105,8 +105,8 @@ class Limits:
     def from_arguments(cls, arguments: argparse.Namespace) -> Limits:
         """The caps of a command line made by `add_arguments`; others of its values are ignored."""
         names = {cap.name for cap in fields(cls)}
-        given = {name: value for name, value in vars(arguments).items() if name in names}
-        return cls.from_environment(**given)
+        values = {name: value for name, value in vars(arguments).items() if name in names}
+        return cls.from_environment(**values)
 
     def check_text(self, text: object) -> None:
         """Raise `RunError` for what is not a text, or is longer than this server reads."""

@@ -6,7 +6,7 @@ for speed, and `tests/fast/test_engine.py` holds it to them. What makes it fast 
 * no padding: the tokens of a batch lie one after another, (tokens, emb), and only attention sees
   them as (texts x heads, longest, head_dim): `packing.py`;
 * query, key and value are one product; LoRA is two thin products more, nothing frozen gets a
-  gradient, and the backward pass ends at the lowest adapted layer: `products.py`;
+  gradient, and the backward pass ends at the lowest adapted layer: `linear.py`;
 * an adapted embedding multiplies only the rows of A whose tokens are in the batch;
 * products in `dtype` (bfloat16 where that pays); the residual stream, LayerNorm, softmax, the head
   and everything trained stay float32;
@@ -309,8 +309,8 @@ class FastGPT:
         hidden, down_tape = down_group.forward(hidden, training)
         if tapes is not None:
             groups = [kvq_tape, output_tape, up_tape, down_tape]
-            kept = _BlockTape(groups, query_tape, [norm1, norm2], heads, query, attention, slope)
-            tapes.append(kept)
+            tape = _BlockTape(groups, query_tape, [norm1, norm2], heads, query, attention, slope)
+            tapes.append(tape)
         return torch.add(x, hidden, out=space(slot + "x2", m, width, dtype=torch.float32))
 
     # --- backward ---------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Linear layers that share an input, frozen or adapted or trained, as one product each way; GELU.
 
-Part of the fast path (`fast.py`): what autograd would do for `LinearWithLoRA`, written out.
+Part of the fast path (`gpt.py`): what autograd would do for `LinearWithLoRA`, written out.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def frozen_cast(
         return tensors[0].detach()
     sources = tuple((id(t), t._version) for t in tensors)
     with _casts_lock:
-        kept = _casts.setdefault(tensors[0], {})
-        found = kept.get((dtype, len(tensors), device))
-        if found is None or found.sources != sources:
+        casts = _casts.setdefault(tensors[0], {})
+        cast = casts.get((dtype, len(tensors), device))
+        if cast is None or cast.sources != sources:
             joined = torch.cat([t.detach() for t in tensors]).to(device, dtype)
-            found = kept[(dtype, len(tensors), device)] = _Cast(sources, joined)
-    return found.tensor
+            cast = casts[(dtype, len(tensors), device)] = _Cast(sources, joined)
+    return cast.tensor
 
 
 def frozen_bytes() -> int:
     """Bytes that the shared casts of all living bases take."""
     with _casts_lock:
-        return sum(cast.tensor.nbytes for kept in _casts.values() for cast in kept.values())
+        return sum(cast.tensor.nbytes for casts in _casts.values() for cast in casts.values())
 
 
 class Workspace:
@@ -105,7 +105,7 @@ class Tape(NamedTuple):
     # (x A)^T, (r, m), of all adapters together or of each. Thin products are computed transposed
     # throughout: that way round they take half the time.
     inner: list[Tensor]
-    masks: list[Tensor]  # dropout's, one an adapter, divided by what is kept; or empty
+    masks: list[Tensor]  # dropout's, one an adapter: zeros and 1 / (1 - dropout); or empty
 
 
 class Group:
@@ -182,8 +182,8 @@ class Group:
             return []
         masks = []
         for layer in (adapter.layer for adapter in self.adapters):
-            keep = torch.empty(x.shape).bernoulli_(1.0 - layer.dropout, generator=layer.generator)
-            masks.append(keep.div_(1.0 - layer.dropout).to(x.dtype))
+            mask = torch.empty(x.shape).bernoulli_(1.0 - layer.dropout, generator=layer.generator)
+            masks.append(mask.div_(1.0 - layer.dropout).to(x.dtype))
         return masks
 
     def backward(
@@ -193,7 +193,7 @@ class Group:
 
         Those of A and B are left in `gradients`.
 
-        With `spare_row` the result has one row more, of zeros: what padding is given.
+        With `spare_row` the result has one row more, of zeros, which padding reads.
         """
         x = tape.x
         if self.grad_weight is not None:

@@ -14,7 +14,7 @@ class Packed:
     """A ragged batch: n texts of together at most m tokens, the longest at most t; h heads.
 
     The index tensors gather rows of head_dim numbers, so that packing and the heads' layout cost
-    one copy. Where nothing real is to be had, a gradient is read from a row of zeros, the last.
+    one copy. Where there is no token, a gradient is read from the last row, which is zeros.
     """
 
     tokens: Tensor  # (m,)
@@ -81,8 +81,8 @@ def pack(
 
     def from_heads(ways: int) -> Tensor:
         size = n * heads * t
-        found = (parts[:ways] * size + here[:, None]).flatten(1)  # (count, ways h)
-        return torch.nn.functional.pad(found, (0, 0, 0, spare), value=ways * size).flatten()
+        index = (parts[:ways] * size + here[:, None]).flatten(1)  # (count, ways h)
+        return torch.nn.functional.pad(index, (0, 0, 0, spare), value=ways * size).flatten()
 
     ended = torch.arange(t) >= lengths[:, None]
     return Packed(
