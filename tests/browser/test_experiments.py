@@ -104,6 +104,7 @@ def test_layers(trained: Trained) -> None:
     said = answered(page)
     assert "the head on:" in said and re.search(r"correlation of -?[01]\.\d\d", said)
     expect(page.locator(".off-line")).to_contain_text("All on:")
+    expect(page.locator(".text-says")).to_contain_text("Your text:")
     on = page.inner_text(".text-says")
     part = page.locator('.part[data-key="blocks.0.mlp.up"]')
     for _ in range(2):  # off and on, twice
