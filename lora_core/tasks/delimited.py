@@ -357,17 +357,17 @@ def _delimiter(lines: list[str]) -> str:
     while len(sample) > 1 and sum(map(len, sample)) > 300_000:
         sample = sample[: len(sample) // 2]
 
-    def score(delimiter: str) -> tuple[bool, bool, bool]:
+    def score(delimiter: str) -> tuple[bool, bool, float]:
         rows = [row for row in _records(sample, delimiter).rows if any(row.cells)]
         width = _width(rows)
         if width < 2:
-            return (False, False, False)
+            return (False, False, 0.0)
         named = any(
             {"text", "label"} <= {cell.strip(' "').casefold() for cell in row.cells}
             for row in rows[:30]
         )
         same = sum(len(row.cells) == width for row in rows) / len(rows)
-        return (named, same > 0.9, True)
+        return (named, same > 0.9, round(same, 3))
 
     scores = {delimiter: score(delimiter) for delimiter in _GUESSED}
     best = max(scores, key=lambda delimiter: scores[delimiter])

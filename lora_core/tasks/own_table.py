@@ -6,6 +6,7 @@ What cannot be used raises `TaskError` with one sentence in the words of the per
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -224,7 +225,9 @@ def guess_columns(
     """Which columns look like texts and labels; None where nothing does."""
     if len(table.columns) < 2:
         return None, None
-    sample = table.rows[:: max(1, len(table.rows) // 2000)]
+    sample = table.rows
+    if len(sample) > 2000:  # at random: every other row may have the same label
+        sample = tuple(random.Random(0).sample(sample, 2000))
     width, kinds = {}, {}
     for index, column in enumerate(table.columns):
         cells = [row[index] for row in sample if row[index].strip()]
@@ -236,8 +239,8 @@ def guess_columns(
         folded[column.strip().casefold()] = column
 
     def by_name(names: Sequence[str], taken: str | None) -> str | None:
-        named = (folded[name] for name in names if name in folded)
-        return next((c for c in named if c != taken and kinds[c][0] > 1), None)
+        named = [folded[name] for name in names if name in folded and folded[name] != taken]
+        return next((c for c in named if kinds[c][0] > 1), named[0] if named else None)
 
     text = text or by_name(TEXT_NAMES, label)
     label = label or by_name(LABEL_NAMES, text)

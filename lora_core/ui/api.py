@@ -34,7 +34,9 @@ from lora_core.limits import MEGABYTE
 from lora_core.parameters import predict_parameters
 from lora_core.serving.registry import RunError, new_visitor
 from lora_core.serving.run import ENDED
-from lora_core.tasks.task import Task, TaskError, make_task
+from lora_core.tasks.file import Table
+from lora_core.tasks.own_table import task_of
+from lora_core.tasks.task import Task, TaskError
 from lora_core.ui.addresses import share_of_caller
 from lora_core.ui.api_json import plain, test_of
 from lora_core.ui.context import Context, Lab
@@ -217,7 +219,8 @@ class Endpoints:
         Each update has the run's state ("waiting", "running", "finished", "stopped", "failed",
         "loaded"), reason (a sentence, or empty), place in the queue (0: running or over),
         estimate_seconds (until it starts or ends; null while unknown), step, the new events, and
-        next, the number to go on from after a broken connection. An event has a kind ("started",
+        next, the number to go on from after a broken connection, and warnings: what was left out of
+        your own rows, or looks odd in them. An event has a kind ("started",
         "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind. The
         last update also has test, and lost: a sentence where the weights were dropped, or empty.
 
@@ -246,6 +249,7 @@ class Endpoints:
                     "step": run.step,
                     "events": [plain(event) for event in events],
                     "next": number,
+                    "warnings": list(run.task.warnings) if run.task else [],
                 }
                 if over:
                     update["test"] = test_of(run)
@@ -368,10 +372,8 @@ class Endpoints:
         size = sum(len(text) + len(label) for text, label in pairs)
         if size > limits.upload_mb * MEGABYTE:
             raise TaskError(f"These rows are longer than {limits.upload_mb} million characters.")
-        task = make_task(name, pairs)
-        if not (task.train and task.validation):
-            raise TaskError("There are too few rows: each label needs about ten.")
-        return task
+        table = Table(name, ("text", "label"), tuple(pairs), kind="JSON")
+        return task_of(table, "text", "label", limits=limits)
 
     def _check_rank(self, lora: LoRAConfig) -> None:
         cap = self._lab.registry.limits.max_rank
