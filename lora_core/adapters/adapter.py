@@ -38,9 +38,10 @@ from lora_core.adapters.files import (
 )
 from lora_core.adapters.head import head_facts
 from lora_core.adapters.layers import from_peft, to_peft
+from lora_core.adapters.size import Shapes, file_bytes, header_bytes
 from lora_core.base.checkpoint import Base, frozen_digest
 from lora_core.classifier import Classifier
-from lora_core.config import HEAD, ConfigError, LoRAConfig, TrainConfig
+from lora_core.config import HEAD, ConfigError, HeadMode, LoRAConfig, TrainConfig
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
 
@@ -52,6 +53,7 @@ __all__ = [
     "adapter_tensors",
     "load_adapter",
     "save_adapter",
+    "saved_bytes",
     "zip_adapter",
 ]
 
@@ -69,7 +71,8 @@ def save_adapter(classifier: Classifier, folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt", FACTS_KEY: json.dumps(facts)}
-    write_tensors(tensors, folder / WEIGHTS_FILE, metadata)
+    room = header_bytes(*_sizes_of(classifier, tensors))
+    write_tensors(tensors, folder / WEIGHTS_FILE, metadata, room)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(adapter_card(classifier, config, tensors), encoding="utf-8")
     return folder
@@ -79,6 +82,20 @@ def zip_adapter(classifier: Classifier, path: str | Path) -> Path:
     """`save_adapter` as one zip file, which `load_adapter` reads as it is. Returns `path`."""
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         return pack_folder(save_adapter(classifier, folder), Path(path))
+
+
+def saved_bytes(classifier: Classifier, tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of the `adapter_model.safetensors` that `save_adapter` writes of these tensors."""
+    return file_bytes(*_sizes_of(classifier, tensors))
+
+
+def _sizes_of(
+    classifier: Classifier, tensors: Mapping[str, Tensor]
+) -> tuple[Shapes, int, int, int, HeadMode]:
+    lora = _adapted(classifier)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    width, classes = classifier.model.config.emb_dim, len(classifier.labels)
+    return shapes, width, classes, lora.rank, lora.head
 
 
 def adapter_tensors(classifier: Classifier) -> dict[str, Tensor]:

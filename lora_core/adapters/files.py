@@ -190,17 +190,21 @@ def _check_size(path: Path, max_bytes: int) -> None:
         raise AdapterError(f"{WEIGHTS_FILE} is damaged or not a safetensors file.")
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str]) -> None:
+def write_tensors(
+    tensors: dict[str, Tensor], path: Path, metadata: Mapping[str, str], header_bytes: int = 0
+) -> None:
     """A safetensors file whose bytes depend on its content alone.
 
     The library writes the metadata in an order that differs from one process to the next. It comes
-    first in the header here, sorted; the tensors stay where they are.
+    first in the header here, sorted; the tensors stay where they are. The header is filled up to
+    `header_bytes` with blanks.
     """
     content = save(tensors, dict(metadata))
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header = {"__metadata__": dict(sorted(metadata.items())), **_without_metadata(header)}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text = text.ljust(header_bytes)
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of eight
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)

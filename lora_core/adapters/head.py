@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_core.adapters.files import AdapterError, OtherBaseError, pack, unpack
-from lora_core.adapters.names import PREFIX
+from lora_core.adapters.size import PREFIX
 from lora_core.base.checkpoint import Base
 from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK
 from lora_core.config import MAX_CLASSES, ConfigError, LoRAConfig

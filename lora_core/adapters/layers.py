@@ -26,7 +26,8 @@ from lora_core.adapters.files import (
     quoted,
 )
 from lora_core.adapters.head import LARGEST, head_classes, head_of, norm_bias_for, set_head
-from lora_core.adapters.names import PREFIX, plain_names
+from lora_core.adapters.names import plain_names
+from lora_core.adapters.size import EMBEDDING_PAIR, LINEAR_PAIR, PREFIX
 from lora_core.base.checkpoint import Base
 from lora_core.base.gpt2_names import (
     CLASSIFIER_NAME,
@@ -52,8 +53,6 @@ from lora_core.model import GPT
 
 MAX_LOADED_RANK = 1024
 _OURS = {theirs: ours for ours, theirs in LINEAR_NAMES.items()}
-_LINEAR_PAIR = (".lora_A.weight", ".lora_B.weight")  # (r, in), (out, r)
-_EMBEDDING_PAIR = (".lora_embedding_A", ".lora_embedding_B")  # (r, vocab), (emb, r)
 
 
 # Out ---------------------------------------------------------------------------------------------
@@ -75,7 +74,7 @@ def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], 
     alphas: dict[str, float] = {}
 
     def put(
-        theirs: str, a: Tensor, b: Tensor, scale: float, pair: tuple[str, str] = _LINEAR_PAIR
+        theirs: str, a: Tensor, b: Tensor, scale: float, pair: tuple[str, str] = LINEAR_PAIR
     ) -> None:
         name = f"{TRUNK}{theirs}"
         for end, tensor in zip(pair, (a, b), strict=True):
@@ -86,7 +85,7 @@ def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], 
     for ours, theirs in EMBEDDING_NAMES.items():
         if (layer := layers.get(ours)) is not None:
             a, b = layer.lora.A.detach(), layer.lora.B.detach()
-            put(theirs, a, b, layer.lora.scale, _EMBEDDING_PAIR)
+            put(theirs, a, b, layer.lora.scale, EMBEDDING_PAIR)
     for i in range(model.config.n_layers):
         fused = [layers.get(f"blocks.{i}.{name}") for name in FUSED]
         if any(layer is not None for layer in fused):
@@ -100,7 +99,8 @@ def to_peft(model: GPT, lora: LoRAConfig, source: str) -> tuple[dict[str, Any], 
     weight, bias = head_of(model)
     tensors[f"{PREFIX}{CLASSIFIER_NAME}.weight"] = weight
     saved = [CLASSIFIER_NAME]
-    if bias.abs().max() > 0:
+    # A trained head has its bias written even where it is zero: equal settings, equal sizes.
+    if lora.head == "train" or bias.abs().max() > 0:
         saved.append(FINAL_NORM_NAME)
         tensors[f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.weight"] = (
             model.final_norm.weight.detach().clone()
@@ -166,8 +166,8 @@ def from_peft(
     Raises `AdapterError` that names each tensor that is missing, left over or misshapen.
     """
     left = plain_names(tensors, base)
-    pairs = _take_pairs(left, *_LINEAR_PAIR)
-    embeddings = _take_pairs(left, *_EMBEDDING_PAIR)
+    pairs = _take_pairs(left, *LINEAR_PAIR)
+    embeddings = _take_pairs(left, *EMBEDDING_PAIR)
     if not pairs and not embeddings:
         raise AdapterError("There is no LoRA layer (lora_A, lora_B) in this file.")
     model = base.classifier_model(head_classes(left, base))

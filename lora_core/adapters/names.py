@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from lora_core.adapters.files import AdapterError, OtherBaseError, quoted
+from lora_core.adapters.size import EMBEDDING_PAIR, LINEAR_PAIR, PREFIX
 from lora_core.base.checkpoint import Base
 from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK, to_gpt2, trunk_name
 
-PREFIX = "base_model.model."  # of every tensor's name in PEFT's files
 _WRAPPERS = ("_orig_mod.", "module.")
 _BARE = tuple(PREFIX + part for part in ("h.", "wte.", "wpe.", f"{FINAL_NORM_NAME}."))
 _NAMED = re.compile(r"\.(lora_A|lora_B)\.([^.]+)\.weight$")
@@ -51,7 +51,7 @@ def plain_names(tensors: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
     return plain | _not_the_bases(frozen, base) if frozen else plain
 
 
-_LORA_ENDS = (".lora_A.weight", ".lora_B.weight", ".lora_embedding_A", ".lora_embedding_B")
+_LORA_ENDS = (*LINEAR_PAIR, *EMBEDDING_PAIR)
 
 
 def _plain_name(name: str, adapters: set[str]) -> str:

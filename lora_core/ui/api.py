@@ -27,6 +27,7 @@ from gradio.events import api as endpoint
 from gradio.utils import get_upload_folder
 
 from lora_core.adapters.adapter import zip_adapter
+from lora_core.adapters.size import adapter_file_bytes
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier, ClassifyError, check_text
 from lora_core.config import EVERY_LAYER, LoRAConfig
@@ -101,7 +102,7 @@ class Endpoints:
             by_module: also one entry a layer
 
         Returns:
-            trainable, total and percent; scale (alpha over rank, say); adapter_bytes (float32)
+            trainable, total and percent; scale (alpha over rank, say); adapter_bytes (of its file)
         """
         settings = Settings.read(
             {
@@ -124,7 +125,11 @@ class Endpoints:
             "total": count.total,
             "percent": count.percent,
             "scale": lora.scale,
-            "adapter_bytes": count.trainable_bytes,
+            "adapter_bytes": (
+                adapter_file_bytes(model, lora, len(labels))
+                if chosen == "lora"
+                else count.trainable_bytes
+            ),
         }
         if by_module:
             answer["by_module"] = {

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lora_core as lc
+from lora_core.adapters.size import adapter_file_bytes
 from lora_core.config import HEAD, TARGETS
 from lora_core.limits import Limits
 from lora_core.serving.registry import Registry, RunError, new_visitor
@@ -79,7 +80,9 @@ def test_numbers_are_the_models_own(lab: Lab, method: str, head: str) -> None:
         shown = numbers["by_rank"][key]
         assert shown["trainable"] == f"{counted.trainable:,}"
         assert shown["total"] == f"{counted.total:,}"
-        assert shown["file"] == words.megabytes(counted.trainable_bytes)
+        lora = replace(settings, rank=int(key)).lora_config() if method == "lora" else None
+        size = adapter_file_bytes(base.config, lora, classes) if lora else counted.trainable_bytes
+        assert shown["file"] == words.megabytes(size)
         assert shown["memory"] == words.megabytes(counted.optimizer_bytes)
         rows = {row[0]: row for row in shown["layers"]}
         for name, layer in counted.by_module.items():

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
+from lora_core.adapters.size import adapter_file_bytes
 from lora_core.config import (
     EMBEDDING_TARGET,
     HEAD,
@@ -192,7 +193,9 @@ def _count_words(
         "trainable": words.count(counted.trainable),
         "total": words.count(counted.total),
         "percent": words.percent(counted.percent),
-        "file": words.megabytes(counted.trainable_bytes),
+        "file": words.megabytes(
+            adapter_file_bytes(config, lora, classes) if lora else counted.trainable_bytes
+        ),
         "model": words.megabytes(full.trainable_bytes),
         "memory": words.megabytes(counted.optimizer_bytes),
         "full_memory": words.megabytes(full.optimizer_bytes),

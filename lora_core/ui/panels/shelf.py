@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from lora_core.adapters.adapter import AdapterError, adapter_tensors
+from lora_core.adapters.adapter import AdapterError, adapter_tensors, saved_bytes
+from lora_core.adapters.size import adapter_file_bytes
 from lora_core.classifier import Classifier
-from lora_core.parameters import BYTES_FP32
+from lora_core.lora import lora_layers
 from lora_core.serving.registry import Run
 from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Lab
@@ -35,7 +36,7 @@ def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
     own = []
     for classifier in classifiers:
         frozen, carried = _split(classifier)
-        own.append(sum(t.nbytes for t in carried))
+        own.append(_carried_bytes(classifier, carried))
         if frozen:
             bases[frozen[0].data_ptr()] = sum(t.nbytes for t in frozen)
     shared = sum(bases.values())
@@ -62,6 +63,14 @@ def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
     return {"items": items, "summary": summary, "detail": detail, "base": base}
 
 
+def _carried_bytes(classifier: Classifier, carried: list[Tensor]) -> int:
+    """What a visitor takes along: the adapter's file where there is one, else the tensors."""
+    lora = classifier.lora_config
+    if lora is None or not any(True for _ in lora_layers(classifier.model)):
+        return sum(tensor.nbytes for tensor in carried)
+    return adapter_file_bytes(classifier.model.config, lora, len(classifier.labels))
+
+
 def _split(classifier: Classifier) -> tuple[list[Tensor], list[Tensor]]:
     """The tensors that a classifier shares with its base, and those that are its own."""
     frozen: list[Tensor] = []
@@ -74,12 +83,12 @@ def _split(classifier: Classifier) -> tuple[list[Tensor], list[Tensor]]:
 
 def _summary(runs: list[Run], own: list[int], bases: dict[int, int], whole: int) -> tuple[str, str]:
     tasks = {task_of(run) for run in runs}
-    beside, together = sum(own), sum(own) + sum(bases.values())
+    together = sum(own) + sum(bases.values())  # the base counts on both sides
     summary = say(
         "shelf.summary",
         tasks=say("shelf.tasks", n=len(tasks)),
         runs=say("shelf.runs", n=len(runs)),
-        beside=words.megabytes(beside),
+        beside=words.megabytes(together),
         whole=words.megabytes(whole),
     )
     if not bases:
@@ -119,7 +128,7 @@ def contents_value(run: Run | None) -> dict[str, Any]:
         "shelf.contents",
         tensors=len(rows),
         numbers=numbers,
-        size=words.megabytes(BYTES_FP32 * numbers),
+        size=words.megabytes(saved_bytes(run.classifier, tensors)),
     )
     if zeros:
         note = say("shelf.contents_zeros", note=note, zeros=zeros)
