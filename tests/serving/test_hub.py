@@ -28,6 +28,10 @@ from lora_core.serving.hub import (
     load_hub_task,
     push_adapter,
 )
+from lora_core.serving.hub_files import parts_of
+from lora_core.serving.registry import Registry, new_visitor
+from lora_core.ui.context import Lab
+from lora_core.ui.panels.own_table import keep_task
 from tests.adapters.hostile import small_adapter, small_base
 
 TOKEN = "hf_" + "s3cr3t" * 5
@@ -229,6 +233,75 @@ def test_the_servers_own_token_is_not_lent(hub, small, classifier, monkeypatch) 
     hub.authorised.clear()
     load_hub_adapter("me/a", small)
     assert hub.authorised == []
+
+
+def things(first: int = 0, last: int = 30, header: str = "text,label") -> bytes:
+    rows = "".join(f"the {word} number {i},{label}\n" for i in range(first, last)
+                   for word, label in (("apple", "fruit"), ("hammer", "tool")))  # fmt: skip
+    return f"{header}\n{rows}".encode()
+
+
+def size_of(task: lc.Task) -> int:
+    return len(task.train) + len(task.validation) + len(task.test)
+
+
+def test_all_shards_of_a_split_are_one_table(hub) -> None:
+    hub.repositories[("dataset", "some/shards")] = {
+        "data/train-00000-of-00002.csv": things(0, 30),
+        "data/train-00001-of-00002.csv": things(30, 60),
+        "data/test-00000-of-00001.csv": things(60, 70),
+    }
+    assert size_of(load_hub_task("some/shards")) == 120
+    assert size_of(load_hub_task("some/shards", split="test")) == 20
+    with pytest.raises(HubError, match="no split 'dev' there"):
+        load_hub_task("some/shards", split="dev")
+
+
+def test_which_configuration_is_said_and_can_be_chosen(hub) -> None:
+    hub.repositories[("dataset", "some/tasks")] = {
+        "emoji/train.csv": things(),
+        "hate/train.csv": things(0, 50),
+    }
+    task = load_hub_task("some/tasks")
+    assert size_of(task) == 60 and "2 configurations: emoji, hate" in task.warnings[0]
+    assert size_of(load_hub_task("some/tasks", configuration="hate")) == 100
+    with pytest.raises(HubError, match="no configuration 'love'"):
+        load_hub_task("some/tasks", configuration="love")
+
+
+def test_columns_of_other_names_are_guessed_said_and_can_be_chosen(hub) -> None:
+    hub.repositories[("dataset", "some/sms")] = {"train.csv": things(header="sms,category")}
+    task = load_hub_task("some/sms")
+    assert task.labels == ("fruit", "tool")
+    assert "'sms' was taken for the texts, 'category' for the labels" in task.warnings[0]
+    with pytest.raises(lc.TaskError, match="no column 'other'"):
+        load_hub_task("some/sms", text_column="other")
+
+
+@pytest.mark.parametrize(
+    ("files", "card", "expected"),
+    [
+        (["sst2/train/0000.parquet", "sst2/test/0000.parquet"], {},
+         {"sst2": {"train": ["sst2/train/0000.parquet"], "test": ["sst2/test/0000.parquet"]}}),
+        (["train.csv", "train.parquet"], {}, {"default": {"train": ["train.parquet"]}}),
+        (["part-00000-ab.csv", "part-00001-cd.csv"], {},
+         {"default": {"train": ["part-00000-ab.csv", "part-00001-cd.csv"]}}),
+        (["x/a.csv", "x/b.csv"],
+         {"configs": [{"config_name": "all", "data_files": [{"split": "train", "path": "x/*"}]}]},
+         {"all": {"train": ["x/a.csv", "x/b.csv"]}}),
+    ],
+)  # fmt: skip
+def test_files_are_sorted_by_their_card_or_their_names(files, card, expected) -> None:
+    assert parts_of(files, card)[0] == expected
+
+
+def test_a_table_of_the_hub_does_not_hide_a_bundled_task(hub) -> None:
+    hub.repositories[("dataset", "some/sms-spam")] = {"train.csv": things()}
+    with Registry(Limits()) as registry:
+        lab, visitor = Lab(registry), new_visitor()
+        kept = keep_task(lab, visitor, load_hub_task("some/sms-spam"))
+        assert kept.name == "my-sms-spam"
+        assert lab.task("sms-spam", visitor).labels == ("ham", "spam")
 
 
 def test_a_table_by_name(hub) -> None:
