@@ -13,6 +13,21 @@
 // Here the client gets one stream that never says farewell. Behind it a connection is made whenever
 // something is pending, and ends when nothing is. Must run before Gradio's own scripts (head.py).
 (() => {
+  // In another site's frame a browser may refuse all storage; then the page forgets its visitor at
+  // a reload, and works otherwise.
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try { window[name].getItem(""); } catch {
+      const kept = new Map();
+      const storage = {
+        getItem: (key) => kept.get(String(key)) ?? null,
+        setItem: (key, value) => { kept.set(String(key), String(value)); },
+        removeItem: (key) => { kept.delete(String(key)); },
+        clear: () => kept.clear(),
+      };
+      Object.defineProperty(window, name, { configurable: true, value: storage });
+    }
+  }
+
   const base = new URL(".", document.baseURI);
   const prefix = base.pathname.slice(0, -1);
   if (window.gradio_config) window.gradio_config.root = base.href.slice(0, -1);

@@ -14,7 +14,8 @@ import statistics
 
 from playwright.sync_api import BrowserContext, sync_playwright
 
-from tests.browser.conftest import FLAGS, chromium_path, start_server
+from tests.browser.conftest import FLAGS, chromium_path
+from tests.servers import served
 
 _MARKS = ("first contentful paint", "first usable slider", "charts drawn")
 # Asked at each frame, from before the page's own scripts.
@@ -54,10 +55,8 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=5)
     times = parser.parse_args().times
     cold, warm = [], []
-    process, address = start_server()
     with contextlib.ExitStack() as stack:
-        stack.callback(process.wait, 60)
-        stack.callback(process.terminate)
+        address = stack.enter_context(served()).address
         playwright = stack.enter_context(sync_playwright())
         for _ in range(times):
             browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)

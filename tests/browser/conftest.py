@@ -8,12 +8,7 @@ a message of ours or a request that leaves the machine fails it (`quiet`).
 from __future__ import annotations
 
 import os
-import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 import lora_core as lc
+from tests.servers import served
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
@@ -42,46 +38,11 @@ def chromium_path() -> str:
     return found
 
 
-def free_port() -> int:
-    """A port that nobody uses at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start_server(*options: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """`app.py` in a process of its own, and its address once it answers."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "app.py"), "--port", str(port), "--no-browser", *options],
-        cwd=ROOT,
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout is not None
-    lines = []
-    deadline = time.monotonic() + 180
-    while time.monotonic() < deadline:
-        line = process.stdout.readline()
-        lines.append(line)
-        found = re.search(r"LoRA Lab is at (http://\S+?)/?\s", line)
-        if found:
-            return process, found[1]
-        if not line and process.poll() is not None:
-            break
-    process.kill()
-    raise AssertionError("The server did not start:\n" + "".join(lines))
-
-
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The address of the app."""
-    process, address = start_server()
-    yield address
-    process.terminate()
-    process.wait(60)
+    with served() as started:
+        yield started.address
 
 
 @pytest.fixture(scope="session")

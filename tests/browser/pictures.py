@@ -11,7 +11,9 @@ import contextlib
 
 from playwright.sync_api import Page, sync_playwright
 
-from .conftest import FLAGS, ROOT, chromium_path, start_server
+from tests.servers import served
+
+from .conftest import FLAGS, ROOT, chromium_path
 
 PICTURES = ROOT / "assets" / "pictures"
 SOCIAL = ROOT / "assets" / "page" / "social.png"
@@ -32,10 +34,8 @@ def finish(page: Page, runs: int) -> None:
 def main() -> None:
     """Take them all."""
     PICTURES.mkdir(exist_ok=True)
-    process, address = start_server()
     with contextlib.ExitStack() as stack:
-        stack.callback(process.wait, 60)
-        stack.callback(process.terminate)
+        address = stack.enter_context(served()).address
         playwright = stack.enter_context(sync_playwright())
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})

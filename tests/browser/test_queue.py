@@ -7,62 +7,13 @@ moment and every time.
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
-import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import BrowserContext, expect
-from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
 
-from tests.browser.conftest import free_port
-
-_HOP = ("connection", "content-length", "host", "transfer-encoding")  # not to be passed on
-
-
-class Line:
-    """A reverse proxy in a thread; subclasses disturb what passes."""
-
-    def __init__(self, server: str) -> None:
-        self.client = httpx.AsyncClient(base_url=server, timeout=None)
-        self.port = free_port()
-        route = Route("/{path:path}", self.forward, methods=["GET", "HEAD", "POST"])
-        config = uvicorn.Config(Starlette(routes=[route]), port=self.port, log_level="warning")
-        self.proxy = uvicorn.Server(config)
-        threading.Thread(target=self.proxy.run, daemon=True).start()
-        while not self.proxy.started:
-            time.sleep(0.05)
-
-    async def forward(self, request: Request) -> StreamingResponse:
-        """Ask the server the same, and pass its answer on as it comes."""
-        url = str(request.url.replace(scheme="", netloc=""))
-        headers = [(k, v) for k, v in request.headers.items() if k not in _HOP]
-        body = await request.body()
-        await self.before(request)
-        asked = self.client.build_request(request.method, url, content=body, headers=headers)
-        answer = await self.client.send(asked, stream=True)
-        kept = {k: v for k, v in answer.headers.items() if k not in _HOP}
-
-        async def chunks() -> AsyncIterator[bytes]:
-            try:
-                async for chunk in answer.aiter_raw():
-                    await self.passing(request, chunk)
-                    yield chunk
-            finally:
-                await answer.aclose()
-
-        return StreamingResponse(chunks(), answer.status_code, kept)
-
-    async def before(self, request: Request) -> None:
-        """Called before a request is passed on."""
-
-    async def passing(self, request: Request, chunk: bytes) -> None:
-        """Called before a part of an answer is passed on."""
+from tests.browser.proxy import Line
 
 
 class LateFarewell(Line):

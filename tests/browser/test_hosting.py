@@ -1,0 +1,149 @@
+"""The page where it is not on a port of its own: under a prefix, and in another site's frame."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, expect
+from starlette.requests import Request
+
+from tests.browser.conftest import PATIENCE, Log, wait_for_state
+from tests.browser.proxy import Line
+from tests.servers import served
+
+
+class Prefixed(Line):
+    """Publishes the server under a prefix, as nginx and JupyterHub do, and nothing beside it."""
+
+    def __init__(self, server: str, prefix: str, *, cut: bool, told: bool) -> None:
+        self.prefix, self.cut, self.told = prefix, cut, told
+        self.beside: list[str] = []  # what was asked for outside of the prefix
+        super().__init__(server)
+
+    def target(self, request: Request) -> tuple[str, dict[str, str]] | None:
+        path = request.url.path
+        if not path.startswith(self.prefix):
+            self.beside.append(path)
+            return None
+        rest = path.removeprefix(self.prefix) or "/"
+        url = str(request.url.replace(scheme="", netloc="", path=rest if self.cut else path))
+        more = {"x-forwarded-host": request.headers["host"], "x-forwarded-proto": "http"}
+        return url, more | ({"x-forwarded-prefix": self.prefix} if self.told else {})
+
+
+@contextlib.contextmanager
+def published(server: str, prefix: str, *, cut: bool, told: bool) -> Iterator[tuple[Prefixed, str]]:
+    proxy = Prefixed(server, prefix, cut=cut, told=told)
+    try:
+        yield proxy, f"http://127.0.0.1:{proxy.port}{prefix}/"
+    finally:
+        proxy.proxy.should_exit = True
+
+
+def works(context: BrowserContext, log: Log, address: str, folder: Path) -> None:
+    """A visit from the first paint to a file in the hand."""
+    page = context.new_page()
+    log.watch(page)
+    page.goto(f"{address}?view=full&steps=10&batch_size=4&rank=1")
+    page.wait_for_selector("#numbers .headline b")
+    page.wait_for_selector("#curves .main-svg")
+    page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    expect(page.locator("#take-adapter")).to_be_enabled()
+    with page.expect_download(timeout=PATIENCE) as download:
+        page.click("#take-adapter")
+    download.value.save_as(folder / "adapter.zip")
+    assert (folder / "adapter.zip").read_bytes().startswith(b"PK\x03\x04")
+    page.reload()
+    wait_for_state(page, "finished")
+    manifest = page.evaluate(
+        "fetch(document.querySelector('link[rel=manifest]').href).then(a => a.json())"
+    )
+    for icon in manifest["icons"]:
+        assert httpx.get(f"{address}{icon['src']}").status_code == 200
+    assert not log.failures, log.failures
+    page.close()
+
+
+@pytest.mark.parametrize("prefix", ["/user/me/proxy/7860", "/lab"])
+@pytest.mark.parametrize("cut", [True, False], ids=["cut", "left"])
+def test_behind_a_prefix_that_the_environment_names(
+    context: BrowserContext, log: Log, tmp_path: Path, prefix: str, cut: bool
+) -> None:
+    with (
+        served(GRADIO_ROOT_PATH=prefix) as server,
+        published(server.address, prefix, cut=cut, told=False) as (proxy, address),
+    ):
+        works(context, log, address, tmp_path)
+        assert not proxy.beside
+
+
+@pytest.mark.parametrize("cut", [True, False], ids=["cut", "left"])
+def test_behind_a_prefix_that_a_header_names(
+    context: BrowserContext, server: str, log: Log, tmp_path: Path, cut: bool
+) -> None:
+    with published(server, "/courses/lora", cut=cut, told=True) as (proxy, address):
+        works(context, log, address, tmp_path)
+        assert not proxy.beside
+
+
+def test_behind_a_prefix_that_nobody_names(
+    context: BrowserContext, server: str, log: Log, tmp_path: Path
+) -> None:
+    with published(server, "/somewhere", cut=True, told=False) as (proxy, address):
+        works(context, log, address, tmp_path)
+        assert not proxy.beside
+
+
+def test_without_the_slash_at_its_end(context: BrowserContext, server: str, log: Log) -> None:
+    with published(server, "/courses/lora", cut=True, told=True) as (proxy, address):
+        page = context.new_page()
+        log.watch(page)
+        page.goto(address.rstrip("/"))
+        page.wait_for_selector("#numbers .headline b")
+        assert not proxy.beside and not log.failures
+
+
+BLOCKED = """
+if (window !== top)
+  for (const name of ["localStorage", "sessionStorage"])
+    Object.defineProperty(window, name, { configurable: true, get() {
+      throw new DOMException("The document is sandboxed.", "SecurityError"); } });
+"""
+
+
+def test_in_another_sites_frame_with_storage_blocked(
+    context: BrowserContext, server: str, log: Log
+) -> None:
+    """As on a Space in a private window: everything works, and a reload is a new visitor."""
+    context.add_init_script(BLOCKED)
+    page = context.new_page()
+    log.watch(page)
+    other = f"http://localhost:{urlsplit(server).port}"
+    source = f"{server}/?view=full&steps=10&batch_size=4&rank=1"
+    page.route(
+        re.compile(r"/embedding\.html$"),
+        lambda route: route.fulfill(
+            content_type="text/html",
+            body=f"<iframe id=lab width=1200 height=700 src='{source}'></iframe>",
+        ),
+    )
+    page.goto(f"{other}/embedding.html")
+    lab = page.frame_locator("#lab")
+    expect(lab.locator("#numbers .headline b").first).to_be_visible()
+    lab.locator("#start").click()
+    expect(lab.locator('#status .lab-status[data-state="finished"]')).to_be_visible(
+        timeout=PATIENCE
+    )
+    uncaught = [text for text in log.console if text.startswith("uncaught")]
+    assert not uncaught, uncaught
+    page.reload()
+    expect(lab.locator("#numbers .headline b").first).to_be_visible()
+    expect(lab.locator('#status .lab-status[data-state="idle"]')).to_be_visible()

