@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import time
 
 import pytest
 
 import lora_core as lc
 from lora_core.serving.export import run_row, runs_csv, runs_json
 from lora_core.serving.registry import Registry, Run
+from tests.serving.registry import wait
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +24,8 @@ def runs(base, task) -> list[Run]:
             config = lc.TrainConfig(steps=2, batch_size=4, evaluations=1, method=method)
             secret = (small.train[0].text,)
             registry.submit(visitor, base, small, lc.LoRAConfig(3, 6), config, watch_texts=secret)
-        deadline = time.monotonic() + 300
-        while not all(run.is_over for run in registry.runs(visitor)):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        for run in registry.runs(visitor):
+            wait(run)
         return registry.runs(visitor)
 
 

@@ -19,6 +19,7 @@ from lora_core.ui.panels import adapt, classify, evidence, inside, take, view
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from tests.conftest import warm
+from tests.serving.registry import wait
 
 VISITOR = "v" * 43
 
@@ -95,8 +96,7 @@ def test_before_training_it_is_what_a_run_starts_from(viewer: Viewer, task: lc.T
     run = viewer.lab.registry.submit(
         VISITOR, found.base, task, lc.LoRAConfig(rank=2), lc.TrainConfig(steps=1, seed=5)
     )
-    while not run.is_over:
-        pass
+    wait(run)
     trained = viewer.find(VISITOR, run.id, (task.name, "bundled", 0))
     assert trained.trained and trained.name == f"{task.name}, r 2, α 16"
     text = task.test[0].text
