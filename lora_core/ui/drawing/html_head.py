@@ -85,7 +85,11 @@ class Head:
             "og:image": picture,
             "og:image:alt": f"The page {self.title}",
         }
-        tags = [f'<meta name="description" content="{html.escape(self.text)}">']
+        tags = [
+            # Named, or a browser looks for it beside the prefix of a proxy.
+            '<link rel="icon" type="image/png" href="favicon.ico">',
+            f'<meta name="description" content="{html.escape(self.text)}">',
+        ]
         tags += [
             f'<meta property="{name}" content="{html.escape(value)}">'
             for name, value in values.items()
