@@ -6,8 +6,9 @@ At every position where both tokenisers cut, the student's state says through ma
 thrown away in the end (a) the mean of the teacher's states so far and (b) the teacher's state
 there. A causal model's last state is about the next word; the mean is about the text, and a
 classifier reads the student's last state. Each component of a target is divided by its deviation
-to the power `POWER`; the loss is the mean squared error. Every `language_every`-th step predicts
-the next token on windows of the corpus instead, so that the student stays a language model.
+to a power (1: all components count alike); the loss is the mean squared error. Every
+`language_every`-th step predicts the next token on windows of the corpus instead, so that the
+student stays a language model.
 
 Killed, the same command goes on from the last checkpoint; the texts may have grown meanwhile.
 """
@@ -54,7 +55,6 @@ from lora_core.pretraining.teach import States
 from lora_core.pretraining.vocabulary import grow_embedding, pieces
 
 CHECKPOINT = "student.safetensors"
-POWER = 0.75
 LENGTHS = (4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160)  # padded to one of these
 _FREE = ("tokens", "decay", "language_every", "state", "last", "average")  # may change on the way
 
@@ -73,6 +73,7 @@ class Settings:
     language_every: int = 5  # steps; 0: never
     state: float = 0.3  # weight of the teacher's state beside its mean
     last: float = 2.0  # how much more a text's last position counts
+    power: float = 0.75  # of the deviations by which targets are divided
     seed: int = 0
 
     def lr_share(self, step: int, tokens: int) -> float:
@@ -160,13 +161,13 @@ class Lessons:
         )
 
 
-def scales(states: States) -> Tensor:
+def scales(states: States, power: float) -> Tensor:
     """(2, k): what to multiply means and states by; then they have mean square 1."""
     rows = []
     for name in ("deviations", "state_deviations"):
         deviation = states.basis[name]
         deviation = deviation.clamp_min(1e-3 * float(deviation.max()))  # a direction nobody took
-        scale = deviation.pow(-POWER)
+        scale = deviation.pow(-power)
         rows.append(scale / (deviation * scale).square().mean().sqrt())
     return torch.stack(rows)
 
@@ -184,7 +185,7 @@ class Student:
     ) -> None:
         self.model, self.lessons, self.windows = model, lessons, windows
         self.settings, self.dtype = settings, dtype
-        self.scales = scales(lessons.states)
+        self.scales = scales(lessons.states, settings.power)
         width, k = model.config.emb_dim, self.scales.shape[1]
         noise = torch.Generator().manual_seed(settings.seed)
         self.aims = {
@@ -365,6 +366,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--other-lr", type=float, default=Settings.other_lr, help="AdamW's peak")
     add("--state", type=float, default=Settings.state, help="weight of the state")
     add("--last", type=float, default=Settings.last, help="extra weight of last positions")
+    add("--power", type=float, default=Settings.power, help="of the targets' deviations")
     add("--seed", type=int, default=0)
     add("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -398,6 +400,7 @@ def learn(options: argparse.Namespace) -> None:
         other_lr=options.other_lr,
         state=options.state,
         last=options.last,
+        power=options.power,
         seed=options.seed,
     )
     use_compiler(True)
