@@ -121,19 +121,20 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
         button.click(starter(wanted), pressed, outputs, trigger_mode="multiple", **private)
 
     async def go_on_and_watch(visitor: str, request: gr.Request) -> AsyncIterator[list[Any]]:
+        hidden = gr.update(visible=False)
         try:
             await asyncio.to_thread(go_on_all, lab, visitor)
         except LabError as error:
-            yield refused(error)
+            yield [*refused(error), gr.skip()]
             return
         async for update in watch(visitor, request):
-            yield update
+            yield [*update, hidden]
 
     def offer(visitor: str) -> Any:
         return gr.update(visible=bool(interrupted(lab, visitor)))
 
-    go_on.click(go_on_and_watch, context.visitor, outputs, trigger_mode="multiple", **private)
-    go_on.click(lambda: gr.update(visible=False), None, go_on, queue=False, **private)
+    shown = [*outputs, go_on]
+    go_on.click(go_on_and_watch, context.visitor, shown, trigger_mode="multiple", **private)
     context.visitor.change(offer, context.visitor, go_on, queue=False, **private)
     # A page that was loaded again finds its runs.
     context.visitor.change(watch, context.visitor, outputs, trigger_mode="multiple", **private)
