@@ -1,0 +1,166 @@
+"""A server that is killed at random moments, over one store: what is lost, what is damaged?
+
+    python -m tests.benchmarks.kills                 100 kills, eight visitors
+    python -m tests.benchmarks.kills --start 500     seconds of a start with 500 stored runs
+
+Each round starts a server in a process of its own, lets eight visitors queue, train, stop, remove
+and go on at random, and kills it (SIGKILL) after a random time. Before it answers a visitor that a
+run is finished, the server says so on its output; every run that was ever said to be finished and
+was not removed must be there after the next start, with all its events and an adapter that opens.
+A base of random weights and short runs make the moments dense; the store is the real one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from lora_core.limits import Limits
+from lora_core.serving.registry import Registry, RunError
+from lora_core.serving.store import Store
+from tests.serving.registry import submit, tiny_base, words_task
+
+ROOT = Path(__file__).resolve().parents[2]
+KEEP_ALL = Limits(runs_kept=1_000_000)  # no cap forgets a run by right
+VISITORS = [f"visitor number {i} of the class" for i in range(8)]
+
+
+def visit(registry: Registry, visitor: str, seed: int) -> None:
+    """One visitor's random acts, until the process is killed."""
+    chance, tiny, words = random.Random(seed), tiny_base(), words_task()
+    while True:
+        runs = registry.runs(visitor)
+        try:
+            act = chance.random()
+            if act < 0.5 or not runs:
+                steps = chance.choice([2, 10, 200])
+                run = submit(registry, tiny, words, visitor, steps=steps, evaluations=2)
+                while not run.is_over and chance.random() < 0.9:
+                    threading.Event().wait(0.05)
+            elif act < 0.6:
+                registry.stop(visitor, chance.choice(runs).id)
+            elif act < 0.7:
+                victim = chance.choice(runs).id
+                print("removed", victim, flush=True)  # before it is: it may go at any moment now
+                registry.remove(visitor, victim)
+            elif act < 0.8:
+                registry.go_on(visitor, chance.choice(runs).id)
+        except RunError:
+            pass
+        for run in registry.runs(visitor):
+            if run.state == "finished" and run.has_weights:
+                print("finished", run.id, len(run.events), flush=True)
+
+
+def serve(folder: str, seed: int) -> None:
+    """The process that is killed."""
+    tiny = tiny_base()
+    registry = Registry(KEEP_ALL, workers=2, store=Store(Path(folder)), bases=lambda _: tiny)
+    print("ready", *registry._recall.store.notes, flush=True)
+    for number, visitor in enumerate(VISITORS):
+        arguments = (registry, visitor, 1000 * seed + number)
+        threading.Thread(target=visit, args=arguments, daemon=True).start()
+    threading.Event().wait()
+
+
+def kills(number: int, seed: int = 0) -> int:
+    """So many rounds; the number of things that went wrong."""
+    chance, promised, removed = random.Random(seed), {}, set()
+    notes, interrupted, counted = [], 0, 0
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(number):
+            code = f"from tests.benchmarks.kills import serve; serve({folder!r}, {turn})"
+            process = subprocess.Popen(
+                [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT
+            )
+            assert process.stdout is not None
+            ready = process.stdout.readline().strip()
+            notes += [ready] if ready != "ready" else []
+            timer = threading.Timer(
+                chance.uniform(0, 8), process.send_signal, args=[signal.SIGKILL]
+            )
+            timer.start()
+            for line in process.stdout:
+                what, *facts = line.split()
+                if what == "finished" and len(facts) == 2:
+                    promised[facts[0]] = int(facts[1])
+                elif what == "removed" and facts:
+                    removed.add(facts[0])
+            process.wait()
+            tiny, store = tiny_base(), Store(Path(folder))
+            notes += store.notes
+            lost = []
+            with Registry(KEEP_ALL, workers=1, store=store) as registry:
+                registry.pause()
+                registry.take_up(lambda _, tiny=tiny: tiny)
+                here = {run.id: run for v in VISITORS for run in registry.runs(v)}
+                interrupted += sum(run.interrupted for run in here.values())
+                for run_id, events in promised.items():
+                    if run_id in removed:
+                        continue
+                    run = here.get(run_id)
+                    if run is None or len(run.events) != events or run.classifier is None:
+                        lost.append(run_id)
+                counted = len(promised.keys() - removed)
+            if lost:
+                print(f"round {turn}: lost {len(lost)}: {lost}")
+                return len(lost)
+            print(f"round {turn}: {counted} finished runs, all there", flush=True)
+    print(
+        f"{number} kills, {len(promised)} finished runs, {len(removed & promised.keys())} of them "
+        f"removed by their visitors; lost: 0; interrupted runs found again: {interrupted}; "
+        f"damaged stores: {len(notes)}"
+    )
+    return len(notes)
+
+
+def start(stored: int) -> int:
+    """Seconds until a registry is there, over an empty store and over one with so many runs."""
+    tiny, words = tiny_base(), words_task()
+    with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
+        with Registry(KEEP_ALL, workers=2, store=Store(Path(full))) as registry:
+            model = submit(registry, tiny, words, VISITORS[0], steps=300, evaluations=8)
+            while not model.is_over:
+                threading.Event().wait(0.02)
+        store = Store(Path(full))  # the others are copies of this one, ten a visitor
+        (row,), events = store.of(VISITORS[0]), store.events(model.id)
+        tensors = store.weights(model.id)
+        for number in range(1, stored):
+            run_id, visitor = f"run number {number}", f"visitor number {number // 10} of many"
+            store.put(run_id, visitor, row.state, row.record, row.used, events=events)
+            store.put_weights(run_id, tensors)
+        store.close()
+        size = sum(path.stat().st_size for path in Path(full).rglob("*") if path.is_file())
+        for name, folder in (("empty", empty), (f"{stored} runs, {size / 1e6:.0f} MB", full)) * 3:
+            begin = time.perf_counter()
+            with Registry(workers=2, store=Store(Path(folder)), bases=lambda _: tiny) as registry:
+                opened = time.perf_counter() - begin
+                runs = registry.runs("visitor number 1 of many")
+                seen = time.perf_counter() - begin - opened
+            print(
+                f"{name}: opened in {opened * 1e3:.0f} ms, "
+                f"{len(runs)} runs of a visitor in {seen * 1e3:.0f} ms"
+            )
+    return 0
+
+
+def main() -> int:
+    """The command line; 0 when nothing went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--start", type=int, help="instead: start with so many stored runs")
+    options = parser.parse_args()
+    if options.start:
+        return start(options.start)
+    return min(1, kills(options.kills))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
