@@ -16,6 +16,7 @@ from lora_core.base.checkpoint import Base, load_base
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.events import Evaluated, Finished
+from lora_core.preparation import trained_weights
 from lora_core.serving import log, records
 from lora_core.serving.run import Best, Run
 from lora_core.serving.store import Row, Store, StoreError
@@ -86,15 +87,20 @@ class Recall:
         """Write an adapter that was brought along, and know how to read it again."""
         classifier = run.loaded
         assert classifier is not None
-        self.store.put_file(run.id, lambda path: zip_adapter(classifier, path))
-        self._attach(run, self._record(run, None))
+        if self.store.put_file(run.id, lambda path: zip_adapter(classifier, path)):
+            self._attach(run, self._record(run, None))
 
     def ended(self, run: Run) -> None:
         """Write a run that is over, and know how to read its classifier again."""
         if not run.durable:
             return
+        kept = False
+        if run.loaded is not None:  # not the best weights as they were: its head was cooled
+            with self._lock:
+                weights = trained_weights(run.loaded.model)
+                kept = run.durable and self.store.put_weights(run.id, weights)
         self.save(run)
-        if run.loaded is not None and not self.store.trouble:
+        if kept:
             self._attach(run, self._record(run, None))
 
     def _record(self, run: Run, table: str | None) -> dict[str, Any]:
@@ -104,6 +110,8 @@ class Recall:
         if best:
             accuracy, loss = best[-1].validation_accuracy, best[-1].validation_loss
             scores = {"validation_accuracy": accuracy, "validation_loss": loss}
+        if classifier is not None:
+            scores = classifier.scores
         name = run.base.name if run.base else classifier.base_name if classifier else ""
         return {
             "name": run.name,

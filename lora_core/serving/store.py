@@ -199,21 +199,25 @@ class Store:
                 text = json.dumps(list(events))
                 db.execute("INSERT OR REPLACE INTO events VALUES (?, ?, ?)", (run_id, first, text))
 
-    def put_weights(self, run_id: str, tensors: Mapping[str, Tensor]) -> None:
-        """Keep these weights of a run in the place of those before."""
+    def put_weights(self, run_id: str, tensors: Mapping[str, Tensor]) -> bool:
+        """Keep these weights of a run in the place of those before; whether that was done."""
         with self._writing() as db:
             name = f"{secrets.token_hex(16)}.safetensors"
             path, draft = self.weights_path(name), self.weights_path(name + ".part")
             save_file({n: t.contiguous() for n, t in tensors.items()}, draft)
             self._name_weights(db, run_id, draft, path)
+            return True
+        return False
 
-    def put_file(self, run_id: str, write: Any) -> None:
+    def put_file(self, run_id: str, write: Any) -> bool:
         """As `put_weights`, with a file that `write(path)` makes."""
         with self._writing() as db:
             name = f"{secrets.token_hex(16)}.zip"
             path, draft = self.weights_path(name), self.weights_path(name + ".part")
             write(draft)
             self._name_weights(db, run_id, draft, path)
+            return True
+        return False
 
     def _name_weights(self, db: sqlite3.Connection, run_id: str, draft: Path, path: Path) -> None:
         with draft.open("rb") as file:

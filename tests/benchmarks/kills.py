@@ -22,9 +22,11 @@ import threading
 import time
 from pathlib import Path
 
+from lora_core.base.checkpoint import Base
 from lora_core.limits import Limits
 from lora_core.serving.registry import Registry, RunError
 from lora_core.serving.store import Store
+from lora_core.tasks.task import Task
 from tests.serving.registry import submit, tiny_base, words_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,9 +34,9 @@ KEEP_ALL = Limits(runs_kept=1_000_000)  # no cap forgets a run by right
 VISITORS = [f"visitor number {i} of the class" for i in range(8)]
 
 
-def visit(registry: Registry, visitor: str, seed: int) -> None:
+def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) -> None:
     """One visitor's random acts, until the process is killed."""
-    chance, tiny, words = random.Random(seed), tiny_base(), words_task()
+    chance = random.Random(seed)
     while True:
         runs = registry.runs(visitor)
         try:
@@ -61,11 +63,11 @@ def visit(registry: Registry, visitor: str, seed: int) -> None:
 
 def serve(folder: str, seed: int) -> None:
     """The process that is killed."""
-    tiny = tiny_base()
+    tiny, words = tiny_base(), words_task()
     registry = Registry(KEEP_ALL, workers=2, store=Store(Path(folder)), bases=lambda _: tiny)
     print("ready", *registry._recall.store.notes, flush=True)
     for number, visitor in enumerate(VISITORS):
-        arguments = (registry, visitor, 1000 * seed + number)
+        arguments = (registry, visitor, 1000 * seed + number, tiny, words)
         threading.Thread(target=visit, args=arguments, daemon=True).start()
     threading.Event().wait()
 

@@ -353,7 +353,6 @@ def test_a_full_disk_is_said_once_and_runs_go_on(reopen, tiny, words, caplog) ->
     wait(*runs)
     assert [run.state for run in runs] == ["finished"] * 3
     assert all(run.classifier is not None for run in runs)
-    assert "cannot be written" in store.trouble
     assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
 
 
