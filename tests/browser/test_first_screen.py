@@ -70,7 +70,7 @@ def test_the_guided_start(visit: Visit) -> None:
     page.locator("#about .sample").first.click()
     expect(guide).to_have_class("guide done")
     guide.get_by_role("button", name="Next").click()
-    page.get_by_label("Rank").press("ArrowRight")
+    page.get_by_role("slider", name="Rank r").press("ArrowRight")
     expect(guide).to_have_class("guide done")
     guide.get_by_role("button", name="Leave").click()
     expect(guide).to_be_hidden()
