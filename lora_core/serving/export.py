@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -57,11 +56,19 @@ def runs_csv(runs: Sequence[Run]) -> str:
     if not runs:
         return ""
     rows = [run_row(run) for run in runs]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    lines = _Lines()
+    # With this end of a line, both of its characters are quoted where they stand in a cell.
+    writer = csv.DictWriter(lines, rows[0].keys(), lineterminator="\r\n")
     writer.writeheader()
     writer.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
-    return text.getvalue()
+    return "".join(lines)
+
+
+class _Lines(list[str]):
+    """What a CSV writer writes, a line at a time, each ended as Python ends lines."""
+
+    def write(self, line: str) -> None:
+        self.append(line.removesuffix("\r\n") + "\n")
 
 
 def runs_json(runs: Sequence[Run]) -> str:

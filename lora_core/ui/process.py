@@ -73,9 +73,12 @@ def log_to_console() -> None:
 
 
 def warm_up() -> None:
-    """Import what a run needs and the page does not: torch's first optimiser imports a compiler.
+    """Import what a run needs and the page does not: torch's first step imports a compiler.
 
     Before serving: a module that fails half-way through its import, for want of a descriptor, say,
     fails all later ones.
     """
-    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    weight = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.AdamW([weight])
+    weight.sum().backward()
+    optimiser.step()

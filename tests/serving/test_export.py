@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import dataclasses
 import io
 import json
 
@@ -39,6 +41,15 @@ def test_csv(runs) -> None:
     accuracy = runs[0].test_score.accuracy
     assert float(rows[0]["test_accuracy"]) == pytest.approx(accuracy, rel=1e-5)
     assert runs_csv([]) == ""
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", "a\r\nb", 'a"b', "a,b"])
+def test_a_name_that_csv_could_read_as_its_own_comes_back(runs, name) -> None:
+    run = copy.copy(runs[0])
+    run.task = dataclasses.replace(run.task, name=name)
+    rows = list(csv.reader(io.StringIO(runs_csv([run, run]), newline="")))
+    assert len(rows) == 3
+    assert rows[1][rows[0].index("task")] == name
 
 
 def test_json(runs) -> None:
