@@ -388,7 +388,7 @@
         ...blocks.map((block) => node("td", {}, cell(byName.get(`blocks.${block}.${kind}`))))));
       const outside = found.filter((part) => !inBlock(part.name)).map((part) => node("tr", {}, node("th", { scope: "row" }, part.title), node("td", {}, cell(part))));
       const table = node("table", { class: "parts" }, node("thead", {}, head), node("tbody", {}, ...body, ...outside));
-      return [node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": t("experiments.layers") }, table)];
+      return [node("div", { class: "scroll", role: "region", tabindex: "0", "aria-label": t("experiments.parts_region") }, table)];
     }
   });
 
