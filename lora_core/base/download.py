@@ -143,6 +143,10 @@ def _snapshot(repository: str, files: list[str], *, local: bool) -> Path:
         raise BaseError(_refusal(repository, status)) from error
     except LocalEntryNotFoundError as error:
         raise unreachable from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise BaseError(
+            f"The Hub's answer about '{repository}' could not be understood. Try again later."
+        ) from error
     except OSError as error:
         if error.errno not in _DISK:
             raise unreachable from error

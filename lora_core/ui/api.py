@@ -118,7 +118,7 @@ class Endpoints:
         )
         lora, chosen = settings.lora_config(), settings.train_config().method
         self._check_rank(lora)
-        model, labels = self._base(settings.base).config, self._task(settings.task).labels
+        model, labels = self._lab.shape(settings.base), self._task(settings.task).labels
         count = predict_parameters(model, lora, len(labels), chosen)
         answer: dict[str, Any] = {
             "trainable": count.trainable,

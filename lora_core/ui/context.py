@@ -31,15 +31,19 @@ class Lab:
 
         Other folders and names of the Hub are no visitor's to name here.
         """
-        if not self.bases.known(name):
-            self.bases.check_offered(name)
-            there = ", ".join(self.bases.menu())
-            raise BaseError(f"There is no base called '{name}'. There are: {there}.")
+        self._check_menu(name)
         return self.bases.get(name)
 
     def shape(self, name: str) -> GPTConfig:
         """The shape of a base; GPT-2's are known without downloading anything."""
+        self._check_menu(name)
         return self.bases.shape(name)
+
+    def _check_menu(self, name: str) -> None:
+        if not self.bases.known(name):
+            self.bases.check_offered(name)
+            there = ", ".join(self.bases.menu())
+            raise BaseError(f"There is no base called '{name}'. There are: {there}.")
 
     def task(self, name: str, visitor: str = "") -> Task:
         """A bundled task, or a table that this visitor brought. Raises `TaskError`."""

@@ -127,6 +127,9 @@ def test_a_visitor_names_no_folder_of_the_server(folders, base) -> None:
     for name in (folders[0], "/etc", "someone/base"):
         with pytest.raises(lc.BaseError, match="no base called"):
             lab.base(name)
+        with pytest.raises(lc.BaseError, match="no base called"):
+            lab.shape(name)
+    assert lab.shape("gpt2") == lc.GPT2_CONFIGS["gpt2-small (124M)"] and "gpt2" not in lab.bases
     assert lab.base("bundled") is base
 
 

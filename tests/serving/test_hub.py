@@ -33,6 +33,7 @@ from lora_core.serving.registry import Registry, new_visitor
 from lora_core.ui.context import Lab
 from lora_core.ui.panels.own_table import keep_task
 from tests.adapters.hostile import small_adapter, small_base
+from tests.cases.folders import tiny_folder
 
 TOKEN = "hf_" + "s3cr3t" * 5
 COMMIT = "0" * 40
@@ -95,6 +96,10 @@ class Handler(BaseHTTPRequestHandler):
             files = self.server.repositories.get((kind, name))
             if files is None:
                 self._answer(404, X_Error_Code="RepoNotFound")
+                return
+            if "tree" in parts:
+                self._json([{"type": "file", "path": f, "size": len(c), "oid": "0" * 40}
+                            for f, c in files.items()])  # fmt: skip
                 return
             siblings = [{"rfilename": f, "size": len(c)} for f, c in files.items()]
             self._json({"id": name, "sha": COMMIT, "siblings": siblings, "private": False,
@@ -235,6 +240,28 @@ def test_the_servers_own_token_is_not_lent(hub, small, classifier, monkeypatch) 
     assert hub.authorised == []
 
 
+@pytest.fixture
+def public_base(hub, tmp_path, monkeypatch) -> str:
+    """A base on the Hub, and an empty cache."""
+    folder, _ = tiny_folder(tmp_path / "base")
+    hub.repositories[("model", "some/small-gpt2")] = {
+        path.name: path.read_bytes() for path in folder.iterdir()
+    }
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return "some/small-gpt2"
+
+
+def test_a_base_is_loaded_without_the_host_s_token(hub, public_base, monkeypatch) -> None:
+    """Which may have expired, and then would stand before what is public."""
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_host")
+    assert lc.load_base(public_base).source == public_base
+    assert hub.authorised == []
+
+
+def test_a_cache_that_cannot_be_written_is_named(hub, public_base, monkeypatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "/dev/null/cache")
+    with pytest.raises(lc.BaseError, match=r"cannot be kept in /dev/null/cache.*HF_HOME"):
+        lc.load_base(public_base)
 def things(first: int = 0, last: int = 30, header: str = "text,label") -> bytes:
     rows = "".join(f"the {word} number {i},{label}\n" for i in range(first, last)
                    for word, label in (("apple", "fruit"), ("hammer", "tool")))  # fmt: skip
