@@ -262,6 +262,8 @@ def test_a_cache_that_cannot_be_written_is_named(hub, public_base, monkeypatch) 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "/dev/null/cache")
     with pytest.raises(lc.BaseError, match=r"cannot be kept in /dev/null/cache.*HF_HOME"):
         lc.load_base(public_base)
+
+
 def things(first: int = 0, last: int = 30, header: str = "text,label") -> bytes:
     rows = "".join(f"the {word} number {i},{label}\n" for i in range(first, last)
                    for word, label in (("apple", "fruit"), ("hammer", "tool")))  # fmt: skip
