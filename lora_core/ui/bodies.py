@@ -24,6 +24,8 @@ BUFFERED_MB = 64  # of all requests together that have not arrived completely
 PATIENCE = 60.0  # seconds for a JSON body to arrive
 _UPLOAD_ROOM = MEGABYTE  # for the names of files and the lines between them
 _AT_ONCE = 100_000  # bytes that are read without a thread
+_NAMES = ("session_hash", "event_id", "fn_index", "trigger_id", "api_name")
+_LONG_NAME = 100  # characters
 _ADDRESS = re.compile(r"\s*[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
@@ -123,11 +125,17 @@ async def looked_at(body: bytes) -> JSONResponse | None:
 
 
 def examined(body: bytes) -> JSONResponse | None:
-    """The same, at once. What is no JSON is left to Gradio, which refuses it."""
+    """The same, at once. What is no JSON, or nested a thousand deep, goes no further either."""
+    if not body:
+        return None
     try:
         value: Any = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return None
+        return _refusal(400, "This is no JSON that can be read.")
+    if isinstance(value, dict):
+        for name in _NAMES:  # Gradio keeps them, some for ever
+            if len(str(value.get(name, ""))) > _LONG_NAME:
+                return _refusal(400, f"{name} is longer than {_LONG_NAME} characters.")
     parts, stack = 0, [value]
     while stack:
         one = stack.pop()

@@ -256,6 +256,49 @@ def test_an_address_in_the_place_of_a_file_is_refused_and_nobody_is_asked(url, p
             listener.accept()
 
 
+@pytest.mark.parametrize("name", ["session_hash", "event_id", "trigger_id"])
+def test_a_name_that_gradio_would_keep_is_short(url, name) -> None:
+    body = {"data": [], "fn_index": 0, "session_hash": "s", name: "x" * 1_000_000}
+    answer = httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60)
+    assert answer.status_code == 400 and "100 characters" in answer.text
+
+
+def test_an_upload_that_nobody_made_is_not_remembered(url) -> None:
+    path = f"{url}/gradio_api/upload_progress?upload_id="
+    assert httpx.get(path + "x" * 5_000, timeout=60).status_code == 404
+
+
+def test_nested_without_end_is_refused_without_a_traceback(url, capfd) -> None:
+    answer = httpx.post(
+        f"{url}/gradio_api/call/classify",
+        content=b'{"data": ' + b"[" * 100_000,
+        headers={"content-type": "application/json"},
+        timeout=60,
+    )
+    assert answer.status_code == 400 and "no JSON" in answer.text
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
+
+
+@pytest.mark.parametrize("host", ['x"><script>alert(1)</script>', "a/b", "a b"])
+def test_a_host_that_is_no_name_does_not_reach_the_page(url, host) -> None:
+    answer = httpx.get(f"{url}/", headers={"host": host}, timeout=60)
+    assert answer.status_code == 400 and "script" not in answer.text
+
+
+@pytest.mark.parametrize("asked", ["bytes=9-1", "bytes=-1", "bytes=0-99999999", "bytes=a-b", "x"])
+def test_parts_of_a_file_that_make_no_sense_give_no_traceback(url, asked, capfd) -> None:
+    path = _upload(url, b"text,label\na,b\n").json()[0]
+    httpx.get(f"{url}/gradio_api/file={path}", headers={"range": asked}, timeout=60)
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW"])
+def test_other_methods_find_nothing(url, method) -> None:
+    assert httpx.request(method, f"{url}/config", timeout=60).status_code == 404
+
+
 # Uploads -----------------------------------------------------------------------------------------
 
 
