@@ -107,7 +107,7 @@ def test_without_the_slash_at_its_end(context: BrowserContext, server: str, log:
     with published(server, "/courses/lora", cut=True, told=True) as (proxy, address):
         page = context.new_page()
         log.watch(page)
-        page.goto(address.rstrip("/"))
+        page.goto(address.rstrip("/") + "?view=full")
         page.wait_for_selector("#numbers .headline b")
         assert not proxy.beside and not log.failures
 

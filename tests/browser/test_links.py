@@ -34,7 +34,7 @@ def test_markup_in_a_link_stays_text(
     page = context.new_page()
     log.watch(page)
     page.goto(f"{server}/?{name}={quote(MARKUP)}")
-    page.wait_for_selector("#numbers .headline b")
+    page.wait_for_selector("#start")
     page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
     if name in Settings.names():
         expect(page.locator(".toast-body").first).to_be_visible()
