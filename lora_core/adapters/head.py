@@ -80,7 +80,8 @@ def head_classes(tensors: Mapping[str, Tensor], base: Base) -> int:
     width = base.config.emb_dim
     if weight.ndim == 2 and weight.shape[1] != width:
         raise OtherBaseError(
-            f"The head reads {weight.shape[1]} numbers; the base '{base.name}' has {width}."
+            f"The head's weight is {tuple(weight.shape)}; the base '{base.name}' has a width of "
+            f"{width}."
         )
     if weight.ndim != 2 or not 2 <= weight.shape[0] <= MAX_CLASSES:
         raise AdapterError(

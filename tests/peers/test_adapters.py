@@ -241,7 +241,6 @@ def _refused(folder: Path, base: lc.Base, *words: str) -> None:
         ({"lora_bias": True}, "lora_bias"),
         ({"init_lora_weights": "pissa"}, "PiSSA"),
         ({"init_lora_weights": "olora"}, "OLoRA"),
-        ({"modules_to_save": ["wpe"]}, "wpe"),
         ({"trainable_token_indices": [1, 2]}, "trainable_token_indices"),
         ({"task_type": None}, "head"),
     ],
@@ -252,6 +251,19 @@ def test_what_peft_can_do_and_plain_lora_cannot(tiny, tmp_path, changes, word) -
     torch.manual_seed(0)
     peft.get_peft_model(plain_model(tiny.source), peft_config(**changes)).save_pretrained(tmp_path)
     _refused(tmp_path, tiny, word)
+
+
+def test_saved_embeddings_are_the_base_s_or_refused(tiny, tmp_path) -> None:
+    """Saved along unchanged, they are the base's own; changed, they are no LoRA."""
+    torch.manual_seed(0)
+    config = peft_config(modules_to_save=["wpe"])
+    peft.get_peft_model(plain_model(tiny.source), config).save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / WEIGHTS_FILE)
+    saved = next(name for name in tensors if "wpe" in name)
+    lc.load_adapter(tmp_path, tiny)
+    tensors[saved][3, 4] += 0.01
+    save_file(tensors, tmp_path / WEIGHTS_FILE)
+    _refused(tmp_path, tiny, "wpe", "trained as well")
 
 
 def test_other_kinds_of_adapter(tiny, tmp_path) -> None:
@@ -311,7 +323,7 @@ def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
                     "wte.lora_embedding_B": torch.ones(24, 4),
                 }
             ),
-            ["no layer", "'wte'"],
+            ["wte.lora_embedding_a", "twice"],  # GPT2Model's own name for the same layer
         ),
         (
             lambda t: t.pop("base_model.model.transformer.wte.lora_embedding_B"),
