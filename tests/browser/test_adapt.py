@@ -80,7 +80,7 @@ def test_drawing_is_to_scale_and_follows_rank_and_alpha(visit: Visit) -> None:
     expect(page.locator("#drawing .t-times")).to_have_text("2 ×")
     page.select_option("#drawing-layer", "mlp.up")
     label = page.get_attribute("#drawing svg", "aria-label") or ""
-    assert "256 by 1024" in label and "81,920 numbers" in label
+    assert "256 by 1,024" in label and "81,920 numbers" in label
 
 
 def test_methods(visit: Visit, base: lc.Base) -> None:
