@@ -169,7 +169,7 @@ def test_a_link_may_hold_any_rank(visit: Visit, base: lc.Base) -> None:
 
 def test_a_broken_link_says_so_and_works(visit: Visit) -> None:
     page = visit("rank=lots")
-    expect(page.get_by_text(re.compile("not a number"))).to_be_visible()
+    expect(page.get_by_text(re.compile("must be a number"))).to_be_visible()
     expect(page.locator("#rank output")).to_have_text("8")
 
 
