@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -131,7 +131,7 @@ def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
     page = visit()
     page.click("h1")
     seen: list[str] = []
-    for _ in range(70):
+    for _ in range(160):
         page.keyboard.press("Tab")
         seen.append(
             page.evaluate(
@@ -196,7 +196,12 @@ def test_icon_name_and_social_picture(visit: Visit, server: str) -> None:
     manifest = page.request.get(f"{server}/manifest.json").json()
     assert manifest["name"] == "LoRA Lab"
     for icon in manifest["icons"]:
-        assert page.request.get(server + icon["src"]).headers["content-type"] == "image/png"
+        assert (
+            page.request.get(urljoin(f"{server}/manifest.json", icon["src"])).headers[
+                "content-type"
+            ]
+            == "image/png"
+        )
     source = page.request.get(server).text()
     found = re.search(r'property="og:image" content="([^"]+)"', source)
     assert found and found[1].startswith(server)
