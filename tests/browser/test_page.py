@@ -137,11 +137,12 @@ def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
             page.evaluate(
                 """() => { const e = document.activeElement;
                   const style = getComputedStyle(e);
-                  const near = e.closest("[id]")?.id ?? "";
-                  return `${near}|${style.outlineStyle}`; }"""
+                  const ids = [];
+                  for (let at = e; at; at = at.parentElement) if (at.id) ids.push(at.id);
+                  return `${ids.join(" ")}|${style.outlineStyle}`; }"""
             )
         )
-    names = {entry.split("|")[0] for entry in seen}
+    names = {name for entry in seen for name in entry.split("|")[0].split()}
     for name in (
         "guide-start",
         "view",
