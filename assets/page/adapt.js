@@ -71,6 +71,7 @@
       show(value);
       if (state[props.name] !== value) emit(props.name, value);
     });
+    input.disabled = preset("lock").includes(props.name); // before any method is told
     on("method", (method) => {
       input.disabled = method !== "lora" || preset("lock").includes(props.name);
       element.classList.toggle("off", input.disabled);
