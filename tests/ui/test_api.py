@@ -202,7 +202,7 @@ def test_guessed_ids_get_one_sentence_everywhere(client, guess) -> None:
         ({"rows": [["one"]]}, "Row 1 is not a pair"),
         ({"rows": [["a", "b"], ["c", 3]]}, "Row 2 is not a pair"),
         ({"rows": "text,label"}, "rows must be a list"),
-        ({"rows": [["a", "b"]]}, "labels"),
+        ({"rows": [["a", "b"]]}, "different ones"),
         ({"rows": [], "task": "../sms-spam"}, "task"),
         ({"watch_texts": [1]}, "list of texts"),
         ({"watch_texts": ["x"] * 9}, "Watched texts: 9"),
