@@ -146,11 +146,11 @@ def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
     expect(chips.first).to_have_attribute("aria-pressed", "false")
     page.wait_for_function(f"{traces} < {both}")
     # The table: sorted by what was trained, upwards after two presses.
-    header = page.get_by_role("button", name="Trainable")
+    header = page.get_by_role("button", name="Trainable", exact=True)
     header.click()
     column = page.locator("#runs thead th").nth(1)
     expect(column).to_have_attribute("aria-sort", "descending")
-    header = page.get_by_role("button", name="Trainable")
+    header = page.get_by_role("button", name="Trainable", exact=True)
     header.click()
     expect(column).to_have_attribute("aria-sort", "ascending")
     numbers = [
