@@ -84,8 +84,8 @@ def graph(project: Path = PROJECT) -> Graph:
     files = modules(project)
     arrows: Graph = {}
     for name, path in files.items():
-        found = {n.removeprefix(f"{PACKAGE}.") for n in imports(parsed(path))}
-        arrows[name] = {n for n in found if n in files and n != name}
+        imported = {n.removeprefix(f"{PACKAGE}.") for n in imports(parsed(path))}
+        arrows[name] = {n for n in imported if n in files and n != name}
         # A room's own __init__ holds a docstring and sometimes its error: not an arrow by itself,
         # unless it is named for what it holds.
         packages = {n for n in arrows[name] if files[n].name == "__init__.py"}
@@ -151,11 +151,11 @@ def main(argv: list[str] | None = None) -> int:
         for name in sorted(n for n in shown if floor(n) == height):
             print(f"    {name} -> {', '.join(sorted(shown[name])) or 'nothing'}")
     number = sum(len(others) for others in shown.values())
-    found, against = circle(arrows), upward(arrows)
+    loop, against = circle(arrows), upward(arrows)
     print(f"{len(shown)} nodes, {number} arrows")
-    print(f"circle: {' -> '.join(found) or 'none'}")
+    print(f"circle: {' -> '.join(loop) or 'none'}")
     print(f"upwards: {', '.join(against) or 'none'}")
-    return 1 if found or against else 0
+    return 1 if loop or against else 0
 
 
 if __name__ == "__main__":

@@ -57,11 +57,11 @@ class Server:
         """Until it has said something; fails when it ends without, or the time is over."""
         end = time.monotonic() + seconds
         with self._new:
-            while not (found := re.search(pattern, "".join(self._said))):
+            while not (match := re.search(pattern, "".join(self._said))):
                 left = end - time.monotonic()
                 assert left > 0 and not self._over, f"no {pattern!r} in:\n" + "".join(self._said)
                 self._new.wait(left)
-        return found
+        return match
 
     @property
     def address(self) -> str:

@@ -21,9 +21,9 @@ def test_the_next_port_is_taken_when_one_is_in_use() -> None:
         busy.bind(("127.0.0.1", 0))
         busy.listen()
         port = busy.getsockname()[1]
-        found = free_address("127.0.0.1", port)
-        assert port < found.port < port + 100
-    assert free_address("127.0.0.1", found.port) == found
+        address = free_address("127.0.0.1", port)
+        assert port < address.port < port + 100
+    assert free_address("127.0.0.1", address.port) == address
 
 
 def test_limits_are_options() -> None:

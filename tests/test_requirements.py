@@ -23,7 +23,7 @@ BY_THE_PLACE = {"spaces"}  # a ZeroGPU Space installs it itself; imported only t
 
 def requirements(name: str) -> dict[str, str]:
     """{distribution, in its normal form: version} of a requirements file."""
-    found = {}
+    pins = {}
     for line in (PROJECT / name).read_text(encoding="utf-8").splitlines():
         line = line.partition("#")[0].strip()
         if not line or line.startswith("-r "):
@@ -31,9 +31,9 @@ def requirements(name: str) -> dict[str, str]:
         match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][0-9A-Za-z.]*)", line)
         assert match, f"{name}: {line!r} is not an exact version"
         distribution = normal(match[1])
-        assert distribution not in found, f"{name}: {distribution} twice"
-        found[distribution] = match[2]
-    return found
+        assert distribution not in pins, f"{name}: {distribution} twice"
+        pins[distribution] = match[2]
+    return pins
 
 
 def normal(name: str) -> str:
@@ -71,9 +71,9 @@ def distributions(modules: Iterable[str]) -> dict[str, set[str]]:
 def test_every_import_of_the_app_is_required() -> None:
     required = set(requirements("requirements.txt"))
     modules = imported(APP)
-    for module, found in distributions(modules).items():
+    for module, candidates in distributions(modules).items():
         extra = EXTRAS.get(module) == modules[module].name
-        assert found & required or extra, f"{modules[module]} imports {module}, not required"
+        assert candidates & required or extra, f"{modules[module]} imports {module}, not required"
 
 
 def test_every_requirement_of_the_app_is_imported() -> None:
@@ -84,8 +84,8 @@ def test_every_requirement_of_the_app_is_imported() -> None:
 def test_every_import_of_the_tests_is_required() -> None:
     required = set(requirements("requirements.txt")) | set(requirements("tests/requirements.txt"))
     modules = imported(TESTS)
-    for module, found in distributions(modules).items():
-        brought = found & required or module == "gradio_client"  # gradio's own other half
+    for module, candidates in distributions(modules).items():
+        brought = candidates & required or module == "gradio_client"  # gradio's own other half
         assert brought, f"{modules[module]} imports {module}, which is not required"
 
 

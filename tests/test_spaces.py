@@ -110,18 +110,18 @@ def test_no_file_needs_lfs() -> None:
 
 
 def test_the_front_matter_is_complete() -> None:
-    found = front_matter()
-    assert found["sdk"] == "gradio"
-    assert found["sdk_version"] == requirements("requirements.txt")["gradio"]
-    assert found["python_version"] in ("3.11", "3.12", "3.13")
-    assert (PROJECT / found["app_file"]).is_file()
-    assert found["license"] == "apache-2.0"
+    matter = front_matter()
+    assert matter["sdk"] == "gradio"
+    assert matter["sdk_version"] == requirements("requirements.txt")["gradio"]
+    assert matter["python_version"] in ("3.11", "3.12", "3.13")
+    assert (PROJECT / matter["app_file"]).is_file()
+    assert matter["license"] == "apache-2.0"
     assert "Apache License" in (PROJECT / "LICENSE").read_text(encoding="utf-8")
-    assert {found["colorFrom"], found["colorTo"]} <= COLOURS
-    assert 0 < len(found["short_description"]) <= 60
-    assert found["suggested_hardware"] == "cpu-basic"
-    assert found["title"] and found["emoji"]
-    assert re.fullmatch(r"\[[\w-]+(, [\w-]+)*\]", found["tags"])
+    assert {matter["colorFrom"], matter["colorTo"]} <= COLOURS
+    assert 0 < len(matter["short_description"]) <= 60
+    assert matter["suggested_hardware"] == "cpu-basic"
+    assert matter["title"] and matter["emoji"]
+    assert re.fullmatch(r"\[[\w-]+(, [\w-]+)*\]", matter["tags"])
 
 
 def test_the_caps_fit_two_cores_and_sixteen_gigabytes() -> None:
@@ -149,8 +149,8 @@ class Space:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.address = f"http://127.0.0.1:{port}"
-        kept = ("PATH", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
-        environment = {name: os.environ[name] for name in kept if name in os.environ}
+        passed_on = ("PATH", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
+        environment = {name: os.environ[name] for name in passed_on if name in os.environ}
         home.mkdir(exist_ok=True)
         self.log = home / "log.txt"
         with self.log.open("w") as log:

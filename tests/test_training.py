@@ -167,9 +167,9 @@ def test_an_error_before_the_first_evaluation_is_raised_alone(base, task, monkey
 def test_best_weights_are_the_ones_that_classify(base, task) -> None:
     events = run(base, task, steps=30, evaluations=6)
     best = max((e for e in events if isinstance(e, lc.Evaluated)), key=rank_of)
-    found = events[-1].classifier.classify_many([e.text for e in task.validation])
+    predictions = events[-1].classifier.classify_many([e.text for e in task.validation])
     right = sum(
-        p.label == task.labels[e.label] for p, e in zip(found, task.validation, strict=True)
+        p.label == task.labels[e.label] for p, e in zip(predictions, task.validation, strict=True)
     )
     assert right / len(task.validation) == pytest.approx(best.validation_accuracy, abs=0.04)
 
@@ -188,8 +188,8 @@ def test_the_schedule_rises_then_falls_to_nothing() -> None:
 
 
 def test_the_heads_rate_grows_with_the_classes_falls_with_the_width_and_can_be_chosen() -> None:
-    found = [default_head_rate(1e-3, classes, 256) for classes in (2, 10, 20, 50, 100)]
-    assert found == pytest.approx([1e-3, 1e-3, 2e-3, 5e-3, 5e-3])
+    rates = [default_head_rate(1e-3, classes, 256) for classes in (2, 10, 20, 50, 100)]
+    assert rates == pytest.approx([1e-3, 1e-3, 2e-3, 5e-3, 5e-3])
     assert default_head_rate(1e-3, 60, 768) == pytest.approx(2e-3)
     with pytest.raises(lc.ConfigError, match="head_learning_rate"):
         lc.TrainConfig(head_learning_rate=0.0)
@@ -229,19 +229,19 @@ def test_a_run_elsewhere_leaves_the_bases_weights_where_they_are(base) -> None:
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
 def test_a_run_goes_on_from_its_best_weights(base, task, method) -> None:
-    kept: list[tuple[int, dict[str, torch.Tensor]]] = []
+    snapshots: list[tuple[int, dict[str, torch.Tensor]]] = []
 
     def on_best(step: int, weights: dict[str, torch.Tensor]) -> None:
-        kept.append((step, weights))
+        snapshots.append((step, weights))
 
     config = lc.TrainConfig(steps=12, evaluations=3, method=method)
     whole = list(lc.fine_tune(base, task, None, config, on_best=on_best))
-    assert kept[-1][0] == whole[-1].best_step
+    assert snapshots[-1][0] == whole[-1].best_step
     temperature = whole[-1].classifier.scores["temperature"]
     for name, tensor in adapter(whole[-1]).items():
-        divided = kept[-1][1][name] / (temperature if name.startswith("head.") else 1.0)
+        divided = snapshots[-1][1][name] / (temperature if name.startswith("head.") else 1.0)
         assert torch.equal(tensor, divided)
-    step, weights = kept[0][0] + 8, kept[-1][1]
+    step, weights = snapshots[0][0] + 8, snapshots[-1][1]
     later = list(lc.fine_tune(base, task, None, config, resume=(step, weights)))
     assert [e.step for e in later if isinstance(e, lc.Step)] == [9, 10, 11, 12]
     rates = [e.learning_rate for e in whole if isinstance(e, lc.Step)]
@@ -256,8 +256,8 @@ def test_the_temperature_is_found_again(true_temperature) -> None:
     generator = torch.Generator().manual_seed(0)
     honest = 3.0 * torch.randn(4000, 4, generator=generator)
     truth = torch.multinomial(honest.softmax(-1), 1, generator=generator).squeeze(1)
-    found = best_temperature(honest * true_temperature, truth)
-    assert found == pytest.approx(true_temperature, rel=0.08)
+    temperature = best_temperature(honest * true_temperature, truth)
+    assert temperature == pytest.approx(true_temperature, rel=0.08)
 
 
 def test_a_handful_of_right_answers_asks_for_no_certainty() -> None:

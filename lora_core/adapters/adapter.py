@@ -138,13 +138,13 @@ def _folder_within(folder: Path) -> Path:
     """
     if (folder / CONFIG_FILE).is_file():
         return folder
-    found = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
-    if len(found) > 1:
-        named = ", ".join(quoted(path.name) for path in found[:5])
+    folders = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    if len(folders) > 1:
+        named = ", ".join(quoted(path.name) for path in folders[:5])
         raise AdapterError(
-            f"This folder holds {len(found)} adapters, in {named}. Name the folder of one of them."
+            f"This folder holds {len(folders)} adapters, in {named}. Name the folder of one."
         )
-    return found[0] if found else folder
+    return folders[0] if folders else folder
 
 
 def _load(folder: Path, base: Base, labels: Sequence[str] | None, max_bytes: int) -> Classifier:
@@ -243,8 +243,8 @@ def _unproven(named: str, base: Base) -> str:
 
 
 def _labels(labels: Sequence[str] | None, facts: Mapping[str, Any], count: int) -> list[str]:
-    told = facts.get("labels")
-    names = list(labels) if labels else told if isinstance(told, list) else []
+    named = facts.get("labels")
+    names = list(labels) if labels else named if isinstance(named, list) else []
     names = names or [f"LABEL_{i}" for i in range(count)]
     texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= _MAX_LABEL]
     if len(texts) != len(names):
@@ -267,11 +267,11 @@ def _initial_head(facts: Mapping[str, Any], count: int, base: Base) -> dict[str,
 
 
 def _train_config(facts: Mapping[str, Any]) -> TrainConfig | None:
-    told = facts.get("train")
-    if not isinstance(told, dict):
+    settings = facts.get("train")
+    if not isinstance(settings, dict):
         return None
     try:
-        return TrainConfig(**told)
+        return TrainConfig(**settings)
     except (ConfigError, TypeError, OverflowError):
         return None
 
@@ -281,12 +281,12 @@ def _word(value: object) -> str:
 
 
 def _scores(facts: Mapping[str, Any]) -> dict[str, float]:
-    told = facts.get("scores")
-    if not isinstance(told, dict):
+    scores = facts.get("scores")
+    if not isinstance(scores, dict):
         return {}
     return {
         key[:50]: float(value)
-        for key, value in list(told.items())[:20]
+        for key, value in list(scores.items())[:20]
         if isinstance(value, int | float)
         and not isinstance(value, bool)
         and abs(value) < 1e9

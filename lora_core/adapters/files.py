@@ -252,10 +252,10 @@ def pattern_value(config: Mapping[str, Any], key: str, layer: str, default: Any)
         raise AdapterError(f"{key} must be a table of names and numbers.")
     for name, value in table.items():
         if re.fullmatch(r"[\w.]+", name):
-            found = is_target(layer, name)
+            matches = is_target(layer, name)
         else:
-            found = _matches(key, name, layer)
-        if found:
+            matches = _matches(key, name, layer)
+        if matches:
             return value
     return default
 

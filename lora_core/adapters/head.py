@@ -97,8 +97,8 @@ def set_head(model: GPT, left: dict[str, Tensor], facts: Mapping[str, Any], base
     weight = left.pop(f"{PREFIX}{CLASSIFIER_NAME}.weight")
     classes = weight.shape[0]
     bias = torch.zeros(classes)
-    if (given := left.pop(f"{PREFIX}{CLASSIFIER_NAME}.bias", None)) is not None:
-        bias = _shaped("score.bias", given, (classes,))
+    if (own_bias := left.pop(f"{PREFIX}{CLASSIFIER_NAME}.bias", None)) is not None:
+        bias = _shaped("score.bias", own_bias, (classes,))
     norm_weight = left.pop(f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.weight", None)
     norm_bias = left.pop(f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.bias", None)
     if norm_weight is not None and not torch.equal(norm_weight, norm.weight):
@@ -108,9 +108,9 @@ def set_head(model: GPT, left: dict[str, Tensor], facts: Mapping[str, Any], base
         bias = bias + weight @ shift
     if not max(float(weight.abs().max()), float(bias.abs().max())) <= LARGEST:
         raise AdapterError("The head's numbers are so large that answers would overflow.")
-    told = facts.get("head")
-    told = told if isinstance(told, dict) else {}
-    exact = unpack(told.get("bias"), (classes,))
+    head_facts = facts.get("head")
+    head_facts = head_facts if isinstance(head_facts, dict) else {}
+    exact = unpack(head_facts.get("bias"), (classes,))
     if exact is not None and torch.allclose(exact, bias, atol=1e-5, rtol=1e-5):
         bias = exact
     with torch.no_grad():
@@ -118,18 +118,20 @@ def set_head(model: GPT, left: dict[str, Tensor], facts: Mapping[str, Any], base
         model.head.bias.copy_(bias)
     lora = facts.get("lora")
     if isinstance(lora, dict) and lora.get("head") == "lora":
-        _unfold(model, weight, told, lora)
+        _unfold(model, weight, head_facts, lora)
 
 
-def _unfold(model: GPT, weight: Tensor, told: Mapping[str, Any], lora: Mapping[str, Any]) -> None:
+def _unfold(
+    model: GPT, weight: Tensor, head_facts: Mapping[str, Any], lora: Mapping[str, Any]
+) -> None:
     """Put the frozen random head with LoRA on it back, if the facts give the head that is there."""
-    frozen = unpack(told.get("weight"), tuple(weight.shape))
+    frozen = unpack(head_facts.get("weight"), tuple(weight.shape))
     try:
         config = LoRAConfig(rank=lora["rank"], alpha=lora["alpha"], scaling=lora["scaling"])
     except (ConfigError, KeyError, TypeError, OverflowError):
         return
-    a = unpack(told.get("A"), (weight.shape[1], config.rank))
-    b = unpack(told.get("B"), (config.rank, weight.shape[0]))
+    a = unpack(head_facts.get("A"), (weight.shape[1], config.rank))
+    b = unpack(head_facts.get("B"), (config.rank, weight.shape[0]))
     if frozen is None or a is None or b is None:
         return
     head = model.head

@@ -175,12 +175,12 @@ def from_peft(
     if left:
         raise AdapterError(f"Tensors that do not belong to a LoRA adapter: {_some(left)}.")
     model.requires_grad_(False)
-    told = facts.get("lora")
-    told = told if isinstance(told, dict) else {}
+    lora_facts = facts.get("lora")
+    lora_facts = lora_facts if isinstance(lora_facts, dict) else {}
     for layer, (a, b) in pairs.items():
-        _place(model, layer, a, b, config, told)
+        _place(model, layer, a, b, config, lora_facts)
     for layer, (a, b) in embeddings.items():
-        _place_embedding(model, layer, a, b, config, told)
+        _place_embedding(model, layer, a, b, config, lora_facts)
     return model, _our_config(model, config, facts)
 
 
@@ -209,7 +209,7 @@ def _place(
     a: Tensor,
     b: Tensor,
     config: Mapping[str, Any],
-    told: Mapping[str, Any],
+    lora_facts: Mapping[str, Any],
 ) -> None:
     """Put PEFT's A (r, in) and B (out, r) of one of their layers into ours."""
     short = layer.removeprefix(PREFIX)
@@ -223,10 +223,10 @@ def _place(
     linears = [model.get_submodule(f"blocks.{i}.{name}") for name in names]
     n_in = int(linears[0].in_features)  # type: ignore[arg-type]
     n_out = sum(int(linear.out_features) for linear in linears)  # type: ignore[arg-type, misc]
-    scale = _checked_scale(short, a, b, n_in, n_out, config, told)
+    scale = _checked_scale(short, a, b, n_in, n_out, config, lora_facts)
     blocks = b.chunk(len(names))
     for name, linear, block, columns in zip(
-        names, linears, blocks, _columns(blocks, told), strict=True
+        names, linears, blocks, _columns(blocks, lora_facts), strict=True
     ):
         assert isinstance(linear, nn.Linear)
         if not columns:
@@ -246,7 +246,7 @@ def _place_embedding(
     a: Tensor,
     b: Tensor,
     config: Mapping[str, Any],
-    told: Mapping[str, Any],
+    lora_facts: Mapping[str, Any],
 ) -> None:
     """Put PEFT's A (r, vocab) and B (emb, r) of an embedding into ours."""
     short = layer.removeprefix(PREFIX)
@@ -259,7 +259,7 @@ def _place_embedding(
     rows, width = table.num_embeddings, table.embedding_dim
     if ours == EMBEDDING_TARGET and a.ndim == 2:
         a = a[:, :rows]  # tokens that were added to the vocabulary are not the base's
-    scale = _checked_scale(short, a, b, rows, width, config, told)
+    scale = _checked_scale(short, a, b, rows, width, config, lora_facts)
     wrapped = EmbeddingWithLoRA(table, a.shape[0], scale, scaling="alpha")
     with torch.no_grad():
         wrapped.lora.A.copy_(a.T)
@@ -275,7 +275,7 @@ def _checked_scale(
     n_in: int,
     n_out: int,
     config: Mapping[str, Any],
-    told: Mapping[str, Any],
+    lora_facts: Mapping[str, Any],
 ) -> float:
     """The scale of a layer whose A must be (rank, n_in) and B (n_out, rank), of sane size."""
     rank = a.shape[0] if a.ndim == 2 else 0
@@ -285,13 +285,13 @@ def _checked_scale(
             f"{short}: A is {tuple(a.shape)} and B is {tuple(b.shape)}; with this base "
             f"(rank, {n_in}) and ({n_out}, rank) are needed, rank at most {MAX_LOADED_RANK}."
         )
-    scale = _scale(short, rank, config, told)
+    scale = _scale(short, rank, config, lora_facts)
     if not scale * float(a.double().norm() * b.double().norm()) <= LARGEST:
         raise AdapterError(f"{short}: its numbers are so large that answers would overflow.")
     return scale
 
 
-def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int]]:
+def _columns(blocks: Sequence[Tensor], lora_facts: Mapping[str, Any]) -> list[list[int]]:
     """Which of the R ranks each third of a fused layer uses; of a single layer, all.
 
     As our own files tell, if the zeros of B agree; else the columns that are not zero.
@@ -301,14 +301,14 @@ def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int
     if len(blocks) == 1:
         return [every]
     used = [torch.nonzero(block.abs().amax(0)).flatten().tolist() for block in blocks]
-    targets = told.get("targets")
+    targets = lora_facts.get("targets")
     mine = [
         i
         for i, name in enumerate(FUSED)
         if isinstance(targets, list)
         and any(isinstance(t, str) and t and is_target(name, t) for t in targets)
     ]
-    if mine and told.get("rank") == rank / len(mine):
+    if mine and lora_facts.get("rank") == rank / len(mine):
         step = rank // len(mine)
         shares: list[list[int]] = [[], [], []]
         for place, third in enumerate(mine):
@@ -318,7 +318,9 @@ def _columns(blocks: Sequence[Tensor], told: Mapping[str, Any]) -> list[list[int
     return used if any(used) else [every, every, every]
 
 
-def _scale(layer: str, rank: int, config: Mapping[str, Any], told: Mapping[str, Any]) -> float:
+def _scale(
+    layer: str, rank: int, config: Mapping[str, Any], lora_facts: Mapping[str, Any]
+) -> float:
     """The factor that PEFT applies to this layer."""
     try:
         named_rank = pattern_value(config, "rank_pattern", layer, config.get("r"))
@@ -335,7 +337,7 @@ def _scale(layer: str, rank: int, config: Mapping[str, Any], told: Mapping[str, 
     rule = config.get("use_rslora")
     scale = lora_scale(rank, alpha, "alpha/sqrt(rank)" if rule else "alpha/rank")
     try:  # the trained one itself: alpha and rank of a fused layer give it but for a rounding
-        exact = lora_scale(told["rank"], told["alpha"], told["scaling"])
+        exact = lora_scale(lora_facts["rank"], lora_facts["alpha"], lora_facts["scaling"])
         return exact if math.isclose(exact, scale, rel_tol=1e-9) else scale
     except (KeyError, ValueError, TypeError, ArithmeticError):
         return scale
@@ -347,10 +349,12 @@ def _our_config(model: GPT, config: Mapping[str, Any], facts: Mapping[str, Any])
     layers = dict(lora_layers(model))
     names = (*TARGETS, POSITIONS_TARGET)
     targets = tuple(t for t in names if any(is_target(n, t) for n in layers))
-    told = facts.get("lora")
-    if isinstance(told, dict):
+    lora_facts = facts.get("lora")
+    if isinstance(lora_facts, dict):
         try:
-            known = {k: told[k] for k in ("rank", "alpha", "scaling", "dropout") if k in told}
+            known = {
+                k: lora_facts[k] for k in ("rank", "alpha", "scaling", "dropout") if k in lora_facts
+            }
             made = LoRAConfig(**known, targets=targets, head="lora" if HEAD in layers else "train")
         except (ConfigError, TypeError, OverflowError):
             made = None

@@ -41,10 +41,10 @@ def plain_names(tensors: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
             named = " and ".join(quoted(adapter) for adapter in sorted(adapters))
             raise AdapterError(f"The file holds several adapters, {named}. Save one by itself.")
         theirs = bare.removeprefix(PREFIX).replace(".base_layer.", ".")
-        kept = bare.endswith(_LORA_ENDS) or theirs.startswith(
+        ours = bare.endswith(_LORA_ENDS) or theirs.startswith(
             (f"{CLASSIFIER_NAME}.", f"{TRUNK}{FINAL_NORM_NAME}.")
         )
-        target, key = (plain, bare) if kept else (frozen, theirs)
+        target, key = (plain, bare) if ours else (frozen, theirs)
         if key in target:
             raise AdapterError(f"The file holds {quoted(key)} twice, under different names.")
         target[key] = tensor

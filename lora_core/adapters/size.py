@@ -52,10 +52,10 @@ def header_bytes(shapes: Shapes, width: int, classes: int, rank: int, head: Head
         entries[name] = {"dtype": "F32", "shape": list(shapes[name]), "data_offsets": [at, end]}
         at = end
     names = len(json.dumps(entries, separators=(",", ":")))
-    kept = [classes, classes * width]  # the head's bias, and the head as it began
+    packed_numbers = [classes, classes * width]  # the head's bias, and the head as it began
     if head == "lora":
-        kept = [classes, classes * width, rank * width, rank * classes]
-    packed = sum(4 * math.ceil(_BYTES * numbers / 3) for numbers in kept)  # in base64
+        packed_numbers = [classes, classes * width, rank * width, rank * classes]
+    packed = sum(4 * math.ceil(_BYTES * numbers / 3) for numbers in packed_numbers)  # in base64
     return -(-(names + packed + _ROOM + _ROOM_A_CLASS * classes) // _PAGE) * _PAGE
 
 

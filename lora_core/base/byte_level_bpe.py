@@ -198,19 +198,19 @@ class ByteLevelBPE(tiktoken.Encoding):
     def _ordinary(self, text: str) -> list[int]:
         if self._plain:
             return self._merge(text)
-        found: list[int] = []
+        ids: list[int] = []
         for part in _parts(text, self._added[0]):
             if isinstance(part, int):
-                found.append(part)
+                ids.append(part)
                 continue
             part = self._normalize(part) if self._normalize else part
             for piece in _parts(part, self._added[1]):
                 if isinstance(piece, int):
-                    found.append(piece)
+                    ids.append(piece)
                 elif piece:
                     space = " " if self._prefix_space and not piece.startswith(" ") else ""
-                    found += self._merge(space + piece)
-        return found
+                    ids += self._merge(space + piece)
+        return ids
 
     def _merge(self, text: str) -> list[int]:
         ranks: Sequence[int]
@@ -224,7 +224,7 @@ class ByteLevelBPE(tiktoken.Encoding):
         raw = piece.encode("utf-8", "replace")
         if self._unknown is None:
             return self._bytes(bytes(byte for byte in raw if byte not in self._missing))
-        found: list[int] = []
+        ids: list[int] = []
         run = bytearray()
         fresh = True  # no unknown token stands at the end
         for byte in raw:
@@ -232,12 +232,12 @@ class ByteLevelBPE(tiktoken.Encoding):
                 run.append(byte)
                 fresh = True
                 continue
-            found += self._bytes(bytes(run))
+            ids += self._bytes(bytes(run))
             run.clear()
             if fresh or not self._fuses_unknown:
-                found.append(self._unknown)
+                ids.append(self._unknown)
             fresh = False
-        return found + self._bytes(bytes(run))
+        return ids + self._bytes(bytes(run))
 
     def _bytes(self, raw: bytes) -> list[int]:
         ranks = self._core_bpe.encode_single_piece(raw) if raw else []

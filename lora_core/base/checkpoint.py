@@ -149,10 +149,12 @@ def _local(text: str) -> Path | None:
         return None
     try:
         folder = Path(text).expanduser()
-        found = folder.is_dir() and (text not in HUB_NAMES or (folder / "config.json").is_file())
+        is_folder = folder.is_dir() and (
+            text not in HUB_NAMES or (folder / "config.json").is_file()
+        )
     except (OSError, RuntimeError, ValueError):  # no home, a name too long, a NUL
         return None
-    return folder if found else None
+    return folder if is_folder else None
 
 
 def _repository(text: str) -> str:

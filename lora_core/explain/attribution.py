@@ -77,10 +77,10 @@ def attribute(
         raise ClassifyError(f"There is no label '{label}' here.")
     ids = classifier.encode(text)
     read = characters_read(classifier, text, ids)
-    found = [span for span in words(text) if span.start < read]
+    every_word = [span for span in words(text) if span.start < read]
     limit = max(_FEWEST_PARTS, min(MAX_PARTS, _TOKEN_BUDGET // max(1, len(ids))))
-    group = -(-len(found) // limit)
-    parts = [found[i : i + group] for i in range(0, len(found), group)]
+    group = -(-len(every_word) // limit)
+    parts = [every_word[i : i + group] for i in range(0, len(every_word), group)]
     spans = [Span(part[0].start, part[-1].end) for part in parts]
     context = classifier.model.config.context_length
     variants = [ids] + [

@@ -39,7 +39,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Kept:
+class AtStrength:
     """What is left of the base's knowledge at one strength."""
 
     strength: float
@@ -86,15 +86,17 @@ def bits_per_byte(
 
 def forgetting(
     classifier: Classifier, base: Base, text: Passage, strengths: Sequence[float] = STRENGTHS
-) -> Generator[list[Kept] | None, None, list[Kept]]:
+) -> Generator[list[AtStrength] | None, None, list[AtStrength]]:
     """Bits a byte along the strength; at 0 it is the base.
 
     Works on a copy of the classifier's modules, so nobody waits for it. Yields what is known so
     far, by strength; returns all of it.
     """
     own = classifier.private_copy()
-    known: dict[float, Kept] = {}
+    known: dict[float, AtStrength] = {}
     for strength in strengths:
-        known[strength] = Kept(strength, (yield from bits_per_byte(own, base, text, strength)))
+        known[strength] = AtStrength(
+            strength, (yield from bits_per_byte(own, base, text, strength))
+        )
         yield [known[s] for s in sorted(known)]
     return [known[s] for s in sorted(known)]

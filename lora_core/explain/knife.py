@@ -130,10 +130,10 @@ def telling_order(rank: int) -> list[int]:
     return list(dict.fromkeys([rank, 0, *powers, *range(rank + 1)]))
 
 
-def enough(found: Sequence[Cut]) -> Cut:
+def enough(curve: Sequence[Cut]) -> Cut:
     """The smallest rank whose accuracy is at most half a point below that of the largest."""
-    whole = max(found, key=lambda cut: cut.rank)
-    good = [cut for cut in found if cut.accuracy >= whole.accuracy - 0.005]
+    whole = max(curve, key=lambda cut: cut.rank)
+    good = [cut for cut in curve if cut.accuracy >= whole.accuracy - 0.005]
     return min(good, key=lambda cut: cut.rank)
 
 

@@ -88,7 +88,7 @@ def knockouts(
     if layers and HEAD in board.parts:
         steps.append((_ADAPTER_OFF, layers))
     steps += [(part, (part,)) for part in (board.parts if parts is None else parts)]
-    found = _found(known, exam.rows)
+    result = _result(known, exam.rows)
     for name, off in steps:
         turns = exam.right(board.without(off))
         while name not in known:
@@ -99,12 +99,12 @@ def knockouts(
             else:
                 yield None
                 board.without(off)  # somebody may have switched meanwhile
-        found = _found(known, exam.rows)
-        yield found
-    return found
+        result = _result(known, exam.rows)
+        yield result
+    return result
 
 
-def _found(known: dict[str, int], rows: int) -> Knockout:
+def _result(known: dict[str, int], rows: int) -> Knockout:
     parts = [Without(name, right) for name, right in known.items() if name not in _NAMES]
     return Knockout(tuple(parts), known.get(_WHOLE), known.get(_ADAPTER_OFF), rows)
 

@@ -29,25 +29,25 @@ class Memorising:
 
 def memorising(events: Sequence[Event]) -> Memorising | None:
     """Read a run's events; None before its first evaluation."""
-    found = [event for event in events if isinstance(event, Evaluated)]
-    if not found:
+    evaluations = [event for event in events if isinstance(event, Evaluated)]
+    if not evaluations:
         return None
     return Memorising(
-        tuple(e.step for e in found),
-        tuple(e.train_accuracy for e in found),
-        tuple(e.validation_accuracy for e in found),
-        tuple(e.train_loss for e in found),
-        tuple(e.validation_loss for e in found),
-        next((e.step for e in reversed(found) if e.best), 0),
-        _turn(found),
+        tuple(e.step for e in evaluations),
+        tuple(e.train_accuracy for e in evaluations),
+        tuple(e.validation_accuracy for e in evaluations),
+        tuple(e.train_loss for e in evaluations),
+        tuple(e.validation_loss for e in evaluations),
+        next((e.step for e in reversed(evaluations) if e.best), 0),
+        _turn(evaluations),
     )
 
 
-def _turn(found: Sequence[Evaluated]) -> int | None:
+def _turn(evaluations: Sequence[Evaluated]) -> int | None:
     """The step of the lowest validation loss, if it rises for good after it while the training
     loss still falls: at least two evaluations follow, and the last is a twentieth above it."""
-    lowest = min(range(len(found)), key=lambda i: found[i].validation_loss)
-    low, last = found[lowest], found[-1]
-    if len(found) - lowest < 3 or last.validation_loss < 1.05 * low.validation_loss:
+    lowest = min(range(len(evaluations)), key=lambda i: evaluations[i].validation_loss)
+    low, last = evaluations[lowest], evaluations[-1]
+    if len(evaluations) - lowest < 3 or last.validation_loss < 1.05 * low.validation_loss:
         return None
     return low.step if last.train_loss < low.train_loss else None

@@ -109,8 +109,8 @@ class MuonAdamW:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that has to be kept to go on exactly: moments; `steps` is the trainer's."""
-        kept = {f"first.{n}": t for n, t in self.first.items()}
-        return kept | {f"second.{n}": t for n, t in self.second.items()}
+        moments = {f"first.{n}": t for n, t in self.first.items()}
+        return moments | {f"second.{n}": t for n, t in self.second.items()}
 
     def load(self, state: dict[str, Tensor], steps: int) -> None:
         """Take over what `state` gave."""

@@ -160,7 +160,7 @@ def phrases(
 ) -> list[str]:
     """Every pattern filled in up to `of_each` ways, cased and ended as people do."""
     lists = {name: _entries(text) for name, text in _LISTS.items()}
-    found: dict[str, None] = {}
+    phrases: dict[str, None] = {}
     for pattern in patterns or _PATTERNS:
         slots = re.findall(r"\{(\w+)\}", pattern)
         ways = 1
@@ -168,8 +168,8 @@ def phrases(
             ways *= len(lists[slot])
         for _ in range(min(of_each, 2 * ways + 1)):
             text = re.sub(r"\{(\w+)\}", lambda m: order.choice(lists[m[1]]), pattern)
-            found[_dressed(text, order)] = None
-    return list(found)
+            phrases[_dressed(text, order)] = None
+    return list(phrases)
 
 
 def _dressed(text: str, order: random.Random) -> str:

@@ -87,9 +87,9 @@ def words_and_pairs(texts: Iterable[str], words: int, pairs: int) -> list[str]:
     single: Counter[str] = Counter()
     double: Counter[str] = Counter()
     for text in texts:
-        found = [w.lower() for w in _WORD.findall(text)]
-        single.update(found)
-        double.update(f"{a} {b}" for a, b in itertools.pairwise(found))
+        lowered = [w.lower() for w in _WORD.findall(text)]
+        single.update(lowered)
+        double.update(f"{a} {b}" for a, b in itertools.pairwise(lowered))
     common = [w for w, n in single.most_common(words) if n > 1]
     return common + [p for p, n in double.most_common(pairs) if n > 1]
 

@@ -233,9 +233,9 @@ class Student:
         weight = 1.0 + settings.last * last.float()
         mean, state = (errors * weight).sum(-1) / weight.sum()
         inputs = [*weights.values(), matrix, bias]
-        found = torch.autograd.grad(mean + settings.state * state, inputs, allow_unused=True)
+        gradients = torch.autograd.grad(mean + settings.state * state, inputs, allow_unused=True)
         filled = [
-            torch.zeros_like(i) if g is None else g for i, g in zip(inputs, found, strict=True)
+            torch.zeros_like(i) if g is None else g for i, g in zip(inputs, gradients, strict=True)
         ]
         add_gradients(self.model, weights, tuple(filled[:-2]))
         for parameter, gradient in zip(self.aims.values(), filled[-2:], strict=True):
@@ -299,9 +299,9 @@ class Student:
         try:
             with safe_open(path, "pt") as file:
                 notes = file.metadata() or {}
-                kept = json.loads(notes["settings"])
+                settings = json.loads(notes["settings"])
                 now = asdict(self.settings)
-                changed = [k for k in now if k not in _FREE and kept.get(k) != now[k]]
+                changed = [k for k in now if k not in _FREE and settings.get(k) != now[k]]
                 if changed:
                     raise PretrainingError(
                         f"{path} belongs to another run: {', '.join(changed)} differ. Choose "

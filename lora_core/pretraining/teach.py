@@ -91,10 +91,10 @@ class Teacher:
 
     def encode(self, texts: Sequence[str]) -> list[tuple[list[int], list[int]]]:
         """(ids, byte at which each ends) of each text, at most `LONGEST` tokens."""
-        found = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
+        pieces = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)
         out = []
         for text, ids, places in zip(
-            texts, found["input_ids"], found["offset_mapping"], strict=True
+            texts, pieces["input_ids"], pieces["offset_mapping"], strict=True
         ):
             ends = [end for _, end in places[:LONGEST]]
             if not text.isascii():  # offsets count characters
@@ -168,18 +168,18 @@ def write_states(
         states.truncate(tokens * k * 2)  # what a killed run had begun
         ends.truncate(tokens * 2)
         for start in range(len(done), len(texts), _TEXTS_AT_ONCE):
-            found = teacher.read(texts[start : start + _TEXTS_AT_ONCE])
-            rows = torch.cat([s for _, s in found]) - basis["mean"]
+            read = teacher.read(texts[start : start + _TEXTS_AT_ONCE])
+            rows = torch.cat([s for _, s in read]) - basis["mean"]
             states.write((rows @ basis["components"]).half().numpy().tobytes())
-            ends.write(np.array([e for line, _ in found for e in line], np.uint16).tobytes())
+            ends.write(np.array([e for line, _ in read for e in line], np.uint16).tobytes())
             states.flush()
             ends.flush()
-            count.write(np.array([len(line) for line, _ in found], np.uint16).tobytes())
+            count.write(np.array([len(line) for line, _ in read], np.uint16).tobytes())
             count.flush()
             tokens += len(rows)
             if not quiet:
                 speed = (tokens - first) / (time.perf_counter() - begin)
-                print(f"{start + len(found):,} texts, {tokens:,} tokens, {speed:,.0f} a second")
+                print(f"{start + len(read):,} texts, {tokens:,} tokens, {speed:,.0f} a second")
 
 
 class States:

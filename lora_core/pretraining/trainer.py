@@ -330,8 +330,8 @@ class Trainer:
         try:
             with safe_open(path, "pt", device=str(self.device.device)) as file:
                 notes = file.metadata() or {}
-                kept, progress = json.loads(notes["settings"]), json.loads(notes["progress"])
-                self._check(path, kept)
+                earlier, progress = json.loads(notes["settings"]), json.loads(notes["progress"])
+                self._check(path, earlier)
                 there = set(file.keys())
                 for name, tensor in self._tensors():
                     # The second aim may be taken up on the way.
@@ -345,12 +345,12 @@ class Trainer:
         self.progress = Progress(**progress)
         self.optimizer.steps = self.progress.step
 
-    def _check(self, path: Path, kept: dict[str, Any]) -> None:
+    def _check(self, path: Path, earlier: dict[str, Any]) -> None:
         now = asdict(self.settings)
         changed = [
-            f"{key} was {kept.get(key)!r} and is now {now[key]!r}"
+            f"{key} was {earlier.get(key)!r} and is now {now[key]!r}"
             for key in now
-            if key not in CHANGEABLE and kept.get(key) != now[key]
+            if key not in CHANGEABLE and earlier.get(key) != now[key]
         ]
         if changed:
             raise PretrainingError(

@@ -125,8 +125,8 @@ def write_tokenizer(ranks: Mapping[bytes, int], source: Path, out: Path) -> None
         special["id"] = len(ranks)
     text = json.dumps(rules, ensure_ascii=False, separators=(",", ":"))
     (out / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
-    kept = "tokenizer_config.json"
-    (out / kept).write_text((source / kept).read_text("utf-8"), encoding="utf-8")
+    copied = "tokenizer_config.json"
+    (out / copied).write_text((source / copied).read_text("utf-8"), encoding="utf-8")
 
 
 def halves(token: bytes, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:

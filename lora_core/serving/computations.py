@@ -67,10 +67,10 @@ class Computations:
         """
         with self._lock:
             known = self._known.setdefault(about, {})
-            found = known.get(key)
-            if found is not None and found.state in ("waiting", "done"):
-                found.used = time.monotonic()
-                return found
+            earlier = known.get(key)
+            if earlier is not None and earlier.state in ("waiting", "done"):
+                earlier.used = time.monotonic()
+                return earlier
             mine = sum(1 for other in self._open if other.visitor == visitor)
             if mine >= OF_A_VISITOR or len(self._open) >= IN_ALL:
                 raise RunError("Too many questions are being computed; wait for one to be done.")

@@ -84,11 +84,11 @@ class Holdings:
         """Forget what is too old or too much."""
         oldest = now - 60.0 * self.limits.idle_minutes
         over = sorted((r for r in self.runs.values() if r.is_over), key=lambda r: -r.used)
-        kept: dict[str, int] = {}
+        runs_of: dict[str, int] = {}
         for run in over:
-            kept[run.visitor] = kept.get(run.visitor, 0) + 1
+            runs_of[run.visitor] = runs_of.get(run.visitor, 0) + 1
             unused = run.used < oldest and run.loader is None
-            if unused or kept[run.visitor] > self.limits.runs_kept:
+            if unused or runs_of[run.visitor] > self.limits.runs_kept:
                 self.forget(run)
         self._put_away(oldest)
         newest = sorted(self.tables.items(), key=lambda item: -item[1].used)
@@ -127,19 +127,19 @@ class Holdings:
         last_table = {}
         for key, table in sorted(self.tables.items(), key=lambda item: item[1].used):
             last_table[key[0]] = table
-        found: list[tuple[int, float, Callable[[], object]]] = []
+        droppable: list[tuple[int, float, Callable[[], object]]] = []
         for run in over:
             full = run.train_config is not None and run.train_config.method == "full"
             spared = newest.get(run.visitor) is run
             if run.loaded is not None:
                 order = (2 if full else 3) if spared else (0 if full else 1)
-                found.append((order, run.used, lambda r=run, f=full: self._drop_weights(r, f)))  # type: ignore[misc]
+                droppable.append((order, run.used, lambda r=run, f=full: self._drop_weights(r, f)))  # type: ignore[misc]
             # What is left of it is small, and goes last.
-            found.append((5 if spared else 4, run.used, lambda r=run: self._drop_run(r)))  # type: ignore[misc]
+            droppable.append((5 if spared else 4, run.used, lambda r=run: self._drop_run(r)))  # type: ignore[misc]
         for key, table in self.tables.items():
             order = 3 if last_table[key[0]] is table else 1
-            found.append((order, table.used, lambda k=key: self._drop_table(k)))  # type: ignore[misc]
-        return found
+            droppable.append((order, table.used, lambda k=key: self._drop_table(k)))  # type: ignore[misc]
+        return droppable
 
     def _drop_weights(self, run: Run, full: bool) -> None:
         run.loaded = None
@@ -160,6 +160,6 @@ class Holdings:
         self._notice(visitor, f"The table '{name}' was forgotten to make room: bring it again.")
 
     def _notice(self, visitor: str, sentence: str) -> None:
-        told = self.notices.setdefault(visitor, [])
-        told.append(sentence)
-        del told[:-_NOTICES]
+        notices = self.notices.setdefault(visitor, [])
+        notices.append(sentence)
+        del notices[:-_NOTICES]

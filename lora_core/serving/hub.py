@@ -90,8 +90,8 @@ def load_hub_task(
     where there is one; it is split again in three), the columns. Raises `HubError` when it cannot
     be had, `TaskError` when it is no such table.
     """
-    found = load_hub_table(name, limits, configuration=configuration, split=split)
-    return task_of_hub(found, text_column, label_column, limits)
+    hub_table = load_hub_table(name, limits, configuration=configuration, split=split)
+    return task_of_hub(hub_table, text_column, label_column, limits)
 
 
 def load_hub_table(
@@ -134,25 +134,25 @@ def load_hub_table(
 
 
 def task_of_hub(
-    found: HubTable,
+    hub_table: HubTable,
     text_column: str | None = None,
     label_column: str | None = None,
     limits: Limits | None = None,
 ) -> Task:
     """The task of a data set's table; columns not named are guessed. Raises `TaskError`."""
-    table = found.table
-    text, label = found.columns(text_column, label_column)
+    table = hub_table.table
+    text, label = hub_table.columns(text_column, label_column)
     said = []
-    if found.guessed and len(found.configurations) > 1:
-        shown = ", ".join(found.configurations[:12])
+    if hub_table.guessed and len(hub_table.configurations) > 1:
+        shown = ", ".join(hub_table.configurations[:12])
         said.append(
-            f"{found.name} has {len(found.configurations)} configurations: {shown}. "
-            f"“{found.configuration}” was taken."
+            f"{hub_table.name} has {len(hub_table.configurations)} configurations: {shown}. "
+            f"“{hub_table.configuration}” was taken."
         )
     if (text_column, label_column) != (text, label) and (text, label) != ("text", "label"):
         said.append(f"The column '{text}' was taken for the texts, '{label}' for the labels.")
     task = task_of(table, text, label, limits=limits)
-    return replace(task, title=found.name, warnings=(*said, *task.warnings))
+    return replace(task, title=hub_table.name, warnings=(*said, *task.warnings))
 
 
 def check_hub_base(name: str) -> None:

@@ -61,21 +61,21 @@ def _named(path: PurePosixPath) -> tuple[str, str]:
         stem = ""
     folders = [folder for folder in path.parts[:-1] if folder.lower() not in _FOLDERS]
     split = ""
-    found = _SPLIT.search(stem.lower())
-    if found:
-        split = found[1]
-        stem = (stem[: found.start()] + " " + stem[found.end() :]).strip(" -_.")
+    named = _SPLIT.search(stem.lower())
+    if named:
+        split = named[1]
+        stem = (stem[: named.start()] + " " + stem[named.end() :]).strip(" -_.")
         stem = re.sub(r"[-_. ]{2,}", "-", stem)
-    kept = []
+    names = []
     for folder in folders:
         whole = _SPLIT.fullmatch(folder.lower())
         if whole and not split:
             split = whole[1]
         elif not whole:
-            kept.append(folder)
-    if stem and (found or not split) and stem.lower() not in _FOLDERS:
-        kept.append(stem)
-    return "/".join(kept) or DEFAULT, _NAMES.get(split, split) or "train"
+            names.append(folder)
+    if stem and (named or not split) and stem.lower() not in _FOLDERS:
+        names.append(stem)
+    return "/".join(names) or DEFAULT, _NAMES.get(split, split) or "train"
 
 
 def _of_card(tables: list[str], card: Mapping[str, Any]) -> tuple[Parts, str]:
@@ -89,9 +89,9 @@ def _of_card(tables: list[str], card: Mapping[str, Any]) -> tuple[Parts, str]:
         name = str(config.get("config_name", DEFAULT))
         splits: dict[str, list[str]] = {}
         for split, pattern in _patterns(config.get("data_files")):
-            found = [t for t in tables if fnmatchcase(t, pattern.removeprefix("./"))]
-            if found:
-                splits.setdefault(split, []).extend(found)
+            files = [t for t in tables if fnmatchcase(t, pattern.removeprefix("./"))]
+            if files:
+                splits.setdefault(split, []).extend(files)
         if splits:
             parts[name] = splits
             default = name if config.get("default") is True or not default else default

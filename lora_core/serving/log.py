@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("lora_core.serving.registry")
 
-_TOLD = 1000  # different messages remembered
-_told: set[str] = set()
+_MOST_MESSAGES = 1000  # different ones remembered
+_messages: set[str] = set()
 _lock = threading.Lock()
 
 
@@ -62,11 +62,11 @@ def once(sentence: str) -> None:
 def is_new(text: str) -> bool:
     """Whether this was not told before."""
     with _lock:
-        if text in _told:
+        if text in _messages:
             return False
-        if len(_told) >= _TOLD:
-            _told.clear()
-        _told.add(text)
+        if len(_messages) >= _MOST_MESSAGES:
+            _messages.clear()
+        _messages.add(text)
         return True
 
 

@@ -94,13 +94,13 @@ class Recall:
         """Write a run that is over, and know how to read its classifier again."""
         if not run.durable:
             return
-        kept = False
+        written = False
         if run.loaded is not None:  # not the best weights as they were: its head was cooled
             with self._lock:
                 weights = trained_weights(run.loaded.model)
-                kept = run.durable and self.store.put_weights(run.id, weights)
+                written = run.durable and self.store.put_weights(run.id, weights)
         self.save(run)
-        if kept:
+        if written:
             self._attach(run, self._record(run, None))
 
     def _record(self, run: Run, table: str | None) -> dict[str, Any]:
@@ -165,8 +165,8 @@ class Recall:
 
     def tables_of(self, visitor: str) -> list[Task]:
         """A visitor's stored tables."""
-        found = [self.store.table(digest) for digest in self.store.own_tables(visitor)]
-        return [records.task_of(record) for record in found if record is not None]
+        tables = [self.store.table(digest) for digest in self.store.own_tables(visitor)]
+        return [records.task_of(record) for record in tables if record is not None]
 
     def weights(self, run: Run) -> Best | None:
         """The best weights of an interrupted run. Raises `StoreError`."""
@@ -214,10 +214,10 @@ class Recall:
         """Raises `LabError`: the file is damaged, or the base is another one than then."""
         base = self._base(record)
         if run.state == "loaded":
-            found = [row for row in self.store.of(run.visitor) if row.id == run.id]
-            if not found or not found[0].weights:
+            rows = [row for row in self.store.of(run.visitor) if row.id == run.id]
+            if not rows or not rows[0].weights:
                 raise StoreError("This adapter was not kept.")
-            return load_adapter(self.store.weights_path(found[0].weights), base)
+            return load_adapter(self.store.weights_path(rows[0].weights), base)
         if run.task is None or run.train_config is None or run.lora_config is None:
             raise StoreError("The table of this run is not kept any more.")
         run.base = base
@@ -246,9 +246,9 @@ class Recall:
 
 def earlier_events(run: Run, step: int) -> list[Any]:
     """The events of a run until just before its evaluation after `step` steps."""
-    kept = []
+    earlier = []
     for event in run.events:
         if isinstance(event, Finished) or (isinstance(event, Evaluated) and event.step >= step):
             break
-        kept.append(event)
-    return kept
+        earlier.append(event)
+    return earlier

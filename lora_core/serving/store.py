@@ -182,11 +182,11 @@ class Store:
         """
         with self._writing() as db:
             if table is not None:
-                digest, content, kept = table
+                digest, content, listed = table
                 known = db.execute("SELECT 1 FROM tables WHERE digest = ?", (digest,)).fetchone()
                 if not known:
                     db.execute("INSERT INTO tables VALUES (?, ?)", (digest, json.dumps(content)))
-                if kept:
+                if listed:
                     own = (visitor, content["name"], digest)
                     db.execute("INSERT OR REPLACE INTO own_tables VALUES (?, ?, ?)", own)
             db.execute(
@@ -223,14 +223,14 @@ class Store:
         with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.replace(path)
-        found = db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchone()
+        row = db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchone()
         size = path.stat().st_size
         db.execute("UPDATE runs SET weights = ?, bytes = ? WHERE id = ?", (path.name, size, run_id))
         db.commit()  # before the old file goes
-        if found is None:
+        if row is None:
             path.unlink()
-        elif found[0]:
-            self.weights_path(found[0]).unlink(missing_ok=True)
+        elif row[0]:
+            self.weights_path(row[0]).unlink(missing_ok=True)
 
     def use(self, used: Mapping[str, float], clock: float) -> None:
         """Note when runs were last used, and the server's own time."""
@@ -243,11 +243,11 @@ class Store:
     def delete(self, run_id: str) -> None:
         """Forget a run, its events and weights."""
         with self._writing() as db:
-            found = db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchone()
+            row = db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchone()
             db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
             db.commit()
-            if found and found[0]:
-                self.weights_path(found[0]).unlink(missing_ok=True)
+            if row and row[0]:
+                self.weights_path(row[0]).unlink(missing_ok=True)
 
     def delete_visitor(self, visitor: str) -> None:
         """Forget all that is a visitor's."""
@@ -298,12 +298,12 @@ class Store:
                 raise StoreError(f"What was kept cannot be read: {error}.") from error
 
     def _rows(self, where: str, *values: object) -> list[Row]:
-        found = self._ask(
+        rows = self._ask(
             "SELECT id, visitor, state, record, weights, used FROM runs "
             f"WHERE {where} ORDER BY number",
             *values,
         )
-        return [Row(i, v, s, json.loads(r), w, u) for i, v, s, r, w, u in found]
+        return [Row(i, v, s, json.loads(r), w, u) for i, v, s, r, w, u in rows]
 
     def of(self, visitor: str) -> list[Row]:
         """A visitor's runs, oldest first."""
@@ -315,8 +315,8 @@ class Store:
 
     def visitor_of(self, run_id: str) -> str | None:
         """Whose run this is; None for an unknown one."""
-        found = self._ask("SELECT visitor FROM runs WHERE id = ?", run_id)
-        return str(found[0][0]) if found else None
+        rows = self._ask("SELECT visitor FROM runs WHERE id = ?", run_id)
+        return str(rows[0][0]) if rows else None
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """The events of a run, as records."""
@@ -325,18 +325,18 @@ class Store:
 
     def table(self, digest: str) -> dict[str, Any] | None:
         """The content of a table."""
-        found = self._ask("SELECT record FROM tables WHERE digest = ?", digest)
-        return dict(json.loads(found[0][0])) if found else None
+        rows = self._ask("SELECT record FROM tables WHERE digest = ?", digest)
+        return dict(json.loads(rows[0][0])) if rows else None
 
     def own_tables(self, visitor: str) -> list[str]:
         """The digests of a visitor's tables."""
-        found = self._ask("SELECT digest FROM own_tables WHERE visitor = ? ORDER BY rowid", visitor)
-        return [digest for (digest,) in found]
+        rows = self._ask("SELECT digest FROM own_tables WHERE visitor = ? ORDER BY rowid", visitor)
+        return [digest for (digest,) in rows]
 
     def clock(self) -> float:
         """The server's own time when it last noted it."""
-        found = self._ask("SELECT value FROM facts WHERE name = 'clock'")
-        return float(found[0][0]) if found else 0.0
+        rows = self._ask("SELECT value FROM facts WHERE name = 'clock'")
+        return float(rows[0][0]) if rows else 0.0
 
     def weights_path(self, name: str) -> Path:
         """Where a file of weights lies."""
@@ -344,11 +344,11 @@ class Store:
 
     def weights(self, run_id: str) -> dict[str, Tensor]:
         """The kept weights of a run; none for one without. Raises `StoreError`."""
-        found = self._ask("SELECT weights FROM runs WHERE id = ?", run_id)
-        if not found or not found[0][0]:
+        rows = self._ask("SELECT weights FROM runs WHERE id = ?", run_id)
+        if not rows or not rows[0][0]:
             return {}
         try:
-            return dict(load_file(self.weights_path(found[0][0])))
+            return dict(load_file(self.weights_path(rows[0][0])))
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 "The weights of this run were kept, but their file is missing or damaged. Its "

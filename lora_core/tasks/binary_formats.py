@@ -299,10 +299,10 @@ def _merged(source: bytes) -> dict[int, list[tuple[int, int]]]:
     """For each row the merged cells that reach into it from above: first row, column."""
     reaching: dict[int, list[tuple[int, int]]] = {}
     size = 0
-    for found in re.finditer(rb'<(?:\w+:)?mergeCell ref="([A-Z]{1,3})(\d+):[A-Z]+(\d+)"', source):
-        first, last = int(found[2]), int(found[3])
+    for match in re.finditer(rb'<(?:\w+:)?mergeCell ref="([A-Z]{1,3})(\d+):[A-Z]+(\d+)"', source):
+        first, last = int(match[2]), int(match[3])
         column = 0
-        for letter in found[1]:
+        for letter in match[1]:
             column = 26 * column + letter - 64
         size += last - first
         if size > 200_000:
@@ -325,7 +325,7 @@ def _excel_text(value: object) -> str:
     """A cell of a sheet: _x000D_ is how the format writes a character that XML cannot hold."""
     text = cell_text(value)
     if "_x" in text:
-        text = _ESCAPED.sub(lambda found: chr(int(found[1], 16)), text).replace("\r\n", "\n")
+        text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text).replace("\r\n", "\n")
     return text
 
 
@@ -447,9 +447,9 @@ def _class_names(metadata: dict[bytes, bytes] | None) -> dict[str, list[str]]:
             inner = feature[0] if isinstance(feature, list) and feature else feature
             if "feature" in inner and isinstance(inner["feature"], dict):  # a list of such
                 inner = inner["feature"]
-            found = inner.get("names")
-            if inner.get("_type") == "ClassLabel" and isinstance(found, list):
-                names[column] = [str(name) for name in found]
+            class_names = inner.get("names")
+            if inner.get("_type") == "ClassLabel" and isinstance(class_names, list):
+                names[column] = [str(name) for name in class_names]
     return names
 
 

@@ -42,22 +42,22 @@ def read_csv(
     if fast:
         return fast
     delimiter = _checked_separator(separator) if separator else named or _delimiter(lines)
-    found = _best(lines, delimiter)
-    rows = [row for row in found.rows if any(cell.strip() for cell in row.cells)]
+    records = _best(lines, delimiter)
+    rows = [row for row in records.rows if any(cell.strip() for cell in row.cells)]
     # Some rows may be names or notes: a few more than are taken as data.
     check_rows(len(rows) - 50, max_rows)
     check_columns(min(_width(rows), max((len(row.cells) for row in rows), default=0)), max_columns)
     long = next((row for row in rows if any(len(cell) > CELL for cell in row.cells)), None)
     if long:
         raise _too_long(long.begin + first_line)
-    remarks = list(found.remarks)
-    if found.literal:
+    remarks = list(records.remarks)
+    if records.literal:
         remarks.append(
-            f"{_on_lines(found.literal, first_line)} a quotation mark was taken as part of the "
+            f"{_on_lines(records.literal, first_line)} a quotation mark was taken as part of the "
             "text: it opens or closes nothing."
         )
-    if found.long:
-        begin, end = max(found.long, key=lambda span: span[1] - span[0])
+    if records.long:
+        begin, end = max(records.long, key=lambda span: span[1] - span[0])
         remarks.append(
             f"One cell goes on from line {begin + first_line:,} to line {end + first_line:,}. If "
             "those are rows of their own, a quotation mark is missing."
@@ -120,7 +120,7 @@ class _Row:
 
 
 @dataclass
-class _Found:
+class _Reading:
     """Rows of a text under one way of quoting, and what was odd about them."""
 
     rows: list[_Row]
@@ -141,44 +141,44 @@ class _Found:
 _STRAY = re.compile(r'^\s+".*"\s*$|\\"|^".*"$', re.DOTALL)
 
 
-def _best(lines: list[str], delimiter: str) -> _Found:
+def _best(lines: list[str], delimiter: str) -> _Reading:
     """The rows under the way of quoting that leaves least to wonder at; the usual one first."""
     if delimiter == "\t" and _unquoted(lines):
-        return _Found([_Row(i, i, _split(line, delimiter)) for i, line in enumerate(lines)])
+        return _Reading([_Row(i, i, _split(line, delimiter)) for i, line in enumerate(lines)])
     best = _records(lines, delimiter)
     least = best.oddities()
     if not least:
         return best
     if any(f'{delimiter} "' in line or f'" {delimiter}' in line for line in lines):
-        found = _records(lines, delimiter, blanks=True)
-        if found.oddities() < least:
-            best, least = found, found.oddities()
+        other = _records(lines, delimiter, blanks=True)
+        if other.oddities() < least:
+            best, least = other, other.oddities()
     if any('\\"' in line for line in lines):
         # an odd number of backslashes before a quote: the last of them belongs to the quote
         text = [_BACKSLASHED.sub(_doubled, line) for line in lines]
-        found = _records(text, delimiter)
-        if found.oddities() < least:
-            found.remarks.append('Quotation marks inside texts are written \\" in this file.')
-            best, least = found, found.oddities()
+        other = _records(text, delimiter)
+        if other.oddities() < least:
+            other.remarks.append('Quotation marks inside texts are written \\" in this file.')
+            best, least = other, other.oddities()
     return best
 
 
 _BACKSLASHED = re.compile(r'(\\+)"')
 
 
-def _doubled(found: re.Match[str]) -> str:
-    slashes = found[1]
-    return slashes[:-1] + '""' if len(slashes) % 2 else found[0]
+def _doubled(match: re.Match[str]) -> str:
+    slashes = match[1]
+    return slashes[:-1] + '""' if len(slashes) % 2 else match[0]
 
 
-def _records(lines: list[str], delimiter: str, *, blanks: bool = False) -> _Found:
+def _records(lines: list[str], delimiter: str, *, blanks: bool = False) -> _Reading:
     """Every row, by the rules of CSV; by the fewest exceptions where they are broken.
 
     `blanks` may stand between a separator and a quotation mark.
     """
     if not any('"' in line for line in lines):
         rows = [_Row(i, i, _split(line, delimiter)) for i, line in enumerate(lines)]
-        return _Found(rows)
+        return _Reading(rows)
     scan = _Scan(lines, delimiter, blanks)
     first = scan.run()
     several = any(row.end > row.begin for row in first.rows)
@@ -208,27 +208,27 @@ class _Scan:
         self.again: dict[int, set[str]] = {}
         self._effort = 0  # characters looked at for rows that break the rules
 
-    def run(self) -> _Found:
+    def run(self) -> _Reading:
         """All rows, in order."""
-        found = _Found([])
+        records = _Reading([])
         self._effort = 0
         i = 0
         while i < len(self.lines):
             line = self.lines[i]
             if '"' not in line:
-                found.rows.append(_Row(i, i, _split(line, self.delimiter)))
+                records.rows.append(_Row(i, i, _split(line, self.delimiter)))
                 i += 1
                 continue
             cells, used = self._strict(i)
             if cells is None or (used > 1 and self.width and self._swallowed(i, i + used)):
                 cells, used, literal = self._lenient(i)
                 if literal:
-                    found.literal.append(i)
+                    records.literal.append(i)
             elif used > _LONG:
-                found.long.append((i, i + used - 1))
-            found.rows.append(_Row(i, i + used - 1, cells))
+                records.long.append((i, i + used - 1))
+            records.rows.append(_Row(i, i + used - 1, cells))
             i += used
-        return found
+        return records
 
     def _strict(self, i: int) -> tuple[list[str] | None, int]:
         """The row that begins on line i by the rules, and its number of lines; None for none."""

@@ -235,9 +235,9 @@ def guess(data: bytes) -> str:
     sample = _telling_lines(data)
     scores = {}
     for page, (languages, rarity) in _PAGES.items():
-        found = _contexts(sample.decode(page, "replace"))
-        scores[page] = max(_log_likelihood(found, name) for name in languages)
-        scores[page] -= rarity * (1 + 0.02 * found.total())
+        contexts = _contexts(sample.decode(page, "replace"))
+        scores[page] = max(_log_likelihood(contexts, name) for name in languages)
+        scores[page] -= rarity * (1 + 0.02 * contexts.total())
     return max(scores, key=lambda page: scores[page])
 
 
@@ -265,13 +265,13 @@ _FACTORS = {
 
 def _contexts(text: str) -> Counter[tuple[str, int]]:
     """How often each character beyond ASCII stands in which kind of place."""
-    found: Counter[tuple[str, int]] = Counter()
+    counts: Counter[tuple[str, int]] = Counter()
     before = " "
     for character, after in zip(text, text[1:] + " ", strict=True):
         if character > "\x7f":
-            found[character.lower(), _place(before, character, after)] += 1
+            counts[character.lower(), _place(before, character, after)] += 1
         before = character
-    return found
+    return counts
 
 
 def _place(before: str, character: str, after: str) -> int:
@@ -289,8 +289,8 @@ def _place(before: str, character: str, after: str) -> int:
     return _LETTER
 
 
-def _log_likelihood(found: Counter[tuple[str, int]], language: str) -> float:
+def _log_likelihood(counts: Counter[tuple[str, int]], language: str) -> float:
     return sum(
         count * math.log(max(BROKEN / 10, probability(language, character) * _FACTORS[place]))
-        for (character, place), count in found.items()
+        for (character, place), count in counts.items()
     )

@@ -31,7 +31,6 @@ from lora_core.tasks.header import Header, find_header, header_at
 from lora_core.tasks.json_records import read_json
 from lora_core.tasks.task import TaskError, normalise
 
-FORMATS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xlsx", ".parquet")
 FORMAT_NAMES = "CSV, TSV, JSON Lines, XLSX or Parquet"
 _HEADERS = 8  # rows that are offered as the one of names
 
@@ -90,7 +89,6 @@ class Table:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]  # each as long as `columns`; "" is an empty cell
     remarks: tuple[str, ...] = ()  # about reading it: encoding, sheets, rows left out
-    has_header: bool = True
     kind: str = "CSV"  # or JSON, XLSX, Parquet
     reading: Reading = field(default_factory=Reading)  # as it was read
     sheets: tuple[str, ...] = ()  # that can be chosen among; empty: there is one
@@ -250,7 +248,7 @@ def _table(
     remarks = list(raw.remarks)
     tops: tuple[tuple[int, str], ...] = ()
     if raw.columns is not None:
-        names, found = [_clean(column) for column in raw.columns], Header(None, 0)
+        names, header_row = [_clean(column) for column in raw.columns], Header(None, 0)
     elif not rows:
         raise TaskError("This table has no columns. One with texts and one with labels is needed.")
     else:
@@ -259,16 +257,16 @@ def _table(
             for number, row in zip(raw.numbers[:_HEADERS], rows, strict=False)
         )
         guessed = header is None
-        found = (
+        header_row = (
             find_header(rows, raw.numbers, what) if guessed else header_at(header or 0, raw.numbers)
         )
-        remarks += found.remarks
-        names = [] if found.names is None else rows[found.names]
-        rows = rows[found.data :]
+        remarks += header_row.remarks
+        names = [] if header_row.names is None else rows[header_row.names]
+        rows = rows[header_row.data :]
         if kind == "CSV" and names:
             names, more = _with_row_names(names, rows)
             remarks += more
-        rows, more = _as_wide(names, rows, raw.numbers[found.data :], raw.separator, what)
+        rows, more = _as_wide(names, rows, raw.numbers[header_row.data :], raw.separator, what)
         remarks += more
     check_rows(len(rows), limits.max_rows)
     width = max([len(names), *map(len, rows)])
@@ -287,16 +285,14 @@ def _table(
         columns.append(unique)
     if not columns:
         raise TaskError("This table has no columns. One with texts and one with labels is needed.")
-    has_names = raw.columns is not None or found.names is not None
-    number = (
-        None if raw.columns is not None else 0 if not has_names else raw.numbers[found.names or 0]
-    )
+    number = None  # of the names' row
+    if raw.columns is None:
+        number = 0 if header_row.names is None else raw.numbers[header_row.names]
     return Table(
         name,
         tuple(columns),
         tuple(tuple(row[i] for i in filled) for row in full),
         tuple(remarks),
-        has_names,
         kind,
         Reading(number, raw.part, encoding, raw.separator),
         raw.parts,
@@ -328,28 +324,28 @@ def _as_wide(
         width = max(Counter(map(len, rows)).items(), key=lambda c: (c[1], c[0]), default=(0, 0))[0]
     else:
         width = len(names)
-    kept: list[list[str]] = []
+    fitting: list[list[str]] = []
     wide: list[int] = []
     for row, number in zip(rows, numbers, strict=True):
         if any(cell.strip() for cell in row[width:]):
             wide.append(number)
         else:
-            kept.append(row[:width])
+            fitting.append(row[:width])
     sign = shown(separator or ",")
     if wide and separator is None:  # a sheet: what stands beside the table has no name
         return rows, []
-    if len(wide) > len(kept):
+    if len(wide) > len(fitting):
         raise SheetError(
             "Most rows have more cells than the first has names. Texts that contain "
             f"“{sign}” need quotation marks around them."
         )
     if not wide:
-        return kept, []
+        return fitting, []
     lines = ", ".join(f"{number:,}" for number in wide[:5])
     more = f" and {len(wide) - 5:,} more" if len(wide) > 5 else ""
     have = "1 row has" if len(wide) == 1 else f"{len(wide):,} rows have"
     was = "was" if len(wide) == 1 else "were"
-    return kept, [
+    return fitting, [
         f"{have} more cells than there are columns and {was} left out ({what} {lines}{more}): a "
         f"text that contains “{sign}” needs quotation marks around it."
     ]

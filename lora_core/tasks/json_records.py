@@ -71,10 +71,10 @@ def _values(text: str, max_rows: int) -> Iterator[tuple[int, Any]]:
     decoder = json.JSONDecoder()
     place, line, count = 0, 1, 0
     while True:
-        found = _BETWEEN.match(text, place)
-        assert found
-        line += text.count("\n", place, found.end()) or 0
-        place = found.end()
+        match = _BETWEEN.match(text, place)
+        assert match
+        line += text.count("\n", place, match.end()) or 0
+        place = match.end()
         if place >= len(text):
             return
         try:

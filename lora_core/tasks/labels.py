@@ -39,8 +39,8 @@ class Labels:
             rows[seen[cell]] += count
         del rows[""]
         self.stand_ins = {name for name in rows if _stands_in(name, rows)}
-        kept = [name for name in rows if name not in self.stand_ins and name not in self.several]
-        self.warnings = [*_alike_cells(seen), *_look_alikes(kept), *_taken(kept, rows)]
+        names = [name for name in rows if name not in self.stand_ins and name not in self.several]
+        self.warnings = [*_alike_cells(seen), *_look_alikes(names), *_taken(names, rows)]
 
     def of(self, cell: str) -> str:
         """The label that a cell shows; "" for none."""
@@ -55,13 +55,13 @@ def _unlisted(name: str) -> str:
     """The one element of a list; several stay a list."""
     if name == "[]":
         return ""
-    found = _LISTED.fullmatch(name)
-    if not found:
+    match = _LISTED.fullmatch(name)
+    if not match:
         return name
     try:
-        value = json.loads(name)[0] if found[1] is not None else found[2] or found[3] or ""
+        value = json.loads(name)[0] if match[1] is not None else match[2] or match[3] or ""
     except ValueError:
-        value = found[1]
+        value = match[1]
     return normalise(str(value))
 
 
@@ -79,9 +79,9 @@ def _stands_in(name: str, rows: Counter[str]) -> bool:
     return rows[name] < (0.5 if folded in _ALWAYS else 0.25) * usual
 
 
-def _taken(kept: list[str], rows: Counter[str]) -> list[str]:
+def _taken(names: list[str], rows: Counter[str]) -> list[str]:
     """A word on labels that may have been meant as none."""
-    named = [name for name in kept if name.casefold() in _STAND_INS]
+    named = [name for name in names if name.casefold() in _STAND_INS]
     if not named:
         return []
     shown = ", ".join(f"'{name}' ({rows[name]:,} rows)" for name in named[:4])

@@ -203,17 +203,17 @@ def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[s
     Raises `TaskError` that says which columns there are.
     """
     chosen = []
-    for given, wanted in ((text, "text"), (label, "label")):
+    for named, wanted in ((text, "text"), (label, "label")):
         folded = {column.strip().casefold(): column for column in reversed(table.columns)}
-        if given is not None:
-            seen = normalise(given)  # as the names of columns are
-            given = given if given in table.columns else seen
-            if given not in table.columns:
+        if named is not None:
+            seen = normalise(named)  # as the names of columns are
+            named = named if named in table.columns else seen
+            if named not in table.columns:
                 raise TaskError(f"There is no column '{seen}'. {_columns(table)}")
-        found = given if given is not None else folded.get(wanted)
-        if found is None:
+        name = named if named is not None else folded.get(wanted)
+        if name is None:
             raise TaskError(_needed(table))
-        chosen.append(found)
+        chosen.append(name)
     if chosen[0] == chosen[1]:
         raise TaskError(f"Texts and labels cannot both be in the column '{chosen[0]}'.")
     return chosen[0], chosen[1]
@@ -299,8 +299,8 @@ def usable_rows(
             f"The column '{label_column}' holds long texts, not labels, such as "
             f"“{wordy[:40]}…”. Were the two columns swapped?"
         )
-    rows = [(text, next(iter(found))) for text, found in texts.values() if len(found) == 1]
-    quarrels = [(text, sorted(found)) for text, found in texts.values() if len(found) > 1]
+    rows = [(text, next(iter(names))) for text, names in texts.values() if len(names) == 1]
+    quarrels = [(text, sorted(names)) for text, names in texts.values() if len(names) > 1]
     if quarrels:
         left_out["text# to be found under two labels or more"] = len(quarrels)
     said = [f"Left out: {_counted(what, n)}." for what, n in left_out.items() if n]
@@ -379,16 +379,16 @@ def _check_parts(task: Task) -> None:
 
 def _oddities(rows: list[tuple[str, str]]) -> list[str]:
     """What makes these rows hard to learn from."""
-    found = []
+    remarks = []
     counts = Counter(label for _, label in rows)
     few = [label for label, count in counts.items() if count < FEW_ROWS]
     if few:
         names = ", ".join(f"'{label[:30]}' ({counts[label]})" for label in few[:3])
         more = f" and {len(few) - 3} more" if len(few) > 3 else ""
-        found.append(f"Labels with under {FEW_ROWS} rows are hard to learn: {names}{more}.")
+        remarks.append(f"Labels with under {FEW_ROWS} rows are hard to learn: {names}{more}.")
     top = [label for _, label in rows[:2] if counts[label] == 1]
     if top and len(rows) > 20 and len(few) <= 3:
-        found.append(
+        remarks.append(
             f"'{top[0][:60]}' is the label of one row only, at the top. If it is a second row of "
             "names, choose that row as the one of names, or delete it."
         )
@@ -396,11 +396,11 @@ def _oddities(rows: list[tuple[str, str]]) -> list[str]:
     if largest > 4 * smallest:
         share = largest / len(rows)
         always = f" Always answering '{frequent[:30]}' would be right for {share:.0%} of them."
-        found.append(
+        remarks.append(
             f"The labels are uneven: '{frequent[:30]}' has {largest:,} rows, '{rare[:30]}' only "
             f"{smallest:,}.{always if share > 0.5 else ''}"
         )
-    return found
+    return remarks
 
 
 def token_lengths(

@@ -28,9 +28,9 @@ _TIMEOUT_SECONDS = 20.0
 
 def cache_folder() -> Path:
     """Where downloads are kept: `LORA_LAB_CACHE`, or the user's own cache folder."""
-    told = os.environ.get("LORA_LAB_CACHE")
-    if told:
-        return Path(told)
+    folder = os.environ.get("LORA_LAB_CACHE")
+    if folder:
+        return Path(folder)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "lora-lab"
 
 
@@ -99,7 +99,7 @@ def _messages(archive: bytes) -> list[tuple[str, str]]:
         if line.strip():
             label, _, message = line.rstrip("\r").partition("\t")
             rows.append((message, label))
-    counts = {label: sum(1 for _, found in rows if found == label) for label in COUNTS}
+    counts = {label: sum(1 for _, row_label in rows if row_label == label) for label in COUNTS}
     if counts != COUNTS or len(rows) != sum(COUNTS.values()):
         raise TaskError(f"The SMS Spam Collection should hold {COUNTS} messages, not {counts}.")
     return rows

@@ -92,8 +92,8 @@ def _families(examples: list[Example]) -> list[list[Example]]:
 def _cuts(rows: int) -> tuple[int, int]:
     """Where train and validation of one label end; a few rows are shared out to all three."""
     if rows < 10:
-        kept = max(1, rows - 2) if rows < 8 else rows - 3
-        return kept, min(rows, kept + 1)
+        train_end = max(1, rows - 2) if rows < 8 else rows - 3
+        return train_end, min(rows, train_end + 1)
     return round(SPLIT[0] * rows), round((SPLIT[0] + SPLIT[1]) * rows)
 
 

@@ -294,18 +294,18 @@ class Endpoints:
             for each text its label, probabilities by label, tokens read, and whether it was cut
         """
         classifier = self._classifier(run_id)
-        given = texts_of(texts)
+        listed = texts_of(texts)
         limits = self._lab.registry.limits
-        if not given:
+        if not listed:
             raise ClassifyError("Send at least one text.")
-        if len(given) > limits.max_texts:
+        if len(listed) > limits.max_texts:
             raise ClassifyError(
-                f"{len(given):,} texts were sent; at most {limits.max_texts:,} a request."
+                f"{len(listed):,} texts were sent; at most {limits.max_texts:,} a request."
             )
-        for one in given:
+        for one in listed:
             check_text(one)
             limits.check_text(one)
-        predictions = classifier.classify_many(given, real("strength", strength))
+        predictions = classifier.classify_many(listed, real("strength", strength))
         return [
             {
                 "label": p.label,

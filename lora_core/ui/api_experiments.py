@@ -178,9 +178,9 @@ class Endpoints:
         """
         run = self._registry.find(run_id)
         number = whole("rank", rank)
-        kept = Knife(trained(run)).keep(number)
+        smaller = Knife(trained(run)).keep(number)
         name = f"{task_of(run)}, rank {number}"
-        return self._registry.add_classifier(run.visitor, kept, run.task, name).id
+        return self._registry.add_classifier(run.visitor, smaller, run.task, name).id
 
     def knock_out(
         self,
@@ -201,10 +201,15 @@ class Endpoints:
         if not names:
             return self._about("layers", run_id)
         run = self._registry.find(run_id)
-        found = self._wait(lambda: self._experiments.without(run.visitor, run, names))
+        computation = self._wait(lambda: self._experiments.without(run.visitor, run, names))
         classifier = trained(run)
         rows = Exam.of(classifier, run.task, rows_without(classifier)).rows
-        return {"off": names, "accuracy": found.value / rows, "right": found.value, "rows": rows}
+        return {
+            "off": names,
+            "accuracy": computation.value / rows,
+            "right": computation.value,
+            "rows": rows,
+        }
 
     def vote(self, run_ids: list[str]) -> dict[str, Any]:
         """Accuracy of the mean of several runs' probabilities, against the number of voters.
@@ -248,27 +253,27 @@ class Endpoints:
     def _about(self, question: str, run_id: str) -> Answer:
         run = self._registry.find(run_id)
         begin = self._experiments.begin
-        found = self._wait(lambda: begin(run.visitor, question, run))
-        answer = self._experiments.answer(question, run, found)
+        computation = self._wait(lambda: begin(run.visitor, question, run))
+        answer = self._experiments.answer(question, run, computation)
         return {key: value for key, value in answer.items() if key != "figure"}
 
     def _wait(self, ask: Callable[[], Computation]) -> Computation:
         """The computation that `ask` begins, when it is done. Raises its reason."""
         end = time.monotonic() + PATIENCE
-        found = ask()
+        computation = ask()
         while time.monotonic() < end:
-            if found.state == "failed":
-                raise ExperimentError(found.reason)
-            if found.state == "done":
-                return found
-            found = ask() if found.state == "dropped" else found
-            found.used = time.monotonic()
+            if computation.state == "failed":
+                raise ExperimentError(computation.reason)
+            if computation.state == "done":
+                return computation
+            computation = ask() if computation.state == "dropped" else computation
+            computation.used = time.monotonic()
             time.sleep(_LOOK)
         raise RunError("The server is busy: ask again in a minute, it goes on from where it is.")
 
 
 def _ids(value: object) -> list[str]:
-    given = texts_of(value)
-    if len(given) > 100:
-        raise ExperimentError(f"{len(given):,} runs were named; at most 100 a request.")
-    return list(dict.fromkeys(given))
+    ids = texts_of(value)
+    if len(ids) > 100:
+        raise ExperimentError(f"{len(ids):,} runs were named; at most 100 a request.")
+    return list(dict.fromkeys(ids))

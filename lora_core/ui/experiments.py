@@ -17,7 +17,7 @@ from lora_core.classifier import Classifier
 from lora_core.explain.chance import wilson
 from lora_core.explain.changes import layer_changes
 from lora_core.explain.exam import MAX_ROWS, Exam, ExperimentError
-from lora_core.explain.forgetting import Kept, Passage, forgetting, general_text, passage
+from lora_core.explain.forgetting import AtStrength, Passage, forgetting, general_text, passage
 from lora_core.explain.knife import Cut, Knife, cuts, enough
 from lora_core.explain.knockout import Knockout, Switchboard, correlation, knockouts, parts_of
 from lora_core.explain.memorising import memorising
@@ -67,20 +67,20 @@ class Experiments:
             raise ExperimentError(f"There is no question called '{question}' about a run.")
         return self.computations.ask(visitor, classifier, question, make)
 
-    def answer(self, question: str, run: Run, found: Computation) -> Answer:
+    def answer(self, question: str, run: Run, computation: Computation) -> Answer:
         """What is known so far, as JSON."""
         answer: Answer = {
             "question": question,
             "about": long_name(run),
-            "state": "waiting" if found.state == "dropped" else found.state,
+            "state": "waiting" if computation.state == "dropped" else computation.state,
             "sentence": "",
             "note": "",
             "figure": None,
         }
-        if found.state == "failed":
-            return answer | {"sentence": found.reason}
-        if found.value is not None:
-            answer |= _SAID[question](run, found.value, found.is_over)
+        if computation.state == "failed":
+            return answer | {"sentence": computation.reason}
+        if computation.value is not None:
+            answer |= _SAID[question](run, computation.value, computation.is_over)
         return answer
 
     def without(self, visitor: str, run: Run, off: Sequence[str]) -> Computation:
@@ -144,21 +144,21 @@ def points(share: float) -> str:
 # What each computation says ------------------------------------------------------------------
 
 
-def _knife(run: Run, found: Sequence[Cut], over: bool) -> Answer:
-    rows = found[0].rows
-    rank = max(cut.rank for cut in found)
+def _knife(run: Run, curve: Sequence[Cut], over: bool) -> Answer:
+    rows = curve[0].rows
+    rank = max(cut.rank for cut in curve)
     answer: Answer = {
         "rank": rank,
-        "cuts": [{"rank": c.rank, "right": c.right, "accuracy": c.accuracy} for c in found],
+        "cuts": [{"rank": c.rank, "right": c.right, "accuracy": c.accuracy} for c in curve],
         "note": say("experiments.knife_note", rows=rows),
         "figure": _lines(
-            [_series("", [(c.rank, c.accuracy) for c in found])],
+            [_series("", [(c.rank, c.accuracy) for c in curve])],
             say("experiments.knife_axis"),
             say("experiments.accuracy"),
         ),
     }
     if over:
-        least = enough(found)
+        least = enough(curve)
         key = (
             "experiments.knife_all"
             if least.rank == rank
@@ -166,7 +166,7 @@ def _knife(run: Run, found: Sequence[Cut], over: bool) -> Answer:
             if least.rank
             else "experiments.knife_none"
         )
-        whole = next(cut for cut in found if cut.rank == rank)
+        whole = next(cut for cut in curve if cut.rank == rank)
         answer["enough"] = least.rank
         answer["sentence"] = say(
             key, k=least.rank, r=rank, cut=pc(least.accuracy), whole=pc(whole.accuracy)
@@ -174,13 +174,13 @@ def _knife(run: Run, found: Sequence[Cut], over: bool) -> Answer:
     return answer
 
 
-def _layers(run: Run, found: Knockout, over: bool) -> Answer:
-    rows = found.rows
-    whole = None if found.whole is None else found.whole / rows
+def _layers(run: Run, knockout: Knockout, over: bool) -> Answer:
+    rows = knockout.rows
+    whole = None if knockout.whole is None else knockout.whole / rows
     norms = {change.name: change.change for change in layer_changes(trained(run))}
     parts = []
-    for part in found.parts:
-        lost = (found.whole or 0) - part.right
+    for part in knockout.parts:
+        lost = (knockout.whole or 0) - part.right
         parts.append(
             {
                 "name": part.part,
@@ -195,13 +195,13 @@ def _layers(run: Run, found: Knockout, over: bool) -> Answer:
     answer: Answer = {
         "whole": whole,
         "rows": rows,
-        "adapter_off": None if found.adapter_off is None else found.adapter_off / rows,
+        "adapter_off": None if knockout.adapter_off is None else knockout.adapter_off / rows,
         "parts": parts + [_unknown(name) for name in parts_of(trained(run)) if name not in known],
         "note": say("experiments.layers_note", rows=rows),
         "figure": {"kind": "parts"},
     }
     if over and whole is not None:
-        answer |= _layers_said(found, parts, whole)
+        answer |= _layers_said(knockout, parts, whole)
     return answer
 
 
@@ -210,7 +210,7 @@ def _unknown(name: str) -> Answer:
     return {"name": name, "title": title, "accuracy": None, "lost": 0, "words": "…"}
 
 
-def _layers_said(found: Knockout, parts: list[Answer], whole: float) -> Answer:
+def _layers_said(knockout: Knockout, parts: list[Answer], whole: float) -> Answer:
     layers = [part for part in parts if part["name"] != "head"]
     pairs = [(p["lost"], p["change"]) for p in layers if p["change"] is not None]
     r = correlation([lost for lost, _ in pairs], [change for _, change in pairs])
@@ -228,8 +228,8 @@ def _layers_said(found: Knockout, parts: list[Answer], whole: float) -> Answer:
     else:
         said.append(say("experiments.layers_nothing", whole=pc(whole)))
     headless = next((part["accuracy"] for part in parts if part["name"] == "head"), None)
-    if found.adapter_off is not None and headless is not None:
-        alone = found.adapter_off / found.rows
+    if knockout.adapter_off is not None and headless is not None:
+        alone = knockout.adapter_off / knockout.rows
         said.append(say("experiments.layers_who", alone=pc(alone), headless=pc(headless)))
     if r is not None:
         word = say("experiments.layers_word_same" if r > 0.5 else "experiments.layers_word_other")
@@ -243,8 +243,8 @@ def _lost_words(lost: float) -> str:
     return say("experiments.lost" if lost > 0 else "experiments.gained", points=points(abs(lost)))
 
 
-def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
-    curve = [(kept.strength, kept.bits) for kept in found]
+def _forgot(run: Run, forgetting_curve: Sequence[AtStrength], over: bool) -> Answer:
+    curve = [(point.strength, point.bits) for point in forgetting_curve]
     known = dict(curve)
     answer: Answer = {
         "curve": [{"strength": s, "bits": b} for s, b in curve],
@@ -273,20 +273,20 @@ def _forgot(run: Run, found: Sequence[Kept], over: bool) -> Answer:
     return answer
 
 
-def _merging(run: Run, found: MergeCheck, over: bool) -> Answer:
-    key = "experiments.merging_changes" if found.changed else "experiments.merging_free"
+def _merging(run: Run, check: MergeCheck, over: bool) -> Answer:
+    key = "experiments.merging_changes" if check.changed else "experiments.merging_free"
     return {
-        "largest": found.largest,
-        "typical": found.typical,
-        "changed": found.changed,
-        "rows": found.rows,
+        "largest": check.largest,
+        "typical": check.typical,
+        "changed": check.changed,
+        "rows": check.rows,
         "note": say("experiments.merging_note"),
         "sentence": say(
             key,
-            rows=found.rows,
-            changed=found.changed,
-            largest=f"{found.largest:.1e}",
-            typical=f"{found.typical:.2g}",
+            rows=check.rows,
+            changed=check.changed,
+            largest=f"{check.largest:.1e}",
+            typical=f"{check.typical:.2g}",
         ),
     }
 
@@ -301,10 +301,10 @@ _SAID: dict[str, Callable[[Run, Any, bool], Answer]] = {
 
 def memorised(run: Run) -> Answer:
     """Learned or memorised, from the run's own curve."""
-    found = memorising(list(run.events))
-    if found is None:
+    memory = memorising(list(run.events))
+    if memory is None:
         raise ExperimentError(say("experiments.not_trained"))
-    train, validation = found.train_accuracy[-1], found.validation_accuracy[-1]
+    train, validation = memory.train_accuracy[-1], memory.validation_accuracy[-1]
     said = [
         say(
             "experiments.memorised_gap",
@@ -313,29 +313,31 @@ def memorised(run: Run) -> Answer:
             gap=points(train - validation).replace("-", "−"),
         )
     ]
-    if found.turn is None:
+    if memory.turn is None:
         said.append(say("experiments.memorised_not"))
     else:
-        low, last = min(found.validation_loss), found.validation_loss[-1]
+        low, last = min(memory.validation_loss), memory.validation_loss[-1]
         said.append(
-            say("experiments.memorised_turn", step=found.turn, low=f"{low:.2f}", last=f"{last:.2f}")
+            say(
+                "experiments.memorised_turn", step=memory.turn, low=f"{low:.2f}", last=f"{last:.2f}"
+            )
         )
     test = test_words(run)
     if test:
         said.append(say("experiments.memorised_test", share=test["words"]))
-    marks = [{"x": found.best_step, "label": say("experiments.memorised_best")}]
-    if found.turn is not None:
-        marks.append({"x": found.turn, "label": say("experiments.memorised_from")})
+    marks = [{"x": memory.best_step, "label": say("experiments.memorised_best")}]
+    if memory.turn is not None:
+        marks.append({"x": memory.turn, "label": say("experiments.memorised_from")})
     figure = _lines(
         [
             _series(
                 say("experiments.memorised_train"),
-                list(zip(found.steps, found.train_accuracy, strict=True)),
+                list(zip(memory.steps, memory.train_accuracy, strict=True)),
                 colour="muted",
             ),
             _series(
                 say("experiments.memorised_validation"),
-                list(zip(found.steps, found.validation_accuracy, strict=True)),
+                list(zip(memory.steps, memory.validation_accuracy, strict=True)),
                 colour="trainable",
             ),
         ],
@@ -347,14 +349,14 @@ def memorised(run: Run) -> Answer:
         "about": long_name(run),
         "state": "done",
         "sentence": " ".join(said),
-        "note": say("experiments.memorised_note", best=found.best_step),
-        "figure": figure | {"marks": marks, "shade": True, "from": found.turn},
-        "steps": list(found.steps),
-        "train_accuracy": list(found.train_accuracy),
-        "validation_accuracy": list(found.validation_accuracy),
-        "gap": list(found.gap),
-        "best_step": found.best_step,
-        "memorises_from": found.turn,
+        "note": say("experiments.memorised_note", best=memory.best_step),
+        "figure": figure | {"marks": marks, "shade": True, "from": memory.turn},
+        "steps": list(memory.steps),
+        "train_accuracy": list(memory.train_accuracy),
+        "validation_accuracy": list(memory.validation_accuracy),
+        "gap": list(memory.gap),
+        "best_step": memory.best_step,
+        "memorises_from": memory.turn,
         "test": test,
     }
 
@@ -381,18 +383,18 @@ def test_words(run: Run) -> Answer | None:
     }
 
 
-def votes(found: Computation) -> Answer:
+def votes(computation: Computation) -> Answer:
     """What the voters reach together, as JSON."""
     answer: Answer = {
         "question": "vote",
-        "state": "waiting" if found.state == "dropped" else found.state,
-        "sentence": found.reason,
+        "state": "waiting" if computation.state == "dropped" else computation.state,
+        "sentence": computation.reason,
         "note": "",
         "figure": None,
     }
-    if found.state != "done":
+    if computation.state != "done":
         return answer
-    counted: list[Vote] = found.value[0]
+    counted: list[Vote] = computation.value[0]
     one, all_of_them = counted[0], counted[-1]
     return answer | {
         "votes": [
@@ -406,7 +408,7 @@ def votes(found: Computation) -> Answer:
             high=pc(one.high),
             mean=pc(one.mean),
         ),
-        "note": say("experiments.vote_note", rows=found.value[1]),
+        "note": say("experiments.vote_note", rows=computation.value[1]),
         "figure": _lines(
             [
                 {

@@ -83,12 +83,12 @@ def _home(parent: Path) -> Path | None:
         parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             home.mkdir(mode=0o700)
-        found = home.lstat()
+        status = home.lstat()
     except OSError:
         return None
-    mine = stat.S_ISDIR(found.st_mode) and os.access(home, os.W_OK | os.X_OK)
+    mine = stat.S_ISDIR(status.st_mode) and os.access(home, os.W_OK | os.X_OK)
     if hasattr(os, "getuid"):  # in a folder that all share, others may have taken the name
-        mine = mine and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        mine = mine and status.st_uid == os.getuid() and not status.st_mode & 0o077
     return home.resolve() if mine else None
 
 

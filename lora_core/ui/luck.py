@@ -58,11 +58,11 @@ def alike(settings: Settings) -> Settings:
 
 def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[Group]:
     """The settings of a task that have a test accuracy, named by what differs; oldest first."""
-    found: dict[Settings, Group] = {}
+    by_settings: dict[Settings, Group] = {}
 
     def add(settings: Settings, accuracy: float, rows: int, trainable: int | None) -> None:
         key = alike(settings)
-        group = found.setdefault(key, Group(key, {}, rows, trainable=trainable))
+        group = by_settings.setdefault(key, Group(key, {}, rows, trainable=trainable))
         group.scores[settings.seed] = accuracy
 
     for run in runs:
@@ -77,7 +77,7 @@ def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[G
                 point: Point = cell.about
                 seeded = replace(point.settings, seed=cell.train_config.seed, seeds=1)
                 add(seeded, result.test, result.rows, result.trainable)
-    made = list(found.values())
+    made = list(by_settings.values())
     for group, name in zip(made, short_names([g.settings for g in made]), strict=True):
         group.name = name
     return made
@@ -90,22 +90,22 @@ def compared(one: Group, two: Group) -> Difference:
 
 def difference_words(one: Group, two: Group) -> str:
     """The difference of two settings in words, with its figures."""
-    a, b, found = one.spread, two.spread, compared(one, two)
+    a, b, comparison = one.spread, two.spread, compared(one, two)
     places: dict[str, object] = {
         "first": one.name,
         "second": two.name,
         "one": pc(a.mean),
         "two": pc(b.mean),
     }
-    if math.isinf(found.low):
+    if math.isinf(comparison.low):
         return say("experiments.luck_single", **places)
     places |= {
         "one_dev": points(a.deviation),
         "two_dev": points(b.deviation),
-        "low": signed(found.low),
-        "high": signed(found.high),
+        "low": signed(comparison.low),
+        "high": signed(comparison.high),
     }
-    if found.told_apart:
+    if comparison.told_apart:
         return say("experiments.luck_apart", **places)
     return say("experiments.luck_same", count=_counts(a.count, b.count), **places)
 
@@ -115,30 +115,30 @@ def signed(share: float) -> str:
     return f"{100 * share:+.1f}".replace("-", "−")
 
 
-def luck(found: Sequence[Group], pair: Sequence[int] = ()) -> Answer:
+def luck(shown_groups: Sequence[Group], pair: Sequence[int] = ()) -> Answer:
     """Was it luck: every setting with its interval, and what can be said of two of them.
 
     `pair` are places in `found`; without them, the two last ones with the most seeds.
     """
     answer: Answer = {
         "question": "luck",
-        "state": "done" if found else "none",
+        "state": "done" if shown_groups else "none",
         "sentence": say("experiments.none"),
         "note": say("experiments.luck_note"),
         "figure": None,
     }
-    if not found:
+    if not shown_groups:
         return answer
-    chosen = [i for i in dict.fromkeys(pair) if 0 <= i < len(found)][:2]
-    if len(chosen) < 2 and len(found) > 1:
-        order = sorted(range(len(found)), key=lambda i: (-found[i].spread.count, -i))
+    chosen = [i for i in dict.fromkeys(pair) if 0 <= i < len(shown_groups)][:2]
+    if len(chosen) < 2 and len(shown_groups) > 1:
+        order = sorted(range(len(shown_groups)), key=lambda i: (-shown_groups[i].spread.count, -i))
         chosen = sorted([*chosen, *[i for i in order if i not in chosen]][:2])
-    if len(found) == 1:
+    if len(shown_groups) == 1:
         chosen = [0]
-        answer["sentence"] = _alone(found[0])
+        answer["sentence"] = _alone(shown_groups[0])
     else:
-        answer["sentence"] = difference_words(found[chosen[0]], found[chosen[1]])
-    rows = [_row(group) for group in found]
+        answer["sentence"] = difference_words(shown_groups[chosen[0]], shown_groups[chosen[1]])
+    rows = [_row(group) for group in shown_groups]
     return answer | {"figure": {"kind": "dots", "rows": rows, "chosen": chosen}, "groups": rows}
 
 
@@ -183,12 +183,12 @@ def _row(group: Group) -> Answer:
 
 def sweep_answer(plan: Plan) -> Answer:
     """What a sweep has shown so far, with its sentence at the end."""
-    found: dict[Point, Group] = {}
+    by_point: dict[Point, Group] = {}
     for cell, result in zip(plan.cells, plan.results, strict=True):
         if result is None or result.test is None:
             continue
         point: Point = cell.about
-        group = found.setdefault(
+        group = by_point.setdefault(
             point, Group(point.settings, {}, result.rows, point.name, result.trainable)
         )
         group.scores[cell.train_config.seed] = result.test
@@ -214,26 +214,26 @@ def sweep_answer(plan: Plan) -> Answer:
         "figure": None,
         "groups": [
             {**_row(group), "rate": point.rate, "scale": point.scale, "trainable": group.trainable}
-            for point, group in found.items()
+            for point, group in by_point.items()
         ],
     }
-    if not found:
+    if not by_point:
         return answer
-    answer["figure"] = _figure(plan, found)
-    answer["sentence"] = _sentence(plan.kind, found)
+    answer["figure"] = _figure(plan, by_point)
+    answer["sentence"] = _sentence(plan.kind, by_point)
     if plan.kind in ("grid", "rates"):
         answer["note"] = say(f"experiments.{plan.kind}_note")
     return answer
 
 
-def _figure(plan: Plan, found: dict[Point, Group]) -> Answer:
+def _figure(plan: Plan, by_point: dict[Point, Group]) -> Answer:
     if plan.kind == "grid":
-        return _heat(plan, found)
+        return _heat(plan, by_point)
     if plan.kind == "rates":
         series = []
         for name, colour in (("lora", "trainable"), ("full", "frozen-ink")):
             some = sorted(
-                ((p.rate, g) for p, g in found.items() if p.series == name),
+                ((p.rate, g) for p, g in by_point.items() if p.series == name),
                 key=lambda pair: pair[0],
             )
             if some:
@@ -255,10 +255,10 @@ def _figure(plan: Plan, found: dict[Point, Group]) -> Answer:
             "percent": True,
             "log": True,
         }
-    return {"kind": "dots", "rows": [_row(group) for group in found.values()], "chosen": []}
+    return {"kind": "dots", "rows": [_row(group) for group in by_point.values()], "chosen": []}
 
 
-def _heat(plan: Plan, found: dict[Point, Group]) -> Answer:
+def _heat(plan: Plan, by_point: dict[Point, Group]) -> Answer:
     points_ = list(dict.fromkeys(cell.about for cell in plan.cells))
     ranks = sorted({p.settings.rank for p in points_})
     alphas = sorted({p.settings.alpha for p in points_})
@@ -267,9 +267,13 @@ def _heat(plan: Plan, found: dict[Point, Group]) -> Answer:
     for p in points_:
         row, column = ranks.index(p.settings.rank), alphas.index(p.settings.alpha)
         scales[row][column] = p.scale or 0.0
-        if p in found:
-            mean = found[p].spread.mean
-            cells[row][column] = {"value": mean, "words": pc(mean), "count": found[p].spread.count}
+        if p in by_point:
+            mean = by_point[p].spread.mean
+            cells[row][column] = {
+                "value": mean,
+                "words": pc(mean),
+                "count": by_point[p].spread.count,
+            }
     return {
         "kind": "heat",
         "rows": [f"r {rank}" for rank in ranks],
@@ -279,73 +283,73 @@ def _heat(plan: Plan, found: dict[Point, Group]) -> Answer:
     }
 
 
-def _sentence(kind: str, found: dict[Point, Group]) -> str:
-    best = max(found, key=lambda p: found[p].spread.mean)
-    if len(found) == 1:
-        return _alone(found[best])
+def _sentence(kind: str, by_point: dict[Point, Group]) -> str:
+    best = max(by_point, key=lambda p: by_point[p].spread.mean)
+    if len(by_point) == 1:
+        return _alone(by_point[best])
     if kind == "rates":
-        return _rates_words(found)
+        return _rates_words(by_point)
     if kind == "grid":
-        return _grid_words(best, found)
+        return _grid_words(best, by_point)
     if kind == "layers":
-        worst = min(found, key=lambda p: found[p].spread.mean)
-        mean = round(sum(_size(found[p]) for p in found) / len(found), -3)
+        worst = min(by_point, key=lambda p: by_point[p].spread.mean)
+        mean = round(sum(_size(by_point[p]) for p in by_point) / len(by_point), -3)
         said = say(
             "experiments.result_layers",
             parameters=int(mean),
             best=best.name,
-            best_mean=_mean(found[best]),
+            best_mean=_mean(by_point[best]),
             worst=worst.name,
-            worst_mean=_mean(found[worst]),
+            worst_mean=_mean(by_point[worst]),
         )
-        return f"{said} {_pair_words(found[best], found[worst])}"
-    small = min(found, key=lambda p: _size(found[p]))
+        return f"{said} {_pair_words(by_point[best], by_point[worst])}"
+    small = min(by_point, key=lambda p: _size(by_point[p]))
     if small == best:
-        small = min((p for p in found if p != best), key=lambda p: _size(found[p]))
+        small = min((p for p in by_point if p != best), key=lambda p: _size(by_point[p]))
     said = say(
         "experiments.result_ranks",
         best=best.name,
-        best_mean=_mean(found[best]),
+        best_mean=_mean(by_point[best]),
         small=small.name,
-        small_mean=_mean(found[small]),
+        small_mean=_mean(by_point[small]),
     )
-    return f"{said} {_pair_words(found[best], found[small])}"
+    return f"{said} {_pair_words(by_point[best], by_point[small])}"
 
 
-def _rates_words(found: dict[Point, Group]) -> str:
+def _rates_words(by_point: dict[Point, Group]) -> str:
     best = {}
     for series in ("lora", "full"):
-        some = [p for p in found if p.series == series]
+        some = [p for p in by_point if p.series == series]
         if some:
-            best[series] = max(some, key=lambda p: found[p].spread.mean)
+            best[series] = max(some, key=lambda p: by_point[p].spread.mean)
     if len(best) < 2:
         (one,) = best.values()
         return say(
-            "experiments.result_rates_half", lora=_mean(found[one]), lora_rate=f"{one.rate:.1g}"
+            "experiments.result_rates_half", lora=_mean(by_point[one]), lora_rate=f"{one.rate:.1g}"
         )
     lora, full = best["lora"], best["full"]
 
     def at(series: str, rate: float) -> str:
         near = min(
-            (p for p in found if p.series == series), key=lambda p: abs(math.log(p.rate / rate))
+            (p for p in by_point if p.series == series), key=lambda p: abs(math.log(p.rate / rate))
         )
-        return _mean(found[near])
+        return _mean(by_point[near])
 
     said = say(
         "experiments.result_rates",
-        lora=_mean(found[lora]),
+        lora=_mean(by_point[lora]),
         lora_rate=f"{lora.rate:.1g}",
-        full=_mean(found[full]),
+        full=_mean(by_point[full]),
         full_rate=f"{full.rate:.1g}",
         lora_other=at("lora", full.rate),
         full_other=at("full", lora.rate),
     )
-    return f"{said} {_pair_words(found[lora], found[full])}"
+    return f"{said} {_pair_words(by_point[lora], by_point[full])}"
 
 
-def _grid_words(best: Point, found: dict[Point, Group]) -> str:
+def _grid_words(best: Point, by_point: dict[Point, Group]) -> str:
     def variation(some: list[Point]) -> str:
-        means = [found[p].spread.mean for p in some]
+        means = [by_point[p].spread.mean for p in some]
         return points(max(means) - min(means))
 
     scale = best.scale or 0.0
@@ -353,10 +357,10 @@ def _grid_words(best: Point, found: dict[Point, Group]) -> str:
         "experiments.result_grid",
         rank=best.settings.rank,
         alpha=words.number(best.settings.alpha, 6),
-        best=_mean(found[best]),
+        best=_mean(by_point[best]),
         scale=words.number(scale),
-        along=variation([p for p in found if math.isclose(p.scale or 0.0, scale)]),
-        across=variation([p for p in found if p.settings.rank == best.settings.rank]),
+        along=variation([p for p in by_point if math.isclose(p.scale or 0.0, scale)]),
+        across=variation([p for p in by_point if p.settings.rank == best.settings.rank]),
     )
 
 
@@ -366,11 +370,13 @@ def _mean(group: Group) -> str:
 
 
 def _pair_words(one: Group, two: Group) -> str:
-    found = compared(one, two)
-    if math.isinf(found.low):
+    comparison = compared(one, two)
+    if math.isinf(comparison.low):
         return say("experiments.pair_one_seed")
-    if found.told_apart:
-        return say("experiments.pair_apart", low=signed(found.low), high=signed(found.high))
+    if comparison.told_apart:
+        return say(
+            "experiments.pair_apart", low=signed(comparison.low), high=signed(comparison.high)
+        )
     return say("experiments.pair_same", count=_counts(one.spread.count, two.spread.count))
 
 

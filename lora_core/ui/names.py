@@ -26,13 +26,13 @@ def short_names(settings: Sequence[Settings]) -> list[str]:
     adapted = [s for s in settings if s.method == "lora"]
     differing = [key for key in _ALSO if _differ(key, adapted if key in _OF_LORA else settings)]
     made = []
-    for given in settings:
-        if given.method == "lora":
-            parts = [say("names.rank", rank=given.rank)]
+    for one in settings:
+        if one.method == "lora":
+            parts = [say("names.rank", rank=one.rank)]
         else:
-            parts = [words.METHOD_NAMES[given.method]]  # type: ignore[index]  # validated long ago
+            parts = [words.METHOD_NAMES[one.method]]  # type: ignore[index]  # validated long ago
         parts += [
-            _value(key, given) for key in differing if given.method == "lora" or key not in _OF_LORA
+            _value(key, one) for key in differing if one.method == "lora" or key not in _OF_LORA
         ]
         made.append(", ".join(parts))
     return numbered(made)
@@ -93,10 +93,10 @@ def _differ(key: str, settings: Sequence[Settings]) -> bool:
     return len({str(getattr(s, key)) for s in settings}) > 1
 
 
-def _value(key: str, given: Settings) -> str:
-    value = getattr(given, key)
+def _value(key: str, settings: Settings) -> str:
+    value = getattr(settings, key)
     if key == "alpha":
-        return alpha(given.alpha)
+        return alpha(settings.alpha)
     if key == "targets":
         return "+".join(str(t).rsplit(".", 1)[-1] for t in value)
     if key == "learning_rate" and not value:

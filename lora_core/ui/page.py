@@ -138,9 +138,9 @@ def _wire_reset(context: Context, reset: gr.Button) -> None:
 
     def defaults(query: dict[str, Any] | None) -> list[Any]:
         """The defaults, but for what the address fixes."""
-        kept = locked(query)
+        fixed = locked(query)
         pairs = zip(Settings.names(), default.values(), strict=True)
-        return [gr.skip() if name in kept else value for name, value in pairs]
+        return [gr.skip() if name in fixed else value for name, value in pairs]
 
     reset.click(
         defaults,

@@ -77,15 +77,15 @@ class Settings:
         )
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Settings:
+    def read(cls, mapping: Mapping[str, Any]) -> Settings:
         """Settings out of JSON, an address or controls, each value of its type; not yet validated.
 
         What is not named keeps its default. Raises `ConfigError`.
         """
         values = {
-            field.name: _READERS[str(field.type)](field.name, given[field.name])
+            field.name: _READERS[str(field.type)](field.name, mapping[field.name])
             for field in fields(cls)
-            if field.name in given
+            if field.name in mapping
         }
         return cls(**values)
 
@@ -132,10 +132,10 @@ class Settings:
     @classmethod
     def from_query(cls, query: Mapping[str, Any]) -> Settings:
         """Settings of an address; unknown keys are ignored. Raises `ConfigError` for bad values."""
-        given: dict[str, Any] = {k: v for k, v in query.items() if k in cls.names()}
-        if "targets" in given:
-            given["targets"] = [t for t in str(given["targets"]).split(",") if t]
-        settings = cls.read(given)
+        values: dict[str, Any] = {k: v for k, v in query.items() if k in cls.names()}
+        if "targets" in values:
+            values["targets"] = [t for t in str(values["targets"]).split(",") if t]
+        settings = cls.read(values)
         settings.train_config()
         settings.each_seed()
         # `*` is every layer: what that means here, as the page shows it.

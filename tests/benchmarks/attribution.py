@@ -63,16 +63,16 @@ def compare(classifier: lc.Classifier, texts: list[str]) -> dict[str, list[list[
     shuffle = random.Random(0)
     for text in texts:
         begin = time.process_time()
-        found = attribute(classifier, text)
+        attribution = attribute(classifier, text)
         seconds["erasing"] += time.process_time() - begin
-        index = classifier.labels.index(found.label)
+        index = classifier.labels.index(attribution.label)
         begin = time.process_time()
         gradients = integrated_gradients(classifier, text, index)
         seconds["gradients"] += time.process_time() - begin
         spans = words(text)
         before = odds(classifier, text, index)
         for method, scores in (
-            ("erasing", [word.weight for word in found.words]),
+            ("erasing", [word.weight for word in attribution.words]),
             ("gradients", gradients),
             ("random", [shuffle.random() for _ in spans]),
         ):

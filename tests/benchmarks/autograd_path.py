@@ -157,9 +157,9 @@ class AutogradGPT(FastGPT):
             hidden = F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
             loss = F.cross_entropy(self.model.head(hidden), labels)
             head = [p for n, p in self._trained.items() if n.startswith("head.")]
-            found = torch.autograd.grad(loss, [*leaves, *head])
+            gradients = torch.autograd.grad(loss, [*leaves, *head])
         grads += [self._grads[n] for n in self._trained if n.startswith("head.")]
-        torch._foreach_copy_(grads, list(found))
+        torch._foreach_copy_(grads, list(gradients))
         self.gradient[self._scaled] *= self._scale
         return loss.detach()
 

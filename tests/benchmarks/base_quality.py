@@ -220,12 +220,12 @@ def adaptation(
         for size in sizes:
             tasks = [sample_task(title, train, test, size, seed, end) for seed in range(seeds)]
             share = steps if size == max(SIZES) else steps // 2
-            found = {
+            accuracies = {
                 name: [100 * measure(task, share, seed) for seed, task in enumerate(tasks)]
                 for name, measure in compared
             }
-            pairs = zip(found["LoRA"], found["full fine-tuning"], strict=True)
-            cells = [over_seeds(values) for values in found.values()]
+            pairs = zip(accuracies["LoRA"], accuracies["full fine-tuning"], strict=True)
+            cells = [over_seeds(values) for values in accuracies.values()]
             cells.append(over_seeds([lora - full for lora, full in pairs], error=True))
             print(f"| {title} | {size:,} |", " | ".join(cells), "|", flush=True)
 

@@ -70,14 +70,14 @@ def ours(
     fast, forward, update = engine.fast, engine.fast._forward, engine.optimizer.step
     now: list[Phases] = []
 
-    def timed_forward(*given):  # type: ignore[no-untyped-def]
-        result = forward(*given)
+    def timed_forward(*arguments):  # type: ignore[no-untyped-def]
+        result = forward(*arguments)
         now[0].end("forward")
         return result
 
-    def timed_update(*given):  # type: ignore[no-untyped-def]
+    def timed_update(*arguments):  # type: ignore[no-untyped-def]
         now[0].end("backward")
-        update(*given)
+        update(*arguments)
 
     fast._forward = timed_forward  # type: ignore[method-assign]
     engine.optimizer.step = timed_update  # type: ignore[method-assign]

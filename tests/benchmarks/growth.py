@@ -90,7 +90,7 @@ def models(repeat: int) -> dict[str, float]:
 def rows(base: lc.Base) -> dict[str, float]:
     """Seconds of processor time before the first step of a run: tokenising, sorting, evaluating."""
     task = lc.load_task("sms-spam")
-    found = {}
+    seconds = {}
     for size in SIZES["rows"]:
         texts = [task.train[i % len(task.train)] for i in range(size)]
         train = tuple(Example(f"{row.text} {i}", row.label) for i, row in enumerate(texts))
@@ -99,17 +99,17 @@ def rows(base: lc.Base) -> dict[str, float]:
         for event in lc.fine_tune(base, large, None, lc.TrainConfig(steps=1)):
             if isinstance(event, lc.Step):
                 break
-        found[str(size)] = time.process_time() - begin
-    return found
+        seconds[str(size)] = time.process_time() - begin
+    return seconds
 
 
-def plot(found: dict[str, dict[str, float]], path: Path) -> None:
+def plot(curves: dict[str, dict[str, float]], path: Path) -> None:
     """All curves on one page."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    figure = make_subplots(rows=2, cols=3, subplot_titles=list(found))
-    for i, (what, values) in enumerate(found.items()):
+    figure = make_subplots(rows=2, cols=3, subplot_titles=list(curves))
+    for i, (what, values) in enumerate(curves.items()):
         line = go.Scatter(x=list(values), y=list(values.values()), mode="lines+markers", name=what)
         figure.add_trace(line, row=i // 3 + 1, col=i % 3 + 1)
     figure.update_yaxes(rangemode="tozero")  # else noise looks like a mountain
@@ -127,22 +127,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     base = lc.load_base("bundled")
-    found: dict[str, dict[str, float]] = {}
+    curves: dict[str, dict[str, float]] = {}
     for what in options.only or [*SIZES, "model"]:
         if what == "rows":
-            found[what] = rows(base)
+            curves[what] = rows(base)
         elif what == "model":
-            found[what] = models(max(2, options.repeat // 3))
+            curves[what] = models(max(2, options.repeat // 3))
         else:
-            found[what] = growth(what, base, options.repeat)
+            curves[what] = growth(what, base, options.repeat)
         unit = "s to the first step" if what == "rows" else "ms a step"
-        print(f"\n| {what} | " + " | ".join(found[what]) + " |")
-        print("|---|" + "--:|" * len(found[what]))
-        print(f"| {unit} | " + " | ".join(f"{v:.3g}" for v in found[what].values()) + " |")
+        print(f"\n| {what} | " + " | ".join(curves[what]) + " |")
+        print("|---|" + "--:|" * len(curves[what]))
+        print(f"| {unit} | " + " | ".join(f"{v:.3g}" for v in curves[what].values()) + " |")
     if options.plot:
-        plot(found, options.plot)
+        plot(curves, options.plot)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        options.json.write_text(json.dumps(curves, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -43,16 +43,16 @@ def main() -> None:
             one.append(time.thread_time() - start)
         every.append(time.thread_time() - begin)
     begin = time.thread_time()
-    found = finish(cuts(Knife(last.classifier), Exam.of(last.classifier, task)))
+    curve = finish(cuts(Knife(last.classifier), Exam.of(last.classifier, task)))
     whole = time.thread_time() - begin
     print(f"rank {arguments.rank}, {len(texts)} texts, one thread, processor time; medians:")
     for what, seconds in (
         ("sort the directions of all layers", made),
         ("the typed text at one rank", one),
-        (f"the typed text at all {len(found)} ranks", every),
+        (f"the typed text at all {len(curve)} ranks", every),
     ):
         print(f"  {what:36} {1e3 * statistics.median(seconds):7.1f} ms")
-    print(f"  accuracy at all ranks, once a run    {whole:7.1f} s, {found[0].rows} texts")
+    print(f"  accuracy at all ranks, once a run    {whole:7.1f} s, {curve[0].rows} texts")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=50, help="how often (default 50)")
     times = parser.parse_args().times
-    chance, found = random.Random(0), 0
+    chance, recovered = random.Random(0), 0
     done = {"reload": 0, "new tab": 0, "second tab": 0}
     with server(free_port()) as (url, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
@@ -57,7 +57,7 @@ def main() -> int:
                 page.wait_for_selector(RUNNING)
             except NotFound:
                 continue
-            found += 1
+            recovered += 1
             done[what] += 1
         page.click("#stop")
         page.wait_for_selector(STOPPED)
@@ -65,9 +65,9 @@ def main() -> int:
         apart = steps[0]
         whole = steps == list(range(apart, apart * len(steps) + 1, apart))
         browser.close()
-    print(f"the run was found again {found} of {times} times: {done}")
+    print(f"the run was found again {recovered} of {times} times: {done}")
     print(f"its curve has {len(steps)} points, {apart} steps apart, without a gap: {whole}")
-    return int(found != times or not whole)
+    return int(recovered != times or not whole)
 
 
 if __name__ == "__main__":

@@ -52,14 +52,14 @@ def interleaved(
     contenders: dict[str, Contender], batches: list[Batch], clock: Clock, warmup: int
 ) -> dict[str, list[dict[str, float]]]:
     """Seconds by phase of every contender on every batch; the first `warmup` left out."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for i, batch in enumerate(batches):
         for name, step in contenders.items():
             phases = Phases(clock)
             step(batch, phases)
             if i >= warmup:
-                found[name].append({**phases.seconds, "step": phases.total})
-    return found
+                seconds[name].append({**phases.seconds, "step": phases.total})
+    return seconds
 
 
 def fastest_variant(rank: int, classes: int, batches: list[Batch], clock: Clock) -> Variant:
@@ -144,13 +144,13 @@ def memory_table(task: lc.Task, rank: int) -> dict[str, float]:
     """Megabytes that each contender needs for its model, optimiser and steps: the growth of the
     largest resident size of a process of its own, in which all libraries were loaded before.
     """
-    found: dict[str, float] = {}
+    megabytes: dict[str, float] = {}
     processes = multiprocessing.get_context("spawn")
     for index in range(len(everyone(lc.load_base("bundled"), rank, 2, VARIANTS[0]))):
         with processes.Pool(1) as pool:
             name, size = pool.apply(_peak_mb, (task.name, rank, index))
-        found[name] = size
-    return found
+        megabytes[name] = size
+    return megabytes
 
 
 def _peak_mb(task_name: str, rank: int, index: int) -> tuple[str, float]:
@@ -180,7 +180,7 @@ def _resident_kb(field: str) -> int:
 
 def seconds_to_accuracy(base: lc.Base, task: lc.Task, goal: float) -> dict:
     """Default runs of LoRA and full fine-tuning until validation accuracy first reaches `goal`."""
-    found: dict = {"goal": goal}
+    report: dict = {"goal": goal}
     adapted: lc.Classifier
     for method in ("lora", "full"):
         begin, reached, evaluating, last = time.process_time(), None, 0.0, time.process_time()
@@ -193,7 +193,7 @@ def seconds_to_accuracy(base: lc.Base, task: lc.Task, goal: float) -> dict:
                     reached = (event.step, now - begin)
             last = now
         assert isinstance(event, lc.Finished)
-        found[method] = {
+        report[method] = {
             "reached": reached,
             "whole_run": last - begin,
             "share_of_evaluation": evaluating / (last - begin),
@@ -208,8 +208,8 @@ def seconds_to_accuracy(base: lc.Base, task: lc.Task, goal: float) -> dict:
             start = time.thread_time()
             adapted.classify_many(texts[i : i + size])
             spent.append((time.thread_time() - start) / size)
-        found[f"classify_{size}_ms_a_text"] = statistics.median(spent) * 1e3
-    return found
+        report[f"classify_{size}_ms_a_text"] = statistics.median(spent) * 1e3
+    return report
 
 
 def import_seconds() -> float:

@@ -112,12 +112,12 @@ def main() -> None:
         task = lc.load_task(name)
         config = lc.TrainConfig(steps=chosen.steps)
         runs = [lora(base, task, dataclasses.replace(config, seed=s)) for s in chosen.seeds]
-        found, errors, seconds, processor = zip(*runs, strict=True)
+        accuracies, errors, seconds, processor = zip(*runs, strict=True)
         alone, both = bag_of_words(task)
         print(
             f"| {name} | {len(task.labels)} | {len(task.test)} | {alone:.1%} | {both:.1%} "
-            f"| {', '.join(f'{accuracy:.1%}' for accuracy in found)} "
-            f"| {statistics.mean(found):.1%} | {statistics.mean(errors):.3f} "
+            f"| {', '.join(f'{accuracy:.1%}' for accuracy in accuracies)} "
+            f"| {statistics.mean(accuracies):.1%} | {statistics.mean(errors):.3f} "
             f"| {statistics.mean(seconds):.0f} "
             f"| {statistics.mean(processor):.0f} |",
             flush=True,

@@ -51,20 +51,20 @@ def typed_texts(table: Path = TABLE) -> dict[str, list[tuple[str, str]]]:
 
 def answers(classifier: lc.Classifier, rows: Sequence[tuple[str, str]]) -> list[Answer]:
     """The classifier's answer to each text."""
-    found = classifier.classify_many([text for text, _ in rows])
+    predictions = classifier.classify_many([text for text, _ in rows])
     return [
         Answer(text, truth, one.label, one.probabilities[one.label])
-        for (text, truth), one in zip(rows, found, strict=True)
+        for (text, truth), one in zip(rows, predictions, strict=True)
     ]
 
 
-def cells(given: Sequence[Answer]) -> str:
+def cells(rows: Sequence[Answer]) -> str:
     """ "texts | right | wrong | of them sure" of many answers."""
-    wrong = [one for one in given if not one.right]
+    wrong = [one for one in rows if not one.right]
     sure = sum(one.probability > SURE for one in wrong)
     share = f"{100 * sure / len(wrong):.0f} %" if wrong else "-"
-    right = 100 * (1 - len(wrong) / len(given))
-    return f"{len(given)} | {right:.1f} % | {len(wrong)} | {share}"
+    right = 100 * (1 - len(wrong) / len(rows))
+    return f"{len(rows)} | {right:.1f} % | {len(wrong)} | {share}"
 
 
 def main() -> None:
@@ -82,14 +82,14 @@ def main() -> None:
         "|---|--:|--:|--:|--:|"
     )
     for name in options.tasks:
-        given: list[Answer] = []
+        of_task: list[Answer] = []
         for seed in options.seeds:
             config = lc.TrainConfig(steps=options.steps, seed=seed)
             *_, end = lc.fine_tune(base, lc.load_task(name), lc.LoRAConfig(), config)
-            given += answers(end.classifier, texts[name])
-        everything += given
-        print(f"| {name} | {cells(given)} |", flush=True)
-        for one in given if options.wrong else []:
+            of_task += answers(end.classifier, texts[name])
+        everything += of_task
+        print(f"| {name} | {cells(of_task)} |", flush=True)
+        for one in of_task if options.wrong else []:
             if not one.right:
                 print(f"  {one.text!r}: {one.said} at {one.probability:.0%}, is {one.truth}")
     print(f"| all | {cells(everything)} |")

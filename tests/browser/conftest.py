@@ -33,9 +33,9 @@ expect.set_options(timeout=60_000)
 def chromium_path() -> str:
     """The machine's Chromium: `CHROMIUM`, or one of the usual names."""
     names = ("chromium", "chromium-browser", "google-chrome")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    assert found, "Chromium is needed: apt-get install chromium, or set CHROMIUM to its path."
-    return found
+    path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert path, "Chromium is needed: apt-get install chromium, or set CHROMIUM to its path."
+    return path
 
 
 @pytest.fixture(scope="session")

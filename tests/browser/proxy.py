@@ -56,7 +56,7 @@ class Line:
         await self.before(request)
         asked = self.client.build_request(request.method, url, content=body, headers=headers)
         answer = await self.client.send(asked, stream=True)
-        kept = {k: v for k, v in answer.headers.items() if k not in _HOP}
+        answered = {k: v for k, v in answer.headers.items() if k not in _HOP}
 
         async def chunks() -> AsyncIterator[bytes]:
             try:
@@ -66,7 +66,7 @@ class Line:
             finally:
                 await answer.aclose()
 
-        return StreamingResponse(chunks(), answer.status_code, kept)
+        return StreamingResponse(chunks(), answer.status_code, answered)
 
     async def before(self, request: Request) -> None:
         """Called before a request is passed on."""

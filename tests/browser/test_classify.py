@@ -75,8 +75,8 @@ def test_words_that_mattered_stand_on_the_text(trained: Trained, twin: lc.Classi
     text = "Congratulations, your prize, £1000 cash, waits: txt CLAIM to 80082"
     page.fill(BOX, text)
     expect(page.locator("#evidence .weighed")).to_have_text(text)
-    found = attribute(twin, text)
-    names = [text[w.span.start : w.span.end] for w in found.words]
+    attribution = attribute(twin, text)
+    names = [text[w.span.start : w.span.end] for w in attribution.words]
     assert page.locator("#evidence .weighed .word").all_inner_texts() == names
     page.click("#evidence summary")
     table = dict(
@@ -86,10 +86,12 @@ def test_words_that_mattered_stand_on_the_text(trained: Trained, twin: lc.Classi
             strict=True,
         )
     )
-    for name, word in zip(names, found.words, strict=True):
+    for name, word in zip(names, attribution.words, strict=True):
         weight = float(table[f"“{name}”"].replace("−", "-"))
         assert weight == pytest.approx(word.weight, abs=0.03)
-    strongest, word = max(zip(names, found.words, strict=True), key=lambda pair: pair[1].weight)
+    strongest, word = max(
+        zip(names, attribution.words, strict=True), key=lambda pair: pair[1].weight
+    )
     said = strongest if word.weight > 0.05 else "No word alone speaks"
     expect(page.locator("#evidence .spoken")).to_contain_text(said)
     page.hover(f"#evidence .weighed .word >> nth={names.index('prize,')}")

@@ -77,13 +77,13 @@ def test_the_knife(trained: Trained, twin: lc.Classifier) -> None:
     page.fill("#text textarea", "you have won a prize")
     press(page, "knife")
     said = answered(page)
-    found = finish(cuts(Knife(twin), Exam.of(twin, lc.load_task("sms-spam"))))
-    whole = f"{100 * found[4].accuracy:.1f} %"
+    curve = finish(cuts(Knife(twin), Exam.of(twin, lc.load_task("sms-spam"))))
+    whole = f"{100 * curve[4].accuracy:.1f} %"
     assert whole in said
     slider = page.locator("#knife-slider")
     for k in (0, 4, 1, 0, 4, 2):  # both ends, twice, and between
         slider.fill(str(k))
-        expect(page.locator(".knife-at")).to_have_text(f"{k} of 4: {100 * found[k].accuracy:.1f} %")
+        expect(page.locator(".knife-at")).to_have_text(f"{k} of 4: {100 * curve[k].accuracy:.1f} %")
         expect(page.locator(".text-says")).to_contain_text("Your text:")
         expect(page.locator(".keep")).to_be_disabled() if k in (0, 4) else None
     shown = page.inner_text(".text-says")
@@ -134,8 +134,8 @@ def test_forgetting_memorising_merging(trained: Trained, twin: lc.Classifier) ->
     assert "the texts it trained on" in said and "Wilson" in said and "483 test texts" in said
     expect(page.locator(".experiment-figure .gap")).to_have_count(1)
     press(page, "merging")
-    found = finish(check_merging(twin, Exam.of(twin, lc.load_task("sms-spam"))))
-    assert f"{found.largest:.1e}"[-3:] in answered(page)
+    check = finish(check_merging(twin, Exam.of(twin, lc.load_task("sms-spam"))))
+    assert f"{check.largest:.1e}"[-3:] in answered(page)
     press(page, "forgot")
     assert "bits for a byte of general text" in answered(page)
     expect(page.locator(".experiment-figure circle")).to_have_count(9)
@@ -186,8 +186,8 @@ def test_axe(trained: Trained, dark: bool, question: str) -> None:
     press(page, question)
     answered(page) if question != "rate" else expect(page.locator(".go")).to_be_visible()
     page.wait_for_timeout(300)
-    found = Axe().run(page, context="#experiments").response["violations"]
-    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found] == []
+    violations = Axe().run(page, context="#experiments").response["violations"]
+    assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in violations] == []
 
 
 def test_a_phone(trained: Trained) -> None:

@@ -21,8 +21,8 @@ from tests.servers import served
 class Prefixed(Line):
     """Publishes the server under a prefix, as nginx and JupyterHub do, and nothing beside it."""
 
-    def __init__(self, server: str, prefix: str, *, cut: bool, told: bool) -> None:
-        self.prefix, self.cut, self.told = prefix, cut, told
+    def __init__(self, server: str, prefix: str, *, cut: bool, with_header: bool) -> None:
+        self.prefix, self.cut, self.with_header = prefix, cut, with_header
         self.beside: list[str] = []  # what was asked for outside of the prefix
         super().__init__(server)
 
@@ -34,12 +34,14 @@ class Prefixed(Line):
         rest = path.removeprefix(self.prefix) or "/"
         url = str(request.url.replace(scheme="", netloc="", path=rest if self.cut else path))
         more = {"x-forwarded-host": request.headers["host"], "x-forwarded-proto": "http"}
-        return url, more | ({"x-forwarded-prefix": self.prefix} if self.told else {})
+        return url, more | ({"x-forwarded-prefix": self.prefix} if self.with_header else {})
 
 
 @contextlib.contextmanager
-def published(server: str, prefix: str, *, cut: bool, told: bool) -> Iterator[tuple[Prefixed, str]]:
-    proxy = Prefixed(server, prefix, cut=cut, told=told)
+def published(
+    server: str, prefix: str, *, cut: bool, with_header: bool
+) -> Iterator[tuple[Prefixed, str]]:
+    proxy = Prefixed(server, prefix, cut=cut, with_header=with_header)
     try:
         yield proxy, f"http://127.0.0.1:{proxy.port}{prefix}/"
     finally:
@@ -79,7 +81,7 @@ def test_behind_a_prefix_that_the_environment_names(
 ) -> None:
     with (
         served(GRADIO_ROOT_PATH=prefix) as server,
-        published(server.address, prefix, cut=cut, told=False) as (proxy, address),
+        published(server.address, prefix, cut=cut, with_header=False) as (proxy, address),
     ):
         works(context, log, address, tmp_path)
         assert not proxy.beside
@@ -89,7 +91,7 @@ def test_behind_a_prefix_that_the_environment_names(
 def test_behind_a_prefix_that_a_header_names(
     context: BrowserContext, server: str, log: Log, tmp_path: Path, cut: bool
 ) -> None:
-    with published(server, "/courses/lora", cut=cut, told=True) as (proxy, address):
+    with published(server, "/courses/lora", cut=cut, with_header=True) as (proxy, address):
         works(context, log, address, tmp_path)
         assert not proxy.beside
 
@@ -97,14 +99,14 @@ def test_behind_a_prefix_that_a_header_names(
 def test_behind_a_prefix_that_nobody_names(
     context: BrowserContext, server: str, log: Log, tmp_path: Path
 ) -> None:
-    with published(server, "/somewhere", cut=True, told=False) as (proxy, address):
+    with published(server, "/somewhere", cut=True, with_header=False) as (proxy, address):
         works(context, log, address, tmp_path)
         # Gradio's script for embedding pages looks for its helper before anything of ours runs.
         assert not [path for path in proxy.beside if "iframeResizer" not in path]
 
 
 def test_without_the_slash_at_its_end(context: BrowserContext, server: str, log: Log) -> None:
-    with published(server, "/courses/lora", cut=True, told=True) as (proxy, address):
+    with published(server, "/courses/lora", cut=True, with_header=True) as (proxy, address):
         page = context.new_page()
         log.watch(page)
         page.goto(address.rstrip("/") + "?view=full")

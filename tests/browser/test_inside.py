@@ -101,6 +101,6 @@ def test_axe(trained: Trained, dark: bool) -> None:
     )
     page.wait_for_timeout(800)
     for part in ("#classify", "#evidence-card", "#inside"):
-        found = Axe().run(page, context=part).response["violations"]
-        ours = [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found]
+        violations = Axe().run(page, context=part).response["violations"]
+        ours = [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in violations]
         assert ours == []

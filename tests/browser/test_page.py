@@ -119,12 +119,12 @@ def test_axe_finds_nothing(visit: Visit, theme: str) -> None:
     page.click("#more button")
     settle(page)
     results = Axe().run(page, options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
-    told = [
+    complaints = [
         (v["id"], node["target"], node.get("failureSummary", "")[:300])
         for v in results.response["violations"]
         for node in v["nodes"]
     ]
-    assert told == []
+    assert complaints == []
 
 
 def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
@@ -204,9 +204,9 @@ def test_icon_name_and_social_picture(visit: Visit, server: str) -> None:
             == "image/png"
         )
     source = page.request.get(server).text()
-    found = re.search(r'property="og:image" content="([^"]+)"', source)
-    assert found and found[1].startswith(server)
-    assert page.request.get(found[1]).headers["content-type"] == "image/png"
+    image = re.search(r'property="og:image" content="([^"]+)"', source)
+    assert image and image[1].startswith(server)
+    assert page.request.get(image[1]).headers["content-type"] == "image/png"
     assert 'content="Gradio"' not in source
 
 

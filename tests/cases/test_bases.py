@@ -219,8 +219,8 @@ def test_folders_with_odd_names(tmp_path, monkeypatch) -> None:
     for name in ("my gpt-2 (копия) é", "gpt2", "a'b\"c", "50% of #1"):
         folder, _ = tiny_folder(tmp_path / name, width=8, layers=1)
         monkeypatch.chdir(tmp_path)
-        for given in (folder, name, f"./{name}", f"{folder}/"):
-            assert lc.load_base(given).name == name
+        for spelling in (folder, name, f"./{name}", f"{folder}/"):
+            assert lc.load_base(spelling).name == name
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert lc.load_base("~/gpt2").name == "gpt2"

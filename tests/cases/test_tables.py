@@ -202,16 +202,16 @@ LANGUAGES = {
 @pytest.mark.parametrize("page", LANGUAGES)
 def test_code_pages_are_told_by_their_letters(page) -> None:
     text = lines([(f"{LANGUAGES[page]} {i}", "ab"[i % 2]) for i in range(40)], "text;label", ";")
-    found = decode(text.encode(page))
-    assert found.text == text and "it was read as" in found.remarks[0]
+    decoded = decode(text.encode(page))
+    assert decoded.text == text and "it was read as" in decoded.remarks[0]
 
 
 def test_one_stray_byte_leaves_the_other_letters_right() -> None:
     text = lines([(f"L’été à Orléans, ça coûte {i} €", "ab"[i % 2]) for i in range(40)])
     data = text.encode("cp1252").replace(b"7", b"\x9d7", 1)
-    found = decode(data)
-    assert found.text.replace("\ufffd", "") == text
-    assert any("1 letter is broken" in remark for remark in found.remarks)
+    decoded = decode(data)
+    assert decoded.text.replace("\ufffd", "") == text
+    assert any("1 letter is broken" in remark for remark in decoded.remarks)
 
 
 @pytest.mark.parametrize("place", [100, 150_000])

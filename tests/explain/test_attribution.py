@@ -45,24 +45,24 @@ def test_equals_deleting_the_word_by_hand(classifier: lc.Classifier, strength: f
         "x": "WIN £1000 now, txt 80082!  Don't miss it 🎉",
     }
     whole = classifier.classify(text, strength)
-    found = attribute(classifier, text, strength)
-    assert found.label == whole.label
-    assert found.probability == pytest.approx(whole.probabilities[whole.label], abs=1e-6)
-    assert found.group == 1 and found.read == len(text)
-    assert [text[w.span.start : w.span.end] for w in found.words] == text.split()
+    attribution = attribute(classifier, text, strength)
+    assert attribution.label == whole.label
+    assert attribution.probability == pytest.approx(whole.probabilities[whole.label], abs=1e-6)
+    assert attribution.group == 1 and attribution.read == len(text)
+    assert [text[w.span.start : w.span.end] for w in attribution.words] == text.split()
 
     def odds(text: str) -> float:
         with classifier.at_strength(strength) as model, torch.no_grad():
             logits = model(torch.tensor([classifier.encode(text)]))[0].double()
-        here = classifier.labels.index(found.label)
+        here = classifier.labels.index(attribution.label)
         others = [math.exp(z) for i, z in enumerate(logits.tolist()) if i != here]
         return logits[here].item() - math.log(sum(others))
 
-    for word in found.words:
+    for word in attribution.words:
         name = text[word.span.start : word.span.end]
         if name in by_hand:
             erased = by_hand.pop(name)
-            p = classifier.classify(erased, strength).probabilities[found.label]
+            p = classifier.classify(erased, strength).probabilities[attribution.label]
             assert word.without == pytest.approx(p, abs=1e-6)
             difference = odds(text) - odds(erased)
             assert word.weight == pytest.approx(difference, rel=1e-4, abs=1e-4)
@@ -108,19 +108,19 @@ def test_no_blanks_is_cut_but_not_inside_a_character() -> None:
 
 @given(st.text(max_size=200))
 def test_spans_cover_everything_but_blanks(text: str) -> None:
-    found = words(text)
-    assert all(a.end <= b.start for a, b in itertools.pairwise(found))
-    assert all(s.start < s.end and not text[s.start].isspace() for s in found)
-    gone = "".join(text[s.start : s.end] for s in found)
+    spans = words(text)
+    assert all(a.end <= b.start for a, b in itertools.pairwise(spans))
+    assert all(s.start < s.end and not text[s.start].isspace() for s in spans)
+    gone = "".join(text[s.start : s.end] for s in spans)
     assert gone == "".join(text.split())
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.text(min_size=1, max_size=60).filter(str.strip))
 def test_any_text_has_an_attribution(classifier: lc.Classifier, text: str) -> None:
-    found = attribute(classifier, text)
-    assert all(math.isfinite(w.weight) and 0 <= w.without <= 1 for w in found.words)
-    assert 0 < len(found.words) <= attribution.MAX_PARTS
+    attribution_ = attribute(classifier, text)
+    assert all(math.isfinite(w.weight) and 0 <= w.without <= 1 for w in attribution_.words)
+    assert 0 < len(attribution_.words) <= attribution.MAX_PARTS
 
 
 def test_erasing_leaves_no_double_blank() -> None:
@@ -139,18 +139,18 @@ def test_long_texts_are_bounded(classifier: lc.Classifier, monkeypatch: pytest.M
         return original(model, ids)
 
     monkeypatch.setattr(attribution, "batched_logits", counted)
-    found = attribute(classifier, text)
+    whole = attribute(classifier, text)
     context = classifier.model.config.context_length
     assert len(classifier.encode(text)) == context
     budget = max(attribution._TOKEN_BUDGET, attribution._FEWEST_PARTS * context)
     assert sum(sizes) <= budget + context
     assert max(sizes) <= max(attribution._TOKENS_A_TURN, context)
-    assert found.group > 1 and 0 < found.read < len(text)
-    assert found.words[-1].span.start < found.read
-    middle = found.words[3].span  # a group, erased by hand
+    assert whole.group > 1 and 0 < whole.read < len(text)
+    assert whole.words[-1].span.start < whole.read
+    middle = whole.words[3].span  # a group, erased by hand
     erased = text[: middle.start] + text[middle.end :].lstrip()
-    p = classifier.classify(erased).probabilities[found.label]
-    assert found.words[3].without == pytest.approx(p, abs=1e-6)
+    p = classifier.classify(erased).probabilities[whole.label]
+    assert whole.words[3].without == pytest.approx(p, abs=1e-6)
 
 
 def test_others_get_their_turn(classifier: lc.Classifier) -> None:

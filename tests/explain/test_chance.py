@@ -22,11 +22,11 @@ def test_students_t_is_scipys(freedom: float) -> None:
 def test_difference_is_scipys_welch(counts: tuple[int, int]) -> None:
     pool = [0.912, 0.931, 0.904, 0.922, 0.917, 0.951, 0.943, 0.948, 0.960, 0.955]
     one, two = pool[: counts[0]], pool[5 : 5 + counts[1]]
-    found = difference(one, two)
+    gap = difference(one, two)
     judge = stats.ttest_ind(one, two, equal_var=False)
     low, high = judge.confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.told_apart == (judge.pvalue < 0.05)
+    assert (gap.low, gap.high) == pytest.approx((low, high))
+    assert gap.told_apart == (judge.pvalue < 0.05)
 
 
 def test_one_seed_tells_nothing() -> None:

@@ -38,8 +38,8 @@ def untouched(lora_run: lc.Classifier, full_run: lc.Classifier, base: lc.Base):
     before = [weights(run) for run in (lora_run, full_run)]
     digest = base.digest()
     yield
-    for run, kept in zip((lora_run, full_run), before, strict=True):
-        assert all(torch.equal(p, kept[n]) for n, p in run.model.named_parameters())
+    for run, copies in zip((lora_run, full_run), before, strict=True):
+        assert all(torch.equal(p, copies[n]) for n, p in run.model.named_parameters())
         assert all(x.lora.strength == 1.0 and x.lora.rank == 4 for _, x in lora_layers(run.model))
     assert base.digest() == digest
 
@@ -111,35 +111,35 @@ def test_what_is_kept_is_an_adapter_of_that_rank(
 ) -> None:
     run = train(base, task, scaling=scaling).classifier
     knife = Knife(run)
-    kept = knife.keep(2)
-    assert kept.lora_config and kept.lora_config.rank == 2
-    assert run.lora_config and kept.lora_config.scale == pytest.approx(run.lora_config.scale)
+    smaller = knife.keep(2)
+    assert smaller.lora_config and smaller.lora_config.rank == 2
+    assert run.lora_config and smaller.lora_config.scale == pytest.approx(run.lora_config.scale)
     originals = dict(lora_layers(run.model))
-    for name, layer in lora_layers(kept.model):
+    for name, layer in lora_layers(smaller.model):
         whole = originals[name].lora.delta().detach().double()
         u, s, vt = torch.linalg.svd(whole, full_matrices=False)
         assert layer.lora.A.shape[1] == layer.lora.rank == 2
         assert torch.allclose(layer.lora.delta().double(), (u[:, :2] * s[:2]) @ vt[:2], atol=1e-5)
-    lc.save_adapter(kept, tmp_path)
+    lc.save_adapter(smaller, tmp_path)
     back = lc.load_adapter(tmp_path, base)
     for row in task.test[:16]:
         assert back.classify(row.text).probabilities == pytest.approx(
-            kept.classify(row.text).probabilities, abs=1e-5
+            smaller.classify(row.text).probabilities, abs=1e-5
         )
     # Cutting on does not reach what was kept.
-    before = kept.classify("you have won").probabilities
+    before = smaller.classify("you have won").probabilities
     knife.at(0)
-    assert kept.classify("you have won").probabilities == before
+    assert smaller.classify("you have won").probabilities == before
 
 
 def test_every_rank(lora_run: lc.Classifier, task: lc.Task) -> None:
-    found = finish(cuts(Knife(lora_run), Exam.of(lora_run, task)))
-    assert [cut.rank for cut in found] == [0, 1, 2, 3, 4]
-    assert found[4].right == plain_right(lora_run, task)
+    curve = finish(cuts(Knife(lora_run), Exam.of(lora_run, task)))
+    assert [cut.rank for cut in curve] == [0, 1, 2, 3, 4]
+    assert curve[4].right == plain_right(lora_run, task)
     plain = lora_run.private_copy()
     for _, layer in lora_layers(plain.model):
         layer.lora.scale = 0.0
-    assert found[0].right == plain_right(plain, task)
+    assert curve[0].right == plain_right(plain, task)
     for k in (1, 3):
         made = lora_run.private_copy()
         for _, layer in lora_layers(made.model):  # the full matrix, cut and merged by hand
@@ -148,13 +148,13 @@ def test_every_rank(lora_run: lc.Classifier, task: lc.Task) -> None:
             near = ((u[:, :k] * s[:k]) @ vt[:k]).float()
             layer.inner.weight = torch.nn.Parameter(layer.inner.weight + near, False)
             layer.lora.scale = 0.0
-        assert found[k].right == plain_right(made, task)
-    assert enough(found).accuracy >= found[4].accuracy - 0.005
+        assert curve[k].right == plain_right(made, task)
+    assert enough(curve).accuracy >= curve[4].accuracy - 0.005
 
 
 def test_partial_results_grow(lora_run: lc.Classifier, task: lc.Task) -> None:
     seen = list(values(cuts(Knife(lora_run), Exam.of(lora_run, task))))
-    assert [len(found) for found in seen] == [1, 2, 3, 4, 5]
+    assert [len(curve) for curve in seen] == [1, 2, 3, 4, 5]
     assert [cut.rank for cut in seen[1]] == [0, 4], "both ends first"
 
 
@@ -199,11 +199,11 @@ def test_without_a_part(method: str, request: pytest.FixtureRequest, task: lc.Ta
     everything = board.without(board.parts).classify(text).probabilities
     assert everything == pytest.approx(first, abs=1e-5)
     assert board.without(()).classify(text) == run.classify(text)
-    found = finish(knockout.knockouts(board, Exam.of(run, task), [part, "head"]))
-    assert found.whole == plain_right(run, task)
-    assert [w.part for w in found.parts] == [part, "head"]
-    assert found.parts[0].right == plain_right(by_hand({part}), task)
-    assert found.adapter_off == plain_right(by_hand(set(board.layers)), task)
+    knockouts = finish(knockout.knockouts(board, Exam.of(run, task), [part, "head"]))
+    assert knockouts.whole == plain_right(run, task)
+    assert [w.part for w in knockouts.parts] == [part, "head"]
+    assert knockouts.parts[0].right == plain_right(by_hand({part}), task)
+    assert knockouts.adapter_off == plain_right(by_hand(set(board.layers)), task)
 
 
 def test_unknown_part(lora_run: lc.Classifier) -> None:
@@ -228,7 +228,7 @@ def test_bits_are_counted_token_by_token(lora_run: lc.Classifier, base: lc.Base)
     context = 64
     windows = forgetting.passage(base.tokenizer, text, context)
     for strength in (0.0, 1.0, 2.0):
-        found = finish(forgetting.bits_per_byte(lora_run, base, windows, strength))
+        bits = finish(forgetting.bits_per_byte(lora_run, base, windows, strength))
         ids, nats = base.tokenizer.encode_ordinary(text), 0.0
         table = base.model.token_embedding.weight
         with lora_run.at_strength(strength) as model, torch.no_grad():
@@ -237,20 +237,20 @@ def test_bits_are_counted_token_by_token(lora_run: lc.Classifier, base: lc.Base)
                 read = torch.tensor([[base.tokenizer.eot_token, *ids[start:i]]])
                 logits = model.hidden(read)[0, -1] @ table.T
                 nats -= logits.log_softmax(-1)[token].item()
-        assert found == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-4)
+        assert bits == pytest.approx(nats / math.log(2) / len(text.encode()), rel=1e-4)
 
 
 def test_strength_zero_is_the_base(
     base: lc.Base, lora_run: lc.Classifier, full_run: lc.Classifier
 ) -> None:
     text = forgetting.passage(base.tokenizer, forgetting.general_text()[:3000], 256)
-    found = {
+    curves = {
         run: finish(forgetting.forgetting(run, base, text, (1.0, 0.0)))
         for run in (lora_run, full_run)
     }
-    for run, curve in found.items():
-        assert [kept.strength for kept in curve] == [0.0, 1.0]
-        assert curve[0].bits == pytest.approx(found[lora_run][0].bits, rel=1e-5)
+    for run, curve in curves.items():
+        assert [point.strength for point in curve] == [0.0, 1.0]
+        assert curve[0].bits == pytest.approx(curves[lora_run][0].bits, rel=1e-5)
         assert curve[1].bits != curve[0].bits, run
     with torch.no_grad():
         loss = base.model.language_logits(text.windows[:, :-1]).log_softmax(-1)
@@ -259,7 +259,7 @@ def test_strength_zero_is_the_base(
         with torch.no_grad():
             loss = base.model.language_logits(text.rest[:, :-1]).log_softmax(-1)
         nats -= loss.gather(-1, text.rest[:, 1:, None]).sum().item()
-    assert found[lora_run][0].bits == pytest.approx(nats / math.log(2) / 3000, rel=0.01)
+    assert curves[lora_run][0].bits == pytest.approx(nats / math.log(2) / 3000, rel=0.01)
 
 
 def test_the_text_is_general_and_ours() -> None:
@@ -275,8 +275,8 @@ def test_votes(lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task) 
     exam = Exam.of(lora_run, task)
     voters = [lora_run, full_run, Knife(lora_run).keep(1)]
     cast = finish(voting.ballots(voters, exam))
-    found = voting.count_votes(cast, exam)
-    for vote in found:
+    results = voting.count_votes(cast, exam)
+    for vote in results:
         shares = []
         for chosen in combinations(voters, vote.voters):
             right = 0
@@ -317,9 +317,9 @@ def evaluated(step: int, train: float, valid: float, best: bool = False) -> Eval
 )
 def test_from_when_on_it_memorises(curve: list[tuple[float, float]], turn: int | None) -> None:
     events = [evaluated(i, *losses, best=i == 1) for i, losses in enumerate(curve)]
-    found = memorising(events)
-    assert found and found.turn == turn and found.best_step == 1
-    assert found.gap == pytest.approx([(v - t) / 4 for t, v in curve])
+    memory = memorising(events)
+    assert memory and memory.turn == turn and memory.best_step == 1
+    assert memory.gap == pytest.approx([(v - t) / 4 for t, v in curve])
 
 
 def test_before_the_first_evaluation() -> None:
@@ -327,7 +327,7 @@ def test_before_the_first_evaluation() -> None:
 
 
 def test_merging(lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task) -> None:
-    found = finish(check_merging(lora_run, Exam.of(lora_run, task)))
+    check = finish(check_merging(lora_run, Exam.of(lora_run, task)))
     plain = 0.0
     merged = lora_run.private_copy()
     lc.merge_lora(merged.model)
@@ -336,8 +336,8 @@ def test_merging(lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task
         with torch.no_grad():
             apart = (lora_run.model(ids) - merged.model(ids)).abs().max().item()
         plain = max(plain, apart)
-    assert found.largest == pytest.approx(plain, abs=5e-6)
-    assert 0 < found.largest < 1e-3 and found.changed == 0 and found.rows == len(task.test)
+    assert check.largest == pytest.approx(plain, abs=5e-6)
+    assert 0 < check.largest < 1e-3 and check.changed == 0 and check.rows == len(task.test)
     with pytest.raises(ExperimentError, match="nothing to merge"):
         finish(check_merging(full_run, Exam.of(full_run, task)))
 

@@ -58,17 +58,19 @@ def fast(model: lc.GPT, tokens, lengths, labels=LABELS, dtype=torch.float32):
 def assert_same(model: lc.GPT, tokens, lengths, labels=LABELS) -> None:
     twin = copy.deepcopy(model)
     loss, gradients = plain(model, tokens, lengths, labels)
-    found_loss, found = fast(twin, tokens, lengths, labels)
-    assert found_loss == pytest.approx(loss, abs=2e-6)
-    assert found.keys() == gradients.keys()
-    assert_close(found, gradients)
+    fast_loss, fast_gradients = fast(twin, tokens, lengths, labels)
+    assert fast_loss == pytest.approx(loss, abs=2e-6)
+    assert fast_gradients.keys() == gradients.keys()
+    assert_close(fast_gradients, gradients)
 
 
-def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+def assert_close(
+    fast_gradients: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]
+) -> None:
     """Each within a ten-thousandth of its own size, and a millionth of the largest."""
     whole = max(gradient.norm().item() for gradient in expected.values())
     for name, gradient in expected.items():
-        error = (found[name] - gradient).norm().item()
+        error = (fast_gradients[name] - gradient).norm().item()
         assert error <= 1e-4 * gradient.norm().item() + 1e-6 * whole, name
 
 
@@ -120,9 +122,9 @@ def test_dropout_draws_what_the_plain_model_draws(base, head, targets) -> None:
     twin = adapted(base, config)
     twin.load_state_dict(model.state_dict())
     loss, gradients = plain(model, tokens, lengths)
-    found_loss, found = fast(twin, tokens, lengths)
-    assert found_loss == pytest.approx(loss, abs=2e-6)
-    assert_close(found, gradients)
+    fast_loss, fast_gradients = fast(twin, tokens, lengths)
+    assert fast_loss == pytest.approx(loss, abs=2e-6)
+    assert_close(fast_gradients, gradients)
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [12], [48, 1, 47], [5, 5, 5, 5]])
@@ -141,9 +143,11 @@ def test_bfloat16_is_within_its_rounding(base, ragged, method) -> None:
     model = adapted(base, method=method)
     twin = copy.deepcopy(model)
     loss, gradients = plain(model, *ragged)
-    found_loss, found = fast(twin, *ragged, dtype=torch.bfloat16)
-    assert found_loss == pytest.approx(loss, rel=0.02)
-    joined, expected = (torch.cat([g[n].flatten() for n in gradients]) for g in (found, gradients))
+    fast_loss, fast_gradients = fast(twin, *ragged, dtype=torch.bfloat16)
+    assert fast_loss == pytest.approx(loss, rel=0.02)
+    joined, expected = (
+        torch.cat([g[n].flatten() for n in gradients]) for g in (fast_gradients, gradients)
+    )
     assert F.cosine_similarity(joined, expected, dim=0) > 0.995
     assert joined.norm().item() == pytest.approx(expected.norm().item(), rel=0.05)
 

@@ -81,8 +81,8 @@ def test_a_killed_writer_goes_on_after_its_last_text(llama, tmp_path):
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     write_states(teacher, TEXTS, whole, 8, quiet=True)
     write_states(teacher, TEXTS, halves, 8, quiet=True)
-    kept = np.fromfile(halves / "counts.u16", np.uint16)
-    kept[:4].tofile(halves / "counts.u16")  # killed after four texts, the fifth half written
+    counts = np.fromfile(halves / "counts.u16", np.uint16)
+    counts[:4].tofile(halves / "counts.u16")  # killed after four texts, the fifth half written
     with (halves / "states.f16").open("ab") as file:
         file.write(b"half a text")
     write_states(teacher, TEXTS, halves, 8, quiet=True)
@@ -98,16 +98,16 @@ def test_the_mean_of_kept_states_is_the_kept_mean(llama, tmp_path):
     write_states(teacher, TEXTS, tmp_path, 4, quiet=True)
     states = States(tmp_path)
     (_, full), *_ = teacher.read(TEXTS[:1])
-    kept = (full.mean(0) - states.basis["mean"]) @ states.basis["components"]
-    np.testing.assert_allclose(states.states_of(0).mean(0), kept.numpy(), atol=2e-3)
+    projected = (full.mean(0) - states.basis["mean"]) @ states.basis["components"]
+    np.testing.assert_allclose(states.states_of(0).mean(0), projected.numpy(), atol=2e-3)
 
 
 def test_components_are_orthonormal_and_their_deviations_fall(llama):
-    found = find_basis([s for _, s in Teacher(llama, 2, torch.float32).read(TEXTS)], 3)
+    basis = find_basis([s for _, s in Teacher(llama, 2, torch.float32).read(TEXTS)], 3)
     torch.testing.assert_close(
-        found["components"].t() @ found["components"], torch.eye(3), rtol=1e-4, atol=1e-5
+        basis["components"].t() @ basis["components"], torch.eye(3), rtol=1e-4, atol=1e-5
     )
-    assert found["deviations"].tolist() == sorted(found["deviations"].tolist(), reverse=True)
+    assert basis["deviations"].tolist() == sorted(basis["deviations"].tolist(), reverse=True)
 
 
 def test_what_is_no_teacher_is_refused_in_words(llama, tmp_path):
@@ -250,9 +250,9 @@ def test_a_grown_vocabulary_keeps_ids_and_reads_alike(tmp_path):
     model, _ = student.begin("bundled", out)
     assert model.token_embedding.weight.shape == (8200, 256)
     first, _ = student.begin("bundled", None)
-    grown, kept = model.token_embedding.weight, first.token_embedding.weight
-    torch.testing.assert_close(grown[:8191], kept[:8191])
-    torch.testing.assert_close(grown[-1], kept[-1])
+    grown, former = model.token_embedding.weight, first.token_embedding.weight
+    torch.testing.assert_close(grown[:8191], former[:8191])
+    torch.testing.assert_close(grown[-1], former[-1])
 
 
 def test_the_small_programs_end_in_a_sentence(tmp_path, capsys):

@@ -135,11 +135,11 @@ def test_a_visitor_names_no_folder_of_the_server(folders, base) -> None:
 
 def test_what_was_kept_over_a_base_goes_with_it(folders) -> None:
     bases = Bases(Limits(bases_mb=2))
-    kept = {name: bases.get(name).classifier_model(2) for name in folders[:1]}
-    bases.when_let_go.append(lambda name: kept.pop(name, None))
+    models = {name: bases.get(name).classifier_model(2) for name in folders[:1]}
+    bases.when_let_go.append(lambda name: models.pop(name, None))
     bases.get(folders[1])
     bases.get(folders[2])
-    assert folders[0] not in bases and not kept
+    assert folders[0] not in bases and not models
 
 
 def test_the_digest_is_that_of_the_moment_it_was_loaded(folders) -> None:

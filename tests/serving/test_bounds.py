@@ -90,12 +90,12 @@ def test_each_visitor_keeps_the_newest_runs_and_tables(tiny, words) -> None:
         ann, bob = new_visitor(), new_visitor()
         other = submit(registry, tiny, words, bob)
         wait(other)
-        kept = []
+        mine = []
         for i in range(4):
             clock.now += 1
-            kept.append(submit(registry, tiny, words, ann, seed=i))
-            wait(kept[-1])
-        assert registry.runs(ann) == kept[2:] and registry.runs(bob) == [other]
+            mine.append(submit(registry, tiny, words, ann, seed=i))
+            wait(mine[-1])
+        assert registry.runs(ann) == mine[2:] and registry.runs(bob) == [other]
         for i in range(4):
             clock.now += 1
             table = Task(f"t{i}", words.labels, words.train, words.validation, words.test)

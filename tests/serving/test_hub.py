@@ -328,8 +328,8 @@ def test_a_table_of_the_hub_does_not_hide_a_bundled_task(hub) -> None:
     hub.repositories[("dataset", "some/sms-spam")] = {"train.csv": things()}
     with Registry(Limits()) as registry:
         lab, visitor = Lab(registry), new_visitor()
-        kept = keep_task(lab, visitor, load_hub_task("some/sms-spam"))
-        assert kept.name == "my-sms-spam"
+        own = keep_task(lab, visitor, load_hub_task("some/sms-spam"))
+        assert own.name == "my-sms-spam"
         assert lab.task("sms-spam", visitor).labels == ("ham", "spam")
 
 

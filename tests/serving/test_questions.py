@@ -140,9 +140,9 @@ def test_values_grow_and_are_kept() -> None:
         return counting(5)
 
     for _ in range(3):
-        found = asked.ask("me", thing, "count", make)
-        until(lambda found=found: found.is_over)
-        assert (found.state, found.value) == ("done", "end")
+        computation = asked.ask("me", thing, "count", make)
+        until(lambda computation=computation: computation.is_over)
+        assert (computation.state, computation.value) == ("done", "end")
     assert begun == [1]
 
 
@@ -193,15 +193,15 @@ def test_bounded_and_failing_in_words() -> None:
 def test_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(computations, "ABANDONED", -1.0)
     asked, thing = Computations(), Thing()
-    found = asked.ask("me", thing, "count", lambda: counting(10**9))
-    until(lambda: found.is_over)
-    assert found.state == "dropped"
+    computation = asked.ask("me", thing, "count", lambda: counting(10**9))
+    until(lambda: computation.is_over)
+    assert computation.state == "dropped"
 
 
 def test_a_forgotten_run_takes_its_answers_along() -> None:
     asked, thing = Computations(), Thing()
     gone = weakref.ref(thing)
-    found = asked.ask("me", thing, "count", lambda thing=thing: counting(3))
-    until(lambda: found.is_over)
+    computation = asked.ask("me", thing, "count", lambda thing=thing: counting(3))
+    until(lambda: computation.is_over)
     del thing
     until(lambda: gc.collect() is not None and gone() is None)

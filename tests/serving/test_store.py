@@ -51,11 +51,11 @@ def test_finished_runs_come_back_whole_and_bit_for_bit(reopen, tiny, words) -> N
     weights = [adapter(run) for run in made]
     again = reopen().runs(ann)
     assert [run.id for run in again] == [run.id for run in made]
-    for run, old, kept in zip(again, made, weights, strict=True):
+    for run, old, stored in zip(again, made, weights, strict=True):
         assert run.state == "finished" and run.test_score == old.test_score
         assert run.events == old.events and run.task.train == words.train
         assert run.loaded is None and run.has_weights
-        assert same(adapter(run), kept)
+        assert same(adapter(run), stored)
         assert run.classifier.initial.keys() == old.classifier.initial.keys()
         for name, tensor in old.classifier.initial.items():
             assert run.classifier.initial[name].equal(tensor)

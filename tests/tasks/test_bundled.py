@@ -73,8 +73,8 @@ def test_splits_are_fixed_stratified_and_disjoint(name: str) -> None:
     assert sum(map(len, texts)) == len(rows(name))
     whole = Counter(label for _, label in rows(name))
     for part, share in zip(parts, (0.7, 0.1, 0.2), strict=True):
-        found = Counter(task.labels[example.label] for example in part)
-        assert all(abs(found[label] - share * whole[label]) <= 1 for label in whole)
+        counts = Counter(task.labels[example.label] for example in part)
+        assert all(abs(counts[label] - share * whole[label]) <= 1 for label in whole)
 
 
 DOMAIN = re.compile(
@@ -84,8 +84,8 @@ RESERVED = re.compile(r"example\.(?:com|net|org)\b|\.(?:example|test|invalid)\b"
 
 
 def test_addresses_are_reserved_ones(name: str) -> None:
-    found = [m for text, _ in rows(name) for m in DOMAIN.findall(text)]
-    assert not [domain for domain in found if not RESERVED.search(domain)]
+    domains = [m for text, _ in rows(name) for m in DOMAIN.findall(text)]
+    assert not [domain for domain in domains if not RESERVED.search(domain)]
 
 
 NUMBER = re.compile(r"(?<![\w.,£$€#-])\+?\d[\d ()-]{8,14}\d(?![\w,-])")

@@ -22,12 +22,12 @@ _FILES = (".js", ".css", ".csv", ".json")
 def used() -> list[str]:
     """Every id in the sources, as a pattern: what the program puts in stands for anything."""
     sections = {key.split(".")[0] for key in sentences()}
-    found = set()
+    patterns = set()
     for path in [*PYTHON, *SCRIPTS]:
         for key in _KEY.findall(path.read_text(encoding="utf-8")):
             if key.split(".")[0] in sections and not key.endswith(_FILES):
-                found.add(re.sub(r"\$?\{[^}]+\}", "[a-z_0-9]+", key.replace(".", r"\.")))
-    return sorted(found)
+                patterns.add(re.sub(r"\$?\{[^}]+\}", "[a-z_0-9]+", key.replace(".", r"\.")))
+    return sorted(patterns)
 
 
 def test_what_is_used_is_there() -> None:

@@ -105,8 +105,8 @@ def test_knife_keeps_and_refuses(server, runs: list[str], tiny: lc.Base, words: 
     assert [cut["rank"] for cut in answer["cuts"]] == [0, 1, 2, 3, 4]
     score = registry.find(runs[0]).test_score
     assert answer["cuts"][4]["accuracy"] == pytest.approx(score.accuracy)
-    kept = client.predict(runs[0], answer["enough"] or 1, api_name="/keep_rank")
-    run = registry.find(kept)
+    smaller = client.predict(runs[0], answer["enough"] or 1, api_name="/keep_rank")
+    run = registry.find(smaller)
     assert run.state == "loaded" and run.classifier.lora_config.rank == (answer["enough"] or 1)
     assert run in registry.runs(VISITOR), "on the shelf of whom it belongs to"
     assert "at least one" in refused(client, "/keep_rank", runs[0], 0)
@@ -192,10 +192,10 @@ def test_two_settings_in_words() -> None:
 
 def test_luck_of_nothing_and_of_a_foolish_choice() -> None:
     assert luck([])["state"] == "none"
-    found = [group(0.9), group(0.8, 0.7, name="b"), group(0.6, name="c")]
+    three = [group(0.9), group(0.8, 0.7, name="b"), group(0.6, name="c")]
     for pair in ([], [7, -1], [0, 0], [2, 1, 0]):
-        assert len(luck(found, pair)["figure"]["chosen"]) == 2
-    assert luck(found, [2, 1])["figure"]["chosen"] == [2, 1]
+        assert len(luck(three, pair)["figure"]["chosen"]) == 2
+    assert luck(three, [2, 1])["figure"]["chosen"] == [2, 1]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,14 +58,14 @@ def test_what_a_killed_process_left_is_removed_and_a_living_one_keeps_its_own(
     parent: Path,
 ) -> None:
     killed, left = holder(parent)
-    living, kept = holder(parent)
+    living, held = holder(parent)
     try:
         killed.kill()
         killed.wait(60)
         assert (left / "files" / "table.csv").is_file()
         folder = OwnFolder()
         folder.open()
-        assert not left.exists() and (kept / "files" / "table.csv").is_file()
+        assert not left.exists() and (held / "files" / "table.csv").is_file()
         folder.close()
     finally:
         living.kill()

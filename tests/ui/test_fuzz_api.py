@@ -117,13 +117,13 @@ def test_nonsense_gets_sentences_and_the_server_goes_on(url) -> None:
         run = works(client, url)
         for _ in range(ROUNDS):
             name = chance.choice(NAMES)
-            given = [anything(chance) for _ in range(ARGUMENTS[name])]
+            arguments = [anything(chance) for _ in range(ARGUMENTS[name])]
             if chance.random() < 0.5 and name not in ("count_parameters", "fine_tune"):
-                given[0] = run  # a real run, with nonsense about it
+                arguments[0] = run  # a real run, with nonsense about it
             if chance.random() < 0.2:
-                given = given[: chance.randint(0, len(given))] * chance.randint(1, 3)
-            answer = call(client, url, name, {"data": given})
-            check(answer, (name, given))
+                arguments = arguments[: chance.randint(0, len(arguments))] * chance.randint(1, 3)
+            answer = call(client, url, name, {"data": arguments})
+            check(answer, (name, arguments))
         works(client, url)
 
 

@@ -53,8 +53,8 @@ def shown(base: lc.Base, classes: int) -> Shown:
 
 @pytest.mark.parametrize("classes", [2, 6, 7, 100])
 def test_answer_rows_sum_to_one_and_stay_few(base: lc.Base, classes: int) -> None:
-    found = shown(base, classes)
-    value = classify.answer_value(found, "any text", 1.0)
+    viewed = shown(base, classes)
+    value = classify.answer_value(viewed, "any text", 1.0)
     assert len(value["rows"]) == (classes if classes <= 6 else 5), (
         "few, until the others are asked for"
     )
@@ -62,7 +62,7 @@ def test_answer_rows_sum_to_one_and_stay_few(base: lc.Base, classes: int) -> Non
     assert len(rows) == classes
     for side in (1, 2):
         assert sum(row[side] for row in rows) == pytest.approx(1.0, abs=1e-5)
-    after = found.classifier.classify("any text").probabilities
+    after = viewed.classifier.classify("any text").probabilities
     for label, _, p in rows:
         if label in after:
             assert p == after[label]
@@ -79,29 +79,29 @@ def test_pieces_are_the_text(base: lc.Base) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("value", "expected"),
     [(0.5, 0.5), (9, 2.0), (-1, 0.0), (None, 1.0), ("", 1.0), (float("nan"), 1.0), ("0.3", 0.3)],
 )
-def test_strength_is_always_a_number_in_range(given: object, expected: float) -> None:
-    assert classify.strength_of(given) == expected
+def test_strength_is_always_a_number_in_range(value: object, expected: float) -> None:
+    assert classify.strength_of(value) == expected
 
 
 def test_before_training_it_is_what_a_run_starts_from(viewer: Viewer, task: lc.Task) -> None:
-    found = viewer.find(VISITOR, "", (task.name, "bundled", 5))
-    assert not found.trained and found.task is task
+    viewed = viewer.find(VISITOR, "", (task.name, "bundled", 5))
+    assert not viewed.trained and viewed.task is task
     assert (
         viewer.find(VISITOR, "unknown run", (task.name, "bundled", 5)).classifier
-        is found.classifier
+        is viewed.classifier
     )
     run = viewer.lab.registry.submit(
-        VISITOR, found.base, task, lc.LoRAConfig(rank=2), lc.TrainConfig(steps=1, seed=5)
+        VISITOR, viewed.base, task, lc.LoRAConfig(rank=2), lc.TrainConfig(steps=1, seed=5)
     )
     wait(run)
     trained = viewer.find(VISITOR, run.id, (task.name, "bundled", 0))
     assert trained.trained and trained.name == f"{task.name}, r 2, α 16"
     text = task.test[0].text
     start = trained.classifier.classify(text, 0.0).probabilities
-    assert found.classifier.classify(text).probabilities == pytest.approx(start, abs=1e-6)
+    assert viewed.classifier.classify(text).probabilities == pytest.approx(start, abs=1e-6)
     other = viewer.find("w" * 43, run.id, (task.name, "bundled", 0))
     assert not other.trained, "another visitor's run is never shown"
 
@@ -164,8 +164,8 @@ def test_a_followed_text_is_what_the_run_watched(task: lc.Task, base: lc.Base) -
 
 
 def test_layers_are_laid_out_as_kinds_by_blocks(lab: Lab, base: lc.Base) -> None:
-    found = shown(base, 2)
-    proof, layers, layer = inside.inside_values(lab, found)
+    viewed = shown(base, 2)
+    proof, layers, layer = inside.inside_values(lab, viewed)
     assert proof["equal"] and proof["before"] == proof["after"] == base.digest()
     blocks = base.config.n_layers
     assert [len(row["cells"]) for row in layers["rows"]] == [blocks] * 6

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from lora_core.events import Diverged, Evaluated, Event, Finished, Started, Step
+from lora_core.events import Evaluated, Event, Finished, Started, Step
 
 MAX_POINTS = 600  # of a raw loss curve: beyond, neighbouring steps are averaged
 
@@ -36,7 +36,6 @@ class Curve:
         self.started: Started | None = None
         self.step: Step | None = None
         self.evaluated: list[Evaluated] = []
-        self.diverged: Diverged | None = None
         self.finished: Finished | None = None
         self._steps: list[int] = []
         self._losses: list[float] = []
@@ -52,8 +51,6 @@ class Curve:
                 self._add(event)
             elif isinstance(event, Evaluated):
                 self.evaluated.append(event)
-            elif isinstance(event, Diverged):
-                self.diverged = event
             elif isinstance(event, Finished):
                 self.finished = event
 

@@ -168,10 +168,10 @@ def shown_value(viewer: Viewer, shown: Shown, visitor: str, chosen: str) -> dict
     }
 
 
-def strength_of(given: Any) -> float:
+def strength_of(slider: Any) -> float:
     """What the slider holds, as a number from 0 to 2; an emptied box is 1."""
     try:
-        value = float(given)
+        value = float(slider)
     except (TypeError, ValueError):
         return 1.0
     return min(2.0, max(0.0, value)) if math.isfinite(value) else 1.0

@@ -112,8 +112,8 @@ def _shape_drawings(n_in: int, n_out: int, ranks: Sequence[int]) -> dict[str, An
     by_rank = {}
     for rank in ranks:
         placed = draw(n_in, n_out, rank)
-        added, kept = rank * (n_in + n_out), n_in * n_out
-        share = words.percent(100 * added / kept)
+        added, whole = rank * (n_in + n_out), n_in * n_out
+        share = words.percent(100 * added / whole)
         by_rank[str(rank)] = {
             **{
                 name: [round(v, 2) for v in getattr(placed, name)] for name in ("W", "A", "B", "AB")
@@ -123,7 +123,7 @@ def _shape_drawings(n_in: int, n_out: int, ranks: Sequence[int]) -> dict[str, An
                 "drawing.spoken",
                 rows=n_in,
                 columns=n_out,
-                kept=kept,
+                kept=whole,
                 rank=rank,
                 added=added,
                 share=share,

@@ -63,22 +63,22 @@ def evidence_value(shown: Shown | None, text: str, strength: float) -> dict[str,
     """The text in pieces, each with its weight or None for what lies between words."""
     if shown is None or not shown.trained or not (text or "").strip():
         return {"shown": False, "trained": bool(shown and shown.trained), "pieces": []}
-    found = attribute(shown.classifier, text, strength_of(strength))
+    attribution = attribute(shown.classifier, text, strength_of(strength))
     return {
         "shown": True,
         "trained": True,
-        "label": found.label,
-        "probability": found.probability,
-        "pieces": _pieces(text, found),
-        "group": found.group,
-        "unread": len(text) - found.read,
+        "label": attribution.label,
+        "probability": attribution.probability,
+        "pieces": _pieces(text, attribution),
+        "group": attribution.group,
+        "unread": len(text) - attribution.read,
     }
 
 
-def _pieces(text: str, found: Attribution) -> list[list[Any]]:
+def _pieces(text: str, attribution: Attribution) -> list[list[Any]]:
     pieces: list[list[Any]] = []
     at = 0
-    for word in found.words:
+    for word in attribution.words:
         if word.span.start > at:
             pieces.append([text[at : word.span.start]])
         pieces.append([text[word.span.start : word.span.end], word.weight, word.without])

@@ -179,9 +179,9 @@ class Panel:
         self._lab.registry.limits.check_text(text)
         if kind == "keep":
             rank = int(wanted.get("rank") or 0)
-            kept = Knife(trained(run)).keep(rank)
+            smaller = Knife(trained(run)).keep(rank)
             made = self._lab.registry.add_classifier(
-                self._visitor, kept, run.task, f"{task_of(run)}, rank {rank}"
+                self._visitor, smaller, run.task, f"{task_of(run)}, rank {rank}"
             )
             whole = trained(run).lora_config
             said = say("experiments.knife_kept", k=rank, r=whole.rank if whole else rank)
@@ -197,8 +197,8 @@ class Panel:
                 "words": [_says(knife.at(rank).classify(text)) for rank in ranks],
             }
         off = [str(name) for name in wanted.get("off") or []]
-        found = Switchboard(trained(run)).without(off).classify(text)
-        return {"kind": kind, "mark": mark, "words": [_says(found)]}
+        prediction = Switchboard(trained(run)).without(off).classify(text)
+        return {"kind": kind, "mark": mark, "words": [_says(prediction)]}
 
     # Inside ----------------------------------------------------------------------------------
 
@@ -214,14 +214,14 @@ class Panel:
 
     def _about_run(self, question: str, off: Sequence[str]) -> Look:
         run = self._run()
-        found = self._experiments.begin(self._visitor, question, run)
+        computation = self._experiments.begin(self._visitor, question, run)
         switched = self._experiments.without(self._visitor, run, off) if off else None
 
         def look() -> tuple[Answer, bool]:
-            kept = self._keep_going(question, run, found)
-            answer = self._experiments.answer(question, run, kept)
+            current = self._keep_going(question, run, computation)
+            answer = self._experiments.answer(question, run, current)
             if switched is None:
-                return answer, kept.state in ("done", "failed")
+                return answer, current.state in ("done", "failed")
             switched.used = time.monotonic()
             answer["off"] = list(off)
             if switched.value is not None and answer.get("whole") is not None:
@@ -233,16 +233,16 @@ class Panel:
                     rows=rows,
                     whole=pc(answer["whole"]),
                 )
-            return answer, kept.is_over and switched.is_over
+            return answer, current.is_over and switched.is_over
 
         return look
 
-    def _keep_going(self, question: str, run: Run, found: Computation) -> Computation:
+    def _keep_going(self, question: str, run: Run, computation: Computation) -> Computation:
         """The same computation; one that was dropped meanwhile is begun again."""
-        if found.state == "dropped":
+        if computation.state == "dropped":
             return self._experiments.begin(self._visitor, question, run)
-        found.used = time.monotonic()
-        return found
+        computation.used = time.monotonic()
+        return computation
 
     def _luck(self, wanted: Answer) -> Look:
         task = self._settings().task
@@ -252,9 +252,9 @@ class Panel:
             registry, plans = self._lab.registry, self._experiments.plans
             mine = plans.of(self._visitor)
             going = plan or next((p for p in mine if p.state == "running"), None)
-            found = groups(task, registry.runs(self._visitor), mine)
+            shown_groups = groups(task, registry.runs(self._visitor), mine)
             pair = [int(i) for i in wanted.get("pair") or [] if isinstance(i, int)]
-            answer = luck(found, pair)
+            answer = luck(shown_groups, pair)
             answer |= {"seeds": list(SEEDS), "sweep": None}
             if going is not None:
                 said = sweep_answer(going)
@@ -340,11 +340,11 @@ class Panel:
             )
             none = {"question": "vote", "state": "none", "sentence": said, "voters": listed}
             return lambda: (none, True)
-        found = self._experiments.vote(self._visitor, ticked)
+        computation = self._experiments.vote(self._visitor, ticked)
 
         def look() -> tuple[Answer, bool]:
-            found.used = time.monotonic()
-            return votes(found) | {"voters": listed}, found.is_over
+            computation.used = time.monotonic()
+            return votes(computation) | {"voters": listed}, computation.is_over
 
         return look
 
@@ -353,6 +353,6 @@ def _seed(run: Run) -> str:
     return f", seed {run.train_config.seed}" if run.train_config else ""
 
 
-def _says(found: Any) -> str:
-    p = found.probabilities[found.label]
-    return say("experiments.text_says", label=found.label, p=pc(p))
+def _says(prediction: Any) -> str:
+    p = prediction.probabilities[prediction.label]
+    return say("experiments.text_says", label=prediction.label, p=pc(p))

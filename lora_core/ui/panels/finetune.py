@@ -166,8 +166,8 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
 def refused(error: LabError | None) -> list[Any]:
     """What the page shows of something that could not be done: its sentence, where one looks."""
     line = str(error) if error else say("status.broken")
-    told = {"state": "refused", "line": line, "reason": "", "share": 0.0, "sentence": ""}
-    return [told, *[gr.skip()] * 5]
+    refusal = {"state": "refused", "line": line, "reason": "", "share": 0.0, "sentence": ""}
+    return [refusal, *[gr.skip()] * 5]
 
 
 def interrupted(lab: Lab, visitor: str) -> list[Run]:

@@ -135,27 +135,29 @@ def _bring_task(
     """
     limits = lab.registry.limits
     configuration, split, text, label = [value or None for value in [*chosen, *[None] * 4][:4]]
-    found = load_hub_table(name, limits, configuration=configuration, split=split)
-    columns = found.table.columns
+    hub_table = load_hub_table(name, limits, configuration=configuration, split=split)
+    columns = hub_table.table.columns
     text, label = (column if column in columns else None for column in (text, label))
-    text, label = found.columns(text, label)
-    task = task_of_hub(found, text, label, limits)
+    text, label = hub_table.columns(text, label)
+    task = task_of_hub(hub_table, text, label, limits)
     before = next((own for own in lab.registry.tasks(visitor) if own.title == task.title), None)
     if before is None:
         task = keep_task(lab, visitor, task)
     else:
         task = replace(task, name=before.name)
         lab.registry.add_task(visitor, task)
-    return task, _ways(found, text, label)
+    return task, _ways(hub_table, text, label)
 
 
-def _ways(found: HubTable, text: str, label: str) -> list[gr.Dropdown]:
+def _ways(hub_table: HubTable, text: str, label: str) -> list[gr.Dropdown]:
     """The four controls: what was taken, and what else there is."""
-    columns = list(found.table.columns)
-    several = len(found.configurations) > 1
+    columns = list(hub_table.table.columns)
+    several = len(hub_table.configurations) > 1
     return [
-        gr.Dropdown(list(found.configurations), value=found.configuration, visible=several),
-        gr.Dropdown(list(found.splits), value=found.split, visible=len(found.splits) > 1),
+        gr.Dropdown(list(hub_table.configurations), value=hub_table.configuration, visible=several),
+        gr.Dropdown(
+            list(hub_table.splits), value=hub_table.split, visible=len(hub_table.splits) > 1
+        ),
         gr.Dropdown(columns, value=text, visible=True),
         gr.Dropdown(columns, value=label, visible=True),
     ]

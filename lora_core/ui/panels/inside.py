@@ -100,21 +100,21 @@ def proof_value(lab: Lab, shown: Shown) -> dict[str, Any]:
     if base is None:
         sentence = say("proof.no_base")
         return {"before": "", "after": "", "equal": True, "trained": False, "sentence": sentence}
-    found = frozen_proof(base, shown.classifier, lab.bases.digest(base))
+    proof = frozen_proof(base, shown.classifier, lab.bases.digest(base))
     return {
-        "before": found.before,
-        "after": found.after,
-        "equal": found.equal,
+        "before": proof.before,
+        "after": proof.after,
+        "equal": proof.equal,
         "trained": shown.trained,
-        "sentence": _proof_words(found, shown),
+        "sentence": _proof_words(proof, shown),
     }
 
 
-def _proof_words(found: FrozenProof, shown: Shown) -> str:
+def _proof_words(proof: FrozenProof, shown: Shown) -> str:
     numbers = say(
-        "proof.numbers", numbers=found.bytes // BYTES_FP32, size=words.megabytes(found.bytes)
+        "proof.numbers", numbers=proof.bytes // BYTES_FP32, size=words.megabytes(proof.bytes)
     )
-    if not found.equal:
+    if not proof.equal:
         return say("proof.differ", numbers=numbers)
     if not shown.trained:
         return say("proof.untrained", numbers=numbers)

@@ -256,11 +256,11 @@ def _ways(report: TableReport, asked: Reading) -> list[Any]:
 
 
 def _way(
-    names: dict[str, str], found: str | None, asked: str | None, *, visible: bool, **more: Any
+    names: dict[str, str], detected: str | None, asked: str | None, *, visible: bool, **more: Any
 ) -> gr.Dropdown:
     """One such control; its first choice leaves it to the app, and says what it found."""
-    said = re.split(r": | \(| [,;|]$", names.get(found or "", found or ""))[0]
-    shown = f"{said} (found)" if found and asked is None else "find out"
+    said = re.split(r": | \(| [,;|]$", names.get(detected or "", detected or ""))[0]
+    shown = f"{said} (found)" if detected and asked is None else "find out"
     value = asked if asked in names else FOUND_OUT
     choices = [(shown, FOUND_OUT), *((name, key) for key, name in names.items())]
     return gr.Dropdown(choices=choices, value=value, visible=visible, **more)

@@ -18,7 +18,7 @@ from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
 
-def kept(lab: Lab, visitor: str) -> list[Run]:
+def with_weights(lab: Lab, visitor: str) -> list[Run]:
     """A visitor's runs that have something to carry away, oldest first."""
     if not visitor:
         return []
@@ -27,7 +27,7 @@ def kept(lab: Lab, visitor: str) -> list[Run]:
 
 def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
     """The shelf's adapters, to scale, beside the base that they share; counted in the objects."""
-    runs = kept(lab, visitor)
+    runs = with_weights(lab, visitor)
     if not runs:
         return {"items": [], "summary": say("shelf.empty"), "detail": "", "base": None}
     classifiers = [run.classifier for run in runs if run.classifier is not None]

@@ -227,12 +227,12 @@ def _one_of(files: Sequence[str], stem: str, suffix: str) -> str:
     A file of the right name goes before one that only ends so; README and tokenizer are left alone.
     """
     ending = [file for file in files if Path(file).suffix.lower() == suffix]
-    found = [file for file in ending if Path(file).name.lower().startswith(stem)] or ending
-    if len(found) == 1:
-        return found[0]
+    mine = [file for file in ending if Path(file).name.lower().startswith(stem)] or ending
+    if len(mine) == 1:
+        return mine[0]
     both = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
-    if found:
-        raise AdapterError(f"There are {len(found)} files like {stem}{suffix}. Bring {both}.")
+    if mine:
+        raise AdapterError(f"There are {len(mine)} files like {stem}{suffix}. Bring {both}.")
     if any(Path(file).suffix.lower() in (".bin", ".pt", ".pth") for file in files):
         raise AdapterError(
             "The weights are a pickle, which could run any program and is never opened. Save the "

@@ -62,8 +62,8 @@ class View:
             events = run.events_since(self._seen.get(run.id, 0))
             self._seen[run.id] = self._seen.get(run.id, 0) + len(events)
             curve.feed(events)
-            found = [event for event in events if isinstance(event, Watched)]
-            self._watched.setdefault(run.id, []).extend(found)
+            watched = [event for event in events if isinstance(event, Watched)]
+            self._watched.setdefault(run.id, []).extend(watched)
             if over and run.id not in self._over:
                 self._over.add(run.id)
                 ended = run.id if run.has_weights else ended
@@ -185,19 +185,19 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
     active = active or next((s for s in seen if s[0].state == "waiting"), seen[-1])
     run, curve, name = active
     queued = sum(1 for other, _, _ in seen if other.state == "waiting")
-    told: dict[str, Any] = {
+    line_of_run: dict[str, Any] = {
         "state": run.state,
         "reason": "",
         "share": 0.0,
         "sentence": conclusion(seen),
     }
     if run.state == "waiting":
-        return {**told, "line": _waiting_words(run, name)}
+        return {**line_of_run, "line": _waiting_words(run, name)}
     started = curve.started
     total = run.train_config.steps if run.train_config else 1
-    told["share"] = (curve.step.step if curve.step else 0) / total
+    line_of_run["share"] = (curve.step.step if curve.step else 0) / total
     if started:
-        told["reason"] = say(
+        line_of_run["reason"] = say(
             "status.device",
             device=started.device.device.type.upper(),
             format=started.device.format,
@@ -206,10 +206,10 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
     if run.state == "running":
         line = _running_words(curve, name, total)
         more = say("status.queued", line=line, n=queued) if queued else line
-        return {**told, "line": more}
+        return {**line_of_run, "line": more}
     best = curve.best
     if best is None:
-        return {**told, "line": say("status.nothing", name=name, reason=run.reason)}
+        return {**line_of_run, "line": say("status.nothing", name=name, reason=run.reason)}
     seconds = words.duration(curve.finished.seconds) if curve.finished else ""
     line = say(
         "status.interrupted" if run.interrupted else f"status.{run.state}",
@@ -218,7 +218,10 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
         step=best.step,
         reason=run.reason,
     )
-    return {**told, "line": say("status.lost", line=line, lost=run.lost) if run.lost else line}
+    return {
+        **line_of_run,
+        "line": say("status.lost", line=line, lost=run.lost) if run.lost else line,
+    }
 
 
 def _waiting_words(run: Run, name: str) -> str:

@@ -69,15 +69,15 @@ class Viewer:
             if run is not None and run.classifier is not None:
                 base = run.base or self.lab.bases.loaded(run.classifier.base_name)
                 return Shown(run.classifier, run.task, base, run, long_name(run))
-        given = dict(zip(_NEEDED, values, strict=True))
+        chosen = dict(zip(_NEEDED, values, strict=True))
         default = Settings()
-        base_name = str(given["base"] or default.base)
+        base_name = str(chosen["base"] or default.base)
         if base_name != "bundled" and base_name not in self.lab.bases:
             raise ConfigError(f"The base “{base_name}” is loaded when its first run starts.")
         base = self.lab.base(base_name)
-        task = self.lab.task(str(given["task"] or default.task), visitor)
+        task = self.lab.task(str(chosen["task"] or default.task), visitor)
         try:
-            seed = int(given["seed"] or 0)
+            seed = int(chosen["seed"] or 0)
         except (TypeError, ValueError, OverflowError):
             seed = 0
         return Shown(

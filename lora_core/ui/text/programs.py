@@ -145,31 +145,31 @@ optimizer = torch.optim.AdamW(
 
 def _lora(lora: LoRAConfig) -> str:
     default = LoRAConfig(head=lora.head)  # what "every layer" means depends on it
-    given = [f"rank={lora.rank}", f"alpha={lora.alpha:g}"]
-    given += [
+    arguments = [f"rank={lora.rank}", f"alpha={lora.alpha:g}"]
+    arguments += [
         f"{name}={getattr(lora, name)!r}"
         for name in ("targets", "scaling", "dropout")
         if getattr(lora, name) != getattr(default, name)
     ]
     if lora.head != "train":
-        given.append(f"head={lora.head!r}")
-    return _call("lc.LoRAConfig", given)
+        arguments.append(f"head={lora.head!r}")
+    return _call("lc.LoRAConfig", arguments)
 
 
 def _train(train: TrainConfig) -> str:
-    given = [f"steps={train.steps}", f"batch_size={train.batch_size}", f"seed={train.seed}"]
+    arguments = [f"steps={train.steps}", f"batch_size={train.batch_size}", f"seed={train.seed}"]
     if train.learning_rate is not None:
-        given.append(f"learning_rate={train.learning_rate:g}")
+        arguments.append(f"learning_rate={train.learning_rate:g}")
     if train.method != "lora":
-        given.append(f"method={train.method!r}")
-    return _call("lc.TrainConfig", given)
+        arguments.append(f"method={train.method!r}")
+    return _call("lc.TrainConfig", arguments)
 
 
-def _call(name: str, given: list[str]) -> str:
-    line = f"{name}({', '.join(given)})"
+def _call(name: str, arguments: list[str]) -> str:
+    line = f"{name}({', '.join(arguments)})"
     if len(line) <= 84:
         return line
-    return f"{name}(\n    " + ",\n    ".join(given) + ",\n)"
+    return f"{name}(\n    " + ",\n    ".join(arguments) + ",\n)"
 
 
 def _peft_model(settings: Settings, lora: LoRAConfig) -> str:
