@@ -18,7 +18,7 @@ from lora_core.config import HEAD, ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.cores import Cores
 from lora_core.devices import Device, choose_device
 from lora_core.events import Started
-from lora_core.fast.engine import make_engine
+from lora_core.fast.engine import EngineSetup, make_engine
 from lora_core.injection import inject_lora
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
@@ -75,7 +75,9 @@ class Preparation:
             self.peak, len(task.labels), base.config.emb_dim
         )
         device = device or choose_device()
-        self.engine = make_engine(self.model, config, device, between, head_peak / self.peak, cores)
+        self.engine = make_engine(
+            EngineSetup(self.model, config, device, between, head_peak / self.peak, cores)
+        )
 
     def _token_ids(self, text: str) -> list[int]:
         return encode_text(self.base.tokenizer, text, self.base.config.context_length)

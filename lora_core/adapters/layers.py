@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -176,12 +177,20 @@ def from_peft(
         raise AdapterError(f"Tensors that do not belong to a LoRA adapter: {_some(left)}.")
     model.requires_grad_(False)
     lora_facts = facts.get("lora")
-    lora_facts = lora_facts if isinstance(lora_facts, dict) else {}
+    saved = _Saved(config, lora_facts if isinstance(lora_facts, dict) else {})
     for layer, (a, b) in pairs.items():
-        _place(model, layer, a, b, config, lora_facts)
+        _place(model, layer, a, b, saved)
     for layer, (a, b) in embeddings.items():
-        _place_embedding(model, layer, a, b, config, lora_facts)
+        _place_embedding(model, layer, a, b, saved)
     return model, _our_config(model, config, facts)
+
+
+@dataclass(frozen=True)
+class _Saved:
+    """What an adapter's files say besides the tensors."""
+
+    config: Mapping[str, Any]  # PEFT's
+    lora_facts: Mapping[str, Any]  # ours, with the exact settings; empty in a file of others
 
 
 def _take_pairs(left: dict[str, Tensor], a: str, b: str) -> dict[str, tuple[Tensor, Tensor]]:
@@ -203,14 +212,7 @@ def _take_pairs(left: dict[str, Tensor], a: str, b: str) -> dict[str, tuple[Tens
     return pairs
 
 
-def _place(
-    model: GPT,
-    layer: str,
-    a: Tensor,
-    b: Tensor,
-    config: Mapping[str, Any],
-    lora_facts: Mapping[str, Any],
-) -> None:
+def _place(model: GPT, layer: str, a: Tensor, b: Tensor, saved: _Saved) -> None:
     """Put PEFT's A (r, in) and B (out, r) of one of their layers into ours."""
     short = layer.removeprefix(PREFIX)
     parts = layer.removeprefix(PREFIX + TRUNK).split(".", 2)
@@ -223,10 +225,10 @@ def _place(
     linears = [model.get_submodule(f"blocks.{i}.{name}") for name in names]
     n_in = int(linears[0].in_features)  # type: ignore[arg-type]
     n_out = sum(int(linear.out_features) for linear in linears)  # type: ignore[arg-type, misc]
-    scale = _checked_scale(short, a, b, n_in, n_out, config, lora_facts)
+    scale = _checked_scale(short, a, b, (n_in, n_out), saved)
     blocks = b.chunk(len(names))
     for name, linear, block, columns in zip(
-        names, linears, blocks, _columns(blocks, lora_facts), strict=True
+        names, linears, blocks, _columns(blocks, saved.lora_facts), strict=True
     ):
         assert isinstance(linear, nn.Linear)
         if not columns:
@@ -240,14 +242,7 @@ def _place(
         setattr(model.get_submodule(parent), child, wrapped.eval().requires_grad_(False))
 
 
-def _place_embedding(
-    model: GPT,
-    layer: str,
-    a: Tensor,
-    b: Tensor,
-    config: Mapping[str, Any],
-    lora_facts: Mapping[str, Any],
-) -> None:
+def _place_embedding(model: GPT, layer: str, a: Tensor, b: Tensor, saved: _Saved) -> None:
     """Put PEFT's A (r, vocab) and B (emb, r) of an embedding into ours."""
     short = layer.removeprefix(PREFIX)
     theirs = layer.removeprefix(PREFIX + TRUNK)
@@ -259,7 +254,7 @@ def _place_embedding(
     rows, width = table.num_embeddings, table.embedding_dim
     if ours == EMBEDDING_TARGET and a.ndim == 2:
         a = a[:, :rows]  # tokens that were added to the vocabulary are not the base's
-    scale = _checked_scale(short, a, b, rows, width, config, lora_facts)
+    scale = _checked_scale(short, a, b, (rows, width), saved)
     wrapped = EmbeddingWithLoRA(table, a.shape[0], scale, scaling="alpha")
     with torch.no_grad():
         wrapped.lora.A.copy_(a.T)
@@ -269,15 +264,10 @@ def _place_embedding(
 
 
 def _checked_scale(
-    short: str,
-    a: Tensor,
-    b: Tensor,
-    n_in: int,
-    n_out: int,
-    config: Mapping[str, Any],
-    lora_facts: Mapping[str, Any],
+    short: str, a: Tensor, b: Tensor, widths: tuple[int, int], saved: _Saved
 ) -> float:
-    """The scale of a layer whose A must be (rank, n_in) and B (n_out, rank), of sane size."""
+    """The scale of a layer of `widths` (in, out), whose A is (rank, in) and B (out, rank)."""
+    n_in, n_out = widths
     rank = a.shape[0] if a.ndim == 2 else 0
     if a.shape != (rank, n_in) or b.shape != (n_out, rank) or not 1 <= rank <= MAX_LOADED_RANK:
         pair = rank and b.ndim == 2 and b.shape[1] == rank <= MAX_LOADED_RANK  # of other widths
@@ -285,7 +275,7 @@ def _checked_scale(
             f"{short}: A is {tuple(a.shape)} and B is {tuple(b.shape)}; with this base "
             f"(rank, {n_in}) and ({n_out}, rank) are needed, rank at most {MAX_LOADED_RANK}."
         )
-    scale = _scale(short, rank, config, lora_facts)
+    scale = _scale(short, rank, saved)
     if not scale * float(a.double().norm() * b.double().norm()) <= LARGEST:
         raise AdapterError(f"{short}: its numbers are so large that answers would overflow.")
     return scale
@@ -318,10 +308,9 @@ def _columns(blocks: Sequence[Tensor], lora_facts: Mapping[str, Any]) -> list[li
     return used if any(used) else [every, every, every]
 
 
-def _scale(
-    layer: str, rank: int, config: Mapping[str, Any], lora_facts: Mapping[str, Any]
-) -> float:
+def _scale(layer: str, rank: int, saved: _Saved) -> float:
     """The factor that PEFT applies to this layer."""
+    config, exact_facts = saved.config, saved.lora_facts
     try:
         named_rank = pattern_value(config, "rank_pattern", layer, config.get("r"))
     except UnreadableExpressionError:  # the tensor itself says the rank
@@ -337,7 +326,7 @@ def _scale(
     rule = config.get("use_rslora")
     scale = lora_scale(rank, alpha, "alpha/sqrt(rank)" if rule else "alpha/rank")
     try:  # the trained one itself: alpha and rank of a fused layer give it but for a rounding
-        exact = lora_scale(lora_facts["rank"], lora_facts["alpha"], lora_facts["scaling"])
+        exact = lora_scale(exact_facts["rank"], exact_facts["alpha"], exact_facts["scaling"])
         return exact if math.isclose(exact, scale, rel_tol=1e-9) else scale
     except (KeyError, ValueError, TypeError, ArithmeticError):
         return scale

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -18,8 +19,9 @@ from lora_core.batches import Batch
 from lora_core.config import TrainConfig
 from lora_core.cores import Cores
 from lora_core.devices import Device
-from lora_core.fast.gpt import FastGPT, is_head, why_not
+from lora_core.fast.gpt import FastGPT, why_not
 from lora_core.fast.linear import frozen_cast
+from lora_core.fast.weights import is_head
 from lora_core.lora import lora_layers
 from lora_core.model import GPT
 
@@ -47,40 +49,36 @@ class Engine(Protocol):
         """Leave the model as an ordinary module, on the CPU, with tensors of its own."""
 
 
-def make_engine(
-    model: GPT,
-    config: TrainConfig,
-    device: Device,
-    between: Callable[[], None],
-    head_factor: float = 1.0,
-    cores: Cores | None = None,
-) -> Engine:
-    """The fastest engine that applies. `between` is called every now and then and may raise.
+@dataclass(frozen=True)
+class EngineSetup:
+    """What an engine works with."""
 
-    A head that is trained in full beside other weights learns at `head_factor` times the rate.
-    Only the fast engine uses `cores`.
-    """
-    reason = why_not(model) if device.device.type == "cpu" else "this is no CPU"
+    model: GPT
+    config: TrainConfig
+    device: Device  # as chosen
+    between: Callable[[], None]  # called every now and then; may raise
+    head_factor: float = 1.0  # times the rate, for a head trained in full beside other weights
+    cores: Cores | None = None  # for the fast engine; None: the threads of whoever calls
+
+
+def make_engine(setup: EngineSetup) -> Engine:
+    """The fastest engine that applies."""
+    device = setup.device
+    reason = why_not(setup.model) if device.device.type == "cpu" else "this is no CPU"
     if reason is None:
-        return FastEngine(model, config, device, between, head_factor, cores)
+        return FastEngine(setup)
     if device.device.type == "cpu" and device.dtype != torch.float32:
         text = f"The fast path does not apply here: {reason}; so float32."
-        device = Device(device.device, torch.float32, text)
-    return PlainEngine(model, config, device, between, head_factor)
+        setup = replace(setup, device=Device(device.device, torch.float32, text))
+    return PlainEngine(setup)
 
 
 class PlainEngine:
     """`model.GPT` as it is, under autograd; on a GPU its products in bfloat16 by autocast."""
 
-    def __init__(
-        self,
-        model: GPT,
-        config: TrainConfig,
-        device: Device,
-        between: Callable[[], None],
-        head_factor: float = 1.0,
-    ) -> None:
-        self.model, self.config, self.device, self.between = model, config, device, between
+    def __init__(self, setup: EngineSetup) -> None:
+        model, config, device = setup.model, setup.config, setup.device
+        self.model, self.config, self.device, self.between = model, config, device, setup.between
         self._left = move(model, device.device)
         if device.device.type != "cpu":  # dropout's masks are drawn where the model is
             generator = torch.Generator(device.device).manual_seed(config.seed)
@@ -90,7 +88,7 @@ class PlainEngine:
         self.trained = list(trained.values())
         head = [p for n, p in trained.items() if is_head(n)]
         rest = [p for n, p in trained.items() if not is_head(n)]
-        self.optimizer = _optimizer(rest, head, config, head_factor)
+        self.optimizer = _optimizer(rest, head, config, setup.head_factor)
 
     def _forward(self, batch: Batch) -> Tensor:
         self.between()
@@ -160,26 +158,17 @@ def move(model: nn.Module, device: torch.device) -> list[tuple[nn.Module, str, n
 class FastEngine:
     """`fast.FastGPT`: the same mathematics by hand. With a head alone, each text is read once."""
 
-    def __init__(
-        self,
-        model: GPT,
-        config: TrainConfig,
-        device: Device,
-        between: Callable[[], None],
-        head_factor: float = 1.0,
-        cores: Cores | None = None,
-    ) -> None:
-        """Without `cores` it computes with as many threads as the calling thread is set to."""
-        self.device, self.config, self.cores = device, config, cores
+    def __init__(self, setup: EngineSetup) -> None:
+        self.device, self.config, self.cores = setup.device, setup.config, setup.cores
 
         def between_blocks() -> None:
-            between()
-            if cores is not None:
-                cores.between()
+            setup.between()
+            if setup.cores is not None:
+                setup.cores.between()
 
-        self.fast = FastGPT(model, device.dtype, between_blocks)
-        rest, head = self.fast.rest_and_head()
-        self.optimizer = _optimizer(rest, head, config, head_factor)
+        self.fast = FastGPT(setup.model, setup.device.dtype, between_blocks)
+        rest, head = self.fast.weights.rest_and_head()
+        self.optimizer = _optimizer(rest, head, setup.config, setup.head_factor)
         self._features: dict[tuple[int, ...], Tensor] = {}  # of texts, when the base never changes
 
     def step(self, batch: Batch, rate: float) -> tuple[float, bool]:
@@ -191,14 +180,14 @@ class FastEngine:
 
     def _step(self, batch: Batch, rate: float) -> tuple[float, bool]:
         loss = self._gradients(batch)
-        gradient = self.fast.gradient
+        gradient = self.fast.weights.gradient
         norm = torch.linalg.vector_norm(gradient)
         gradient.mul_((self.config.max_grad_norm / (norm + 1e-6)).clamp(max=1.0))
         value, size = torch.stack([loss, norm]).tolist()
         return value, _update(self.optimizer, rate, value, size)
 
     def _gradients(self, batch: Batch) -> Tensor:
-        """The loss; its gradient is then in `fast.gradient`."""
+        """The loss; its gradient is then in `fast.weights.gradient`."""
         if self.config.method == "head":
             return self.fast.head_gradients(self._hidden(batch), batch.labels)
         return self.fast.loss_and_gradients(batch.tokens, batch.lengths, batch.labels)
@@ -211,7 +200,7 @@ class FastEngine:
         self._gradients(batch)
         for generator, state in states:
             generator.set_state(state)
-        return self.fast.gradient
+        return self.fast.weights.gradient
 
     def logits(self, batch: Batch) -> Tensor:
         """See `Engine`."""
@@ -233,16 +222,16 @@ class FastEngine:
 
     def snapshot(self) -> list[Tensor]:
         """See `Engine`."""
-        return [self.fast.flat.detach().clone()]
+        return [self.fast.weights.flat.detach().clone()]
 
     @torch.no_grad()
     def restore(self, weights: list[Tensor]) -> None:
         """See `Engine`."""
-        self.fast.flat.copy_(weights[0])
+        self.fast.weights.flat.copy_(weights[0])
 
     def release(self) -> None:
         """See `Engine`."""
-        self.fast.release()
+        self.fast.weights.release()
 
 
 def _optimizer(

@@ -12,7 +12,7 @@ for speed, and `tests/fast/test_engine.py` holds it to them. What makes it fast 
   and everything trained stay float32;
 * frozen weights are cast once a process and shared by all runs over one base;
 * GELU and its derivative in one pass through a sigmoid, at a quarter of a tanh's cost;
-* everything trained lies in one flat tensor: one norm, one optimiser call.
+* everything trained lies in one flat tensor, one norm and one optimiser call: `weights.py`.
 
 Not here: dropout of the base itself (`GPTConfig.drop_rate`), merged adapters. See `why_not`.
 """
@@ -32,19 +32,13 @@ from lora_core.config import HEAD
 from lora_core.cores import one_core
 from lora_core.fast.linear import Adapter, Group, Tape, Workspace, frozen_cast, gelu
 from lora_core.fast.packing import Packed, pack
-from lora_core.lora import EmbeddingWithLoRA, LinearWithLoRA, LoRALayer, lora_layers
+from lora_core.fast.weights import KVQ, TrainedWeights, joined
+from lora_core.lora import EmbeddingWithLoRA, LinearWithLoRA, lora_layers
 from lora_core.model import GPT
 
-# Query last: the plain model's dropout draws in this order, and the last block splits it off.
-_KVQ = ("attention.key", "attention.value", "attention.query")
 _OTHERS = (("attention.output",), ("mlp.up",), ("mlp.down",))  # the other products of a block
 _NORMS = ("norm1", "norm2")
 _TOKEN_A, _TOKEN_B = "token_embedding.lora.A", "token_embedding.lora.B"
-
-
-def is_head(name: str) -> bool:
-    """Whether a parameter of a GPT is the head's own, not LoRA's."""
-    return name.startswith(HEAD + ".") and ".lora." not in name
 
 
 def why_not(model: nn.Module) -> str | None:
@@ -99,8 +93,7 @@ class _BlockTape(NamedTuple):
 class FastGPT:
     """Losses and gradients of a `GPT` with one of the three methods: LoRA, full, head only.
 
-    Takes over the storage of what is trained: each trained parameter becomes a view of one flat
-    float32 tensor (`flat`, with `gradient`), to be given to the optimiser, until `release`.
+    Takes over the storage of what is trained until `weights.release()`: see `TrainedWeights`.
     `between` is called between blocks and may raise, which is how a long step is interrupted.
     """
 
@@ -119,7 +112,7 @@ class FastGPT:
         self.adapted_tokens = isinstance(wrapped, EmbeddingWithLoRA)
         self._table = wrapped.embedding if isinstance(wrapped, EmbeddingWithLoRA) else wrapped
         self.full = bool(model.final_norm.weight.requires_grad)
-        self._flatten({n: p for n, p in model.named_parameters() if p.requires_grad})
+        self.weights = TrainedWeights(model, dtype)
         last = model.config.n_layers - 1
         self.blocks = [self._block(f"blocks.{i}.", i == last) for i in range(last + 1)]
         adapted = [
@@ -131,86 +124,17 @@ class FastGPT:
         self._groups = [
             g for b in self.blocks for g in (*b.groups, *([b.query] if b.query else []))
         ]
-        copies = [pair for group in self._groups for pair in group.copies()]
-        self._joined_to, self._joined_from = [p[0] for p in copies], [p[1] for p in copies]
+        self.weights.copies = [pair for group in self._groups for pair in group.copies()]
         # The lowest product whose weights get a gradient, counted from below, four a block; -1:
         # what is embedded gets one as well.
         embedded = self.full or self.adapted_tokens
         self.lowest = -1 if embedded else min(adapted, default=4 * len(self.blocks))
 
-    # --- what is trained, in one tensor -----------------------------------------------------------
-
-    def _flatten(self, trained: dict[str, nn.Parameter]) -> None:
-        """Lay out every A, every B, the rest, the head; key, value and query side by side."""
-        inside = [n for n in trained if not n.startswith(HEAD + ".")]
-        A = [n for n in inside if n.endswith(".lora.A")]
-        B = [n for n in inside if n.endswith(".lora.B")]
-        blocks = range(self.model.config.n_layers)
-        kvq = [f"blocks.{i}.{n}.{k}" for k in ("weight", "bias") for i in blocks for n in _KVQ]
-        fused = [name for name in kvq if name in trained]
-        rest = sorted(trained, key=is_head)  # the head last
-        order = list(dict.fromkeys([*A, *B, *fused, *rest]))
-        sizes = [trained[name].numel() for name in order]
-        self._scaled = slice(sum(sizes[: len(A)]), sum(sizes[: len(A) + len(B)]))
-        self._trained = trained
-        self.flat = nn.Parameter(torch.empty(sum(sizes)))
-        self.gradient = torch.zeros(sum(sizes))
-        self.flat.grad = self.gradient
-        same = self.dtype == torch.float32 and not B
-        self._low = self.flat.detach() if same else torch.empty(sum(sizes), dtype=self.dtype)
-        self._lows: dict[str, Tensor] = {}
-        self._grads: dict[str, Tensor] = {}
-        start = 0
-        self._head_start = sum(
-            size for name, size in zip(order, sizes, strict=True) if not is_head(name)
-        )
-        for name, size in zip(order, sizes, strict=True):
-            shape = trained[name].shape
-            view, low, grad = (
-                t[start : start + size].view(shape)
-                for t in (self.flat.detach(), self._low, self.gradient)
-            )
-            view.copy_(trained[name].detach())
-            trained[name].data = view
-            self._lows[name], self._grads[name] = low, grad
-            start += size
-        layers = (self.model.get_submodule(name.removesuffix(".B")) for name in B)
-        self._scale = next((m.scale for m in layers if isinstance(m, LoRALayer)), 1.0)
-
-    def rest_and_head(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """`flat` in two parts for an optimiser: the rest, and the head if it is trained in full."""
-        parts = []
-        for part in (slice(self._head_start), slice(self._head_start, None)):
-            view = nn.Parameter(self.flat.detach()[part])
-            view.grad = self.gradient[part]
-            parts.append([view] if len(view) else [])
-        return parts[0], parts[1]
-
-    def gradients(self) -> dict[str, Tensor]:
-        """The gradient of each trained parameter by its name: views of `gradient`."""
-        return dict(self._grads)
-
-    def release(self) -> None:
-        """Give every trained parameter storage of its own again."""
-        self.flat.grad = None
-        for parameter in self._trained.values():
-            parameter.data = parameter.data.clone()
-
-    def _refresh(self) -> None:
-        """Cast what the optimiser changed."""
-        if self._low.data_ptr() == self.flat.data_ptr():
-            return
-        flat, scaled = self.flat.detach(), self._scaled
-        self._low.copy_(flat)
-        self._low[scaled].copy_(flat[scaled] * self._scale)
-        if self._joined_to:
-            torch._foreach_copy_(self._joined_to, self._joined_from)
-
     def _block(self, prefix: str, is_last: bool) -> _Block:
-        groups = [_KVQ[:2] if is_last else _KVQ, *_OTHERS]
+        groups = [KVQ[:2] if is_last else KVQ, *_OTHERS]
         names = [[prefix + name for name in group] for group in groups]
         norms = [cast(nn.LayerNorm, self.model.get_submodule(prefix + n)) for n in _NORMS]
-        query = self._group([prefix + _KVQ[2]]) if is_last else None
+        query = self._group([prefix + KVQ[2]]) if is_last else None
         return _Block([self._group(group) for group in names], query, prefix, norms)
 
     def _group(self, names: list[str]) -> Group:
@@ -221,8 +145,8 @@ class FastGPT:
         ]
         kinds = ["weight"] if linears[0].bias is None else ["weight", "bias"]
         if self.full:
-            stores = (self._lows, self._grads)
-            low, grad = ({k: _joined(store, names, k) for k in kinds} for store in stores)
+            stores = (self.weights.lows, self.weights.grads)
+            low, grad = ({k: joined(store, names, k) for k in kinds} for store in stores)
             group = Group(self.space, low["weight"], low.get("bias"), [])
             group.grad_weight, group.grad_bias = grad["weight"], grad.get("bias")
             return group
@@ -231,7 +155,12 @@ class FastGPT:
             end = start + linear.out_features
             if isinstance(module, LinearWithLoRA):
                 A, B = f"{name}.lora.A", f"{name}.lora.B"
-                tensors = (self._lows[A], self._lows[B], self._grads[A], self._grads[B])
+                tensors = (
+                    self.weights.lows[A],
+                    self.weights.lows[B],
+                    self.weights.grads[A],
+                    self.weights.grads[B],
+                )
                 adapters.append(Adapter(module.lora, slice(start, end), *tensors))
             start = end
         frozen = {k: frozen_cast(tuple(getattr(m, k) for m in linears), self.dtype) for k in kinds}
@@ -248,7 +177,7 @@ class FastGPT:
     @torch.no_grad()
     def last_hidden(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """(n, t) ids, (n,) lengths -> (n, emb) float32 after the final norm."""
-        self._refresh()
+        self.weights.refresh()
         return self._forward(
             pack(tokens, lengths, self.heads, self.dtype, exact=self.has_dropout), None
         )[0]
@@ -257,9 +186,9 @@ class FastGPT:
         model = self.model
         x = F.embedding(batch.tokens, cast(Tensor, self._table.weight).detach())
         if self.adapted_tokens:
-            rows = F.embedding(batch.tokens, self._lows[_TOKEN_A])  # (m, r)
+            rows = F.embedding(batch.tokens, self.weights.lows[_TOKEN_A])  # (m, r)
             with self._one_core_in_float32():
-                x += rows @ self._lows[_TOKEN_B]
+                x += rows @ self.weights.lows[_TOKEN_B]
         x += F.embedding(batch.positions, model.position_embedding.weight.detach())
         for block in self.blocks:
             self.between()
@@ -317,8 +246,8 @@ class FastGPT:
 
     @torch.no_grad()
     def loss_and_gradients(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy of a batch, () float32; its gradient is then in `gradient`."""
-        self._refresh()
+        """Mean cross-entropy of a batch, () float32; its gradient is then in `weights.gradient`."""
+        self.weights.refresh()
         batch = pack(tokens, lengths, self.heads, self.dtype, exact=self.has_dropout)
         tapes: list[_BlockTape] = []
         needed = self.lowest < 4 * len(self.blocks)
@@ -337,23 +266,24 @@ class FastGPT:
             if self.adapted_tokens and dx is not None:
                 self._tokens_backward(dx, batch)
             if self.full and dx is not None:
-                self._grads["token_embedding.weight"].zero_().index_add_(0, batch.tokens, dx)
-                self._grads["position_embedding.weight"].zero_().index_add_(0, batch.positions, dx)
+                self.weights.grads["token_embedding.weight"].zero_().index_add_(0, batch.tokens, dx)
+                self.weights.grads["position_embedding.weight"].zero_().index_add_(
+                    0, batch.positions, dx
+                )
         copies = [pair for group in self._groups for pair in group.gradients]
         if copies:
             torch._foreach_copy_([p[0] for p in copies], [p[1] for p in copies])
-        if self._scale != 1.0:
-            self.gradient[self._scaled] *= self._scale
+        self.weights.scale_gradient()
         return loss
 
     def _tokens_backward(self, dx: Tensor, batch: Packed) -> None:
         """Gradients of the embedding's A and B from that of what was embedded, (m, emb)."""
         dx = dx.to(self.dtype)
-        rows = F.embedding(batch.tokens, self._lows[_TOKEN_A])
+        rows = F.embedding(batch.tokens, self.weights.lows[_TOKEN_A])
         with self._one_core_in_float32():
-            self._grads[_TOKEN_B].copy_(rows.T @ dx)
-            upper = (dx @ self._lows[_TOKEN_B].T).float()  # (m, r)
-        self._grads[_TOKEN_A].zero_().index_add_(0, batch.tokens, upper)
+            self.weights.grads[_TOKEN_B].copy_(rows.T @ dx)
+            upper = (dx @ self.weights.lows[_TOKEN_B].T).float()  # (m, r)
+        self.weights.grads[_TOKEN_A].zero_().index_add_(0, batch.tokens, upper)
 
     def _one_core_in_float32(self) -> contextlib.AbstractContextManager[None]:
         return one_core() if self.dtype == torch.float32 else contextlib.nullcontext()
@@ -364,7 +294,7 @@ class FastGPT:
 
     def _head_backward(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Loss, and its gradient at `hidden`. The head is small: autograd may do it."""
-        head = {n: p for n, p in self._trained.items() if n.startswith(HEAD + ".")}
+        head = {n: p for n, p in self.weights.trained.items() if n.startswith(HEAD + ".")}
         mode = self.model.head.training
         self.model.head.train()
         with one_core(), torch.enable_grad():
@@ -373,7 +303,7 @@ class FastGPT:
             gradient, *rest = torch.autograd.grad(loss, [hidden, *head.values()])
         self.model.head.train(mode)
         for name, value in zip(head, rest, strict=True):
-            self._grads[name].copy_(value)
+            self.weights.grads[name].copy_(value)
         return loss.detach(), gradient
 
     def _block_backward(
@@ -440,8 +370,8 @@ class FastGPT:
                 norm.bias, wanted,
             )  # fmt: skip
         if self.full:
-            self._grads[name + ".weight"].copy_(weight)
-            self._grads[name + ".bias"].copy_(bias)
+            self.weights.grads[name + ".weight"].copy_(weight)
+            self.weights.grads[name + ".bias"].copy_(bias)
         return dx
 
 
@@ -450,10 +380,3 @@ def _norm(norm: nn.LayerNorm, x: Tensor) -> tuple[Tensor, _Norm]:
         x, norm.normalized_shape, norm.weight, norm.bias, norm.eps
     )
     return y, _Norm(x, mean, scale)
-
-
-def _joined(store: dict[str, Tensor], names: list[str], kind: str) -> Tensor:
-    """Tensors that `_flatten` laid next to each other, as one, stacked along the rows."""
-    parts = [store[f"{name}.{kind}"] for name in names]
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return parts[0].as_strided(shape, parts[0].stride(), parts[0].storage_offset())

@@ -21,13 +21,13 @@ import torch.distributed as dist
 from lora_core.base.tokenizer import load_encoding
 from lora_core.config import GPTConfig
 from lora_core.devices import Device, choose_device
-from lora_core.errors import LabError
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
 from lora_core.pretraining.export import export
 from lora_core.pretraining.measure import Validation, read_validation
 from lora_core.pretraining.network import use_compiler
+from lora_core.pretraining.program import exit_status
 from lora_core.pretraining.trainer import CHECKPOINT, Group, Settings, Trainer
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
@@ -73,15 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """The program; an exit status. What a person can mend ends in a sentence, not a traceback."""
     options = build_parser().parse_args(arguments)
-    try:
-        with_group(options)
-    except LabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(
+        lambda: with_group(options), "The same command goes on from the last checkpoint."
+    )
 
 
 def with_group(options: argparse.Namespace) -> None:

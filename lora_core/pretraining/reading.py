@@ -24,6 +24,7 @@ from pathlib import Path
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import documents
 from lora_core.pretraining.phrases import phrases
+from lora_core.pretraining.program import exit_status
 
 LONGEST = 400  # characters of a text; it is cut at a space
 _SENTENCE = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(]*[A-Za-z0-9])")
@@ -149,15 +150,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--without", nargs="*", type=Path, default=[], help=add_without)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
-    try:
+
+    def write() -> None:
         without = frozenset(plain(t) for path in options.without for t in column(path))
         texts = reading_list(options.corpus, options.wordnet, options.seed, options.share, without)
         options.out.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    except (PretrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(texts):,} texts, {sum(map(len, texts)):,} characters")
-    return 0
+        print(f"{len(texts):,} texts, {sum(map(len, texts)):,} characters")
+
+    return exit_status(write)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from lora_core.base.checkpoint import load_base
 from lora_core.base.tokenizer import load_encoding
 from lora_core.config import GPTConfig
-from lora_core.errors import LabError
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
@@ -51,6 +50,7 @@ from lora_core.pretraining.network import (
     working_weights,
 )
 from lora_core.pretraining.optimizer import MuonAdamW
+from lora_core.pretraining.program import exit_status
 from lora_core.pretraining.teach import States
 from lora_core.pretraining.vocabulary import grow_embedding, pieces
 
@@ -371,15 +371,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    try:
-        learn(options)
-    except (LabError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on from the last checkpoint.", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: learn(options), "The same command goes on from the last checkpoint.")
 
 
 def learn(options: argparse.Namespace) -> None:

@@ -36,6 +36,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_core.pretraining import PretrainingError
+from lora_core.pretraining.program import exit_status
 
 LONGEST = 160  # tokens of a text
 _TOKENS_AT_ONCE = 2048
@@ -232,7 +233,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
+
+    def read() -> None:
         texts = options.texts.read_text(encoding="utf-8").splitlines()[: options.limit]
         dtype = torch.float32 if options.float32 else torch.bfloat16
         teacher = Teacher(options.model, options.layers, dtype)
@@ -240,13 +242,8 @@ def main(arguments: list[str] | None = None) -> int:
         notes = {"model": options.model.name, "layers": options.layers, "width": teacher.width}
         (options.out / _NOTES).write_text(json.dumps(notes) + "\n", encoding="utf-8")
         write_states(teacher, texts, options.out, options.components)
-    except (PretrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. The same command goes on after the last text.", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(read, "The same command goes on after the last text.")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from lora_core.base.tokenizer import SPLIT_PATTERN, load_encoding, read_ranks
-from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import open_text
+from lora_core.pretraining.program import exit_status
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 
@@ -164,7 +164,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     options = parser.parse_args(arguments)
     path = options.tokenizer / "tokenizer.tiktoken"
-    try:
+
+    def write() -> None:
         words: Counter[str] = Counter()
         for texts in options.texts:
             with open_text(texts) as file:
@@ -172,11 +173,9 @@ def main(arguments: list[str] | None = None) -> int:
         ranks = grow(load_encoding(path), read_ranks(path), words, options.size)
         options.out.mkdir(parents=True, exist_ok=True)
         write_tokenizer(ranks, options.tokenizer, options.out)
-    except (PretrainingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{len(ranks) + 1:,} tokens in {options.out}")
-    return 0
+        print(f"{len(ranks) + 1:,} tokens in {options.out}")
+
+    return exit_status(write)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lora_core.tasks.binary_formats import RawTable, SheetError, check_columns, check_rows
+from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
 
 CELL = 131_072  # characters; the csv module's own bound
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}

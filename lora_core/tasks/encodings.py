@@ -14,7 +14,7 @@ import unicodedata
 from collections import Counter
 from typing import NamedTuple
 
-from lora_core.tasks.binary_formats import SheetError
+from lora_core.tasks.binary_program import SheetError
 from lora_core.tasks.letters import BROKEN, probability
 
 _SAMPLE = 100_000  # characters or bytes that a look at the kind of file takes

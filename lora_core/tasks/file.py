@@ -17,14 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lora_core.limits import Limits
-from lora_core.tasks.binary_formats import (
-    BusyError,
-    RawTable,
-    SheetError,
-    check_columns,
-    check_rows,
-    read_sheet,
-)
+from lora_core.tasks.binary_formats import BusyError, read_sheet
+from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
 from lora_core.tasks.delimited import read_csv, shown
 from lora_core.tasks.encodings import decode
 from lora_core.tasks.header import Header, find_header, header_at

@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from lora_core.tasks.binary_formats import (
+from lora_core.tasks.binary_program import (
     RawTable,
     SheetError,
     cell_text,
+    cells_of,
     check_columns,
     check_rows,
-    flattened,
 )
 
 _DEPTH = 3  # objects around a list that is looked for
@@ -48,12 +48,7 @@ def read_json(text: str, *, part: str | None = None, max_rows: int, max_columns:
             raise SheetError(
                 f'{where} is not an object with named values: {{"text": "…", "label": "…"}}.'
             )
-        cells = [""] * len(columns)
-        for name, value in flattened(item):
-            if name not in columns:
-                columns[name] = len(columns)
-                cells.append("")
-            cells[columns[name]] = value
+        cells = cells_of(item, columns)
         check_columns(len(columns), max_columns)
         rows.append(cells)
     width = len(columns)

@@ -104,18 +104,7 @@ class Endpoints:
         Returns:
             trainable, total and percent; scale (alpha over rank, say); adapter_bytes (of its file)
         """
-        settings = Settings.read(
-            {
-                "task": task,
-                "base": base,
-                "method": method,
-                "rank": rank,
-                "alpha": alpha,
-                "targets": targets,
-                "scaling": scaling,
-                "head": head,
-            }
-        )
+        settings = Settings.read(locals())  # the arguments have the names of the settings
         lora, chosen = settings.lora_config(), settings.train_config().method
         self._check_rank(lora)
         model, labels = self._lab.shape(settings.base), self._task(settings.task).labels
@@ -183,23 +172,7 @@ class Endpoints:
         Returns:
             id of the run
         """
-        settings = Settings.read(
-            {
-                "task": task,
-                "base": base,
-                "method": method,
-                "rank": rank,
-                "alpha": alpha,
-                "targets": targets,
-                "scaling": scaling,
-                "head": head,
-                "dropout": dropout,
-                "learning_rate": learning_rate,
-                "steps": steps,
-                "batch_size": batch_size,
-                "seed": seed,
-            }
-        )
+        settings = Settings.read(locals())  # the arguments have the names of the settings
         lora, train = settings.lora_config(), settings.train_config()
         self._check_rank(lora)
         watched = [text for text in texts_of(watch_texts) if text.strip()]

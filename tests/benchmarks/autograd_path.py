@@ -134,13 +134,13 @@ class AutogradGPT(FastGPT):
 
     def loss_and_gradients(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """See `FastGPT`; LoRA with a head that is trained in full."""
-        self._refresh()
+        self.weights.refresh()
         leaves: list[Tensor] = []
         grads: list[Tensor] = []
 
         def leaf(name: str) -> Tensor:
-            leaves.append(self._lows[name].detach().requires_grad_())
-            grads.append(self._grads[name])
+            leaves.append(self.weights.lows[name].detach().requires_grad_())
+            grads.append(self.weights.grads[name])
             return leaves[-1]
 
         def product(names: list[str], group: Group, x: Tensor) -> Tensor:
@@ -156,11 +156,11 @@ class AutogradGPT(FastGPT):
             norm = self.model.final_norm
             hidden = F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
             loss = F.cross_entropy(self.model.head(hidden), labels)
-            head = [p for n, p in self._trained.items() if n.startswith("head.")]
+            head = [p for n, p in self.weights.trained.items() if n.startswith("head.")]
             gradients = torch.autograd.grad(loss, [*leaves, *head])
-        grads += [self._grads[n] for n in self._trained if n.startswith("head.")]
+        grads += [self.weights.grads[n] for n in self.weights.trained if n.startswith("head.")]
         torch._foreach_copy_(grads, list(gradients))
-        self.gradient[self._scaled] *= self._scale
+        self.weights.scale_gradient()
         return loss.detach()
 
     def _embed(self, batch: Packed, a: Tensor, b: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def built(base: lc.Base, classes: int, rank: int, dtype: torch.dtype, kind: type
     model: GPT = build_model(base, classes, config, "lora", generator)
     made: FastGPT = kind(model, dtype)
     with torch.no_grad():
-        made.flat.add_(torch.randn(made.flat.shape, generator=generator) * 1e-3)
+        made.weights.flat.add_(torch.randn(made.weights.flat.shape, generator=generator) * 1e-3)
     return made
 
 
@@ -232,7 +232,7 @@ def main() -> None:
                     begin = time.thread_time()
                     both[which].loss_and_gradients(batch.tokens, batch.lengths, batch.labels)
                     seconds[which].append(time.thread_time() - begin)
-            by_hand, auto = (both[i].gradient for i in (0, 1))
+            by_hand, auto = (both[i].weights.gradient for i in (0, 1))
             differ = float((by_hand - auto).norm() / by_hand.norm())
             hand, autograd = (column[4:] for column in seconds)
             ratio = statistics.median(b / a for a, b in zip(hand, autograd, strict=True))

@@ -18,7 +18,7 @@ import lora_core as lc
 from lora_core.base.checkpoint import BUNDLED
 from lora_core.batches import Batch
 from lora_core.devices import Device, choose_device
-from lora_core.fast.engine import FastEngine
+from lora_core.fast.engine import EngineSetup, FastEngine
 from lora_core.lora import LoRALayer
 from lora_core.preparation import build_model
 
@@ -66,7 +66,7 @@ def ours(
     lora = lc.LoRAConfig(rank=rank, targets=targets)
     generator = torch.Generator().manual_seed(0)
     model = build_model(base, classes, lora, config.method, generator)
-    engine = FastEngine(model, config, device, lambda: None)
+    engine = FastEngine(EngineSetup(model, config, device, lambda: None))
     fast, forward, update = engine.fast, engine.fast._forward, engine.optimizer.step
     now: list[Phases] = []
 

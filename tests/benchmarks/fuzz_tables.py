@@ -25,11 +25,11 @@ from lora_core.tasks.own_table import inspect_table
 from tests.tasks.mutants import mutated, seeds
 
 ARCHIVES = (".xlsx", ".parquet")
-MEMORY = 2_000_000_000  # bytes of address space, as in lora_core.tasks.binary_formats
+MEMORY = 2_000_000_000  # bytes of address space, as in lora_core.tasks.binary_program
 
 _READER = """
 import json, pathlib, resource, sys, time
-from lora_core.tasks.binary_formats import SheetError, rows_of
+from lora_core.tasks.binary_program import SheetError, rows_of
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 for line in sys.stdin:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import lora_core as lc
 from lora_core.batches import Batch
 from lora_core.devices import Device
-from lora_core.fast.engine import FastEngine, PlainEngine
+from lora_core.fast.engine import EngineSetup, FastEngine, PlainEngine
 from lora_core.fast.gpt import FastGPT, why_not
 from lora_core.fast.linear import frozen_bytes, frozen_cast
 from lora_core.fast.packing import pack, round_up
@@ -52,7 +52,7 @@ def plain(model: lc.GPT, tokens, lengths, labels=LABELS) -> tuple[float, dict[st
 def fast(model: lc.GPT, tokens, lengths, labels=LABELS, dtype=torch.float32):
     path = FastGPT(model, dtype)
     loss = path.loss_and_gradients(tokens, lengths, labels).item()
-    return loss, path.gradients()
+    return loss, path.weights.grads
 
 
 def assert_same(model: lc.GPT, tokens, lengths, labels=LABELS) -> None:
@@ -172,7 +172,7 @@ def test_ten_steps_lead_to_the_same_weights(base, ragged, method) -> None:
     trained = [p for p in model.parameters() if p.requires_grad]
     one = torch.optim.AdamW(trained, lr=1e-3)
     path = FastGPT(twin, torch.float32)
-    other = torch.optim.AdamW([path.flat], lr=1e-3)
+    other = torch.optim.AdamW([path.weights.flat], lr=1e-3)
     for _ in range(10):
         F.cross_entropy(model(*ragged), LABELS).backward()
         one.step()
@@ -182,7 +182,7 @@ def test_ten_steps_lead_to_the_same_weights(base, ragged, method) -> None:
     torch.testing.assert_close(
         path.classify(path.last_hidden(*ragged)), model(*ragged), rtol=1e-3, atol=2e-4
     )
-    path.release()
+    path.weights.release()
     torch.testing.assert_close(twin(*ragged), model(*ragged), rtol=1e-3, atol=2e-4)
     assert len({p.untyped_storage().data_ptr() for p in twin.parameters()}) == len(
         list(twin.parameters())
@@ -195,7 +195,7 @@ def test_the_base_is_not_written_to(base, ragged) -> None:
         path = FastGPT(adapted(base, method=method), torch.bfloat16)
         path.loss_and_gradients(*ragged, LABELS)
         with torch.no_grad():
-            path.flat += 1.0
+            path.weights.flat += 1.0
         path.loss_and_gradients(*ragged, LABELS)
     assert base.digest() == before
 
@@ -276,7 +276,7 @@ def test_a_head_beside_the_rest_can_learn_at_a_rate_of_its_own(base, ragged, met
     moved = []
     for engine_class, factor in ((FastEngine, 1.0), (FastEngine, 5.0), (PlainEngine, 5.0)):
         model = adapted(base, method=method)
-        engine = engine_class(model, config, CPU, lambda: None, factor)
+        engine = engine_class(EngineSetup(model, config, CPU, lambda: None, factor))
         before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
         assert engine.step(batch, 1e-3)[1]
         engine.release()
