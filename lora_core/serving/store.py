@@ -158,8 +158,9 @@ class Store:
                     yield self._db
                 self.trouble = ""
             except (sqlite3.Error, OSError, SafetensorError) as error:
+                why = str(error).partition(" at path ")[0]  # its files are named anew each time
                 self.trouble = (
-                    f"What happens now is not kept: {self.folder} cannot be written to ({error})."
+                    f"What happens now is not kept: {self.folder} cannot be written to ({why})."
                 )
                 log.once(self.trouble)
 

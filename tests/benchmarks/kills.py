@@ -13,6 +13,7 @@ A base of random weights and short runs make the moments dense; the store is the
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import subprocess
@@ -34,10 +35,16 @@ KEEP_ALL = Limits(runs_kept=1_000_000)  # no cap forgets a run by right
 VISITORS = [f"visitor number {i} of the class" for i in range(8)]
 
 
+def say(*words: object) -> None:
+    """A line of output, in one piece: several threads speak, and the kill may come within."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
 def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) -> None:
     """One visitor's random acts, until the process is killed."""
-    chance = random.Random(seed)
+    chance, pause = random.Random(seed), threading.Event()
     while True:
+        pause.wait(0.05)  # eight of these threads without a rest would leave the workers nothing
         runs = registry.runs(visitor)
         try:
             act = chance.random()
@@ -45,12 +52,12 @@ def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) 
                 steps = chance.choice([2, 10, 200])
                 run = submit(registry, tiny, words, visitor, steps=steps, evaluations=2)
                 while not run.is_over and chance.random() < 0.9:
-                    threading.Event().wait(0.05)
+                    pause.wait(0.05)
             elif act < 0.6:
                 registry.stop(visitor, chance.choice(runs).id)
             elif act < 0.7:
                 victim = chance.choice(runs).id
-                print("removed", victim, flush=True)  # before it is: it may go at any moment now
+                say("removed", victim)  # before it is: it may go at any moment now
                 registry.remove(visitor, victim)
             elif act < 0.8:
                 registry.go_on(visitor, chance.choice(runs).id)
@@ -58,14 +65,14 @@ def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) 
             pass
         for run in registry.runs(visitor):
             if run.state == "finished" and run.has_weights:
-                print("finished", run.id, len(run.events), flush=True)
+                say("finished", run.id, len(run.events))
 
 
 def serve(folder: str, seed: int) -> None:
     """The process that is killed."""
     tiny, words = tiny_base(), words_task()
     registry = Registry(KEEP_ALL, workers=2, store=Store(Path(folder)), bases=lambda _: tiny)
-    print("ready", *registry._recall.store.notes, flush=True)
+    say("ready", *registry._recall.store.notes)
     for number, visitor in enumerate(VISITORS):
         arguments = (registry, visitor, 1000 * seed + number, tiny, words)
         threading.Thread(target=visit, args=arguments, daemon=True).start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -353,6 +354,15 @@ def test_a_full_disk_is_said_once_and_runs_go_on(reopen, tiny, words, caplog) ->
     wait(*runs)
     assert [run.state for run in runs] == ["finished"] * 3
     assert all(run.classifier is not None for run in runs)
+    assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
+
+
+def test_a_folder_that_went_is_said_once_too(reopen, tiny, words, caplog) -> None:
+    registry = reopen()
+    shutil.rmtree(registry._recall.store.folder / "weights")
+    runs = [submit(registry, tiny, words, seed=i) for i in range(3)]
+    wait(*runs)
+    assert [run.state for run in runs] == ["finished"] * 3
     assert len([r for r in caplog.records if "cannot be written" in r.getMessage()]) == 1
 
 
