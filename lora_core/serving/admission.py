@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lora_core.base.checkpoint import Base
 from lora_core.config import ConfigError, LoRAConfig, Method, TrainConfig
 from lora_core.limits import MEGABYTE, Limits, RunError
 from lora_core.parameters import BYTES_FP32, predict_parameters
-from lora_core.serving.run import task_bytes
+from lora_core.serving.estimates import about
+from lora_core.serving.run import Run, task_bytes
 from lora_core.tasks.task import Task
 
 
@@ -64,6 +65,24 @@ def check_room(limits: Limits, waiting_bytes: int, table: Task | None) -> None:
             f"The tables of runs that wait or train take {waiting_bytes / MEGABYTE:,.0f} MB, and "
             f"this server lends them {room / MEGABYTE:,.0f}. Try again when some of them are over, "
             "or bring fewer rows."
+        )
+
+
+def check_queue(
+    limits: Limits, own: int, everybody: int, estimate: Callable[[Run | None], float | None]
+) -> None:
+    """Raise `RunError` when this visitor, or everybody, has as many runs waiting as may wait."""
+    if own >= limits.waiting_a_visitor:
+        raise RunError(
+            f"You have {own} runs waiting, as many as this server takes from one visitor. "
+            "Stop one of them, or wait until one has started."
+        )
+    if everybody >= limits.waiting_in_all:
+        seconds = estimate(None)
+        last = "" if seconds is None else f", and the last starts in {about(seconds)}"
+        raise RunError(
+            f"The queue is full: {everybody} runs are waiting{last}. "
+            "Try again later; your settings stay as they are."
         )
 
 

@@ -14,11 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from lora_core.serving.worker import Job, Outcome, Report, train, use_one_thread
+from lora_core.serving.worker import Job, Outcome, Progress, Report, train, use_one_thread
 
 
 class WorkerLostError(RuntimeError):
     """The worker ended while it trained; raised by the future of its run."""
+
+    def __init__(self, message: str, progress: Progress) -> None:
+        super().__init__(message)
+        self.progress = progress  # what it had reported
 
 
 class Executor(Protocol):
@@ -33,6 +37,9 @@ class Executor(Protocol):
 
     def stop(self, job_id: str) -> None:
         """End a run at its next step; nothing happens when it is over."""
+
+    def on_more_workers(self, callback: Callable[[], None]) -> None:
+        """Call this, from a thread that holds no lock, whenever `workers` has grown."""
 
     def shutdown(self) -> None:
         """Return when all runs have ended; whoever calls has stopped them."""
@@ -67,6 +74,9 @@ class Threads:
         stop = self._stops.get(job_id)
         if stop is not None:
             stop.set()
+
+    def on_more_workers(self, callback: Callable[[], None]) -> None:
+        """See `Executor`; threads are always as many."""
 
     def shutdown(self) -> None:
         """See `Executor`."""

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lora_core.limits import MEGABYTE, Limits
+from lora_core.serving.nowhere import Nowhere
+from lora_core.serving.recall import Recall
 from lora_core.serving.run import Run, task_bytes
 from lora_core.tasks.task import Task
 
@@ -32,21 +34,53 @@ class Table:
 class Holdings:
     """Runs and tables of all visitors. Not thread-safe: the registry locks."""
 
-    def __init__(self, limits: Limits, gone: Callable[[Run], None] = lambda run: None) -> None:
-        """`gone` is told of each run that is forgotten for good."""
+    def __init__(self, limits: Limits, recall: Recall | None = None) -> None:
         self.limits = limits
+        self.recall = recall or Recall(Nowhere())
         self.recalled: set[str] = set()  # visitors whose stored runs are here
         self.runs: dict[str, Run] = {}  # in the order of submission
         self.tables: dict[tuple[str, str], Table] = {}
         self.notices: dict[str, list[str]] = {}  # of each visitor: what was lost, and why
-        self._gone = gone
         self._brought: weakref.WeakKeyDictionary[Task, int] = weakref.WeakKeyDictionary()  # bytes
 
     # Of one visitor --------------------------------------------------------------------------
 
+    def fetch(
+        self, visitor: str | None, estimator: Callable[[Run], float | None], now: float
+    ) -> None:
+        """Bring a visitor's stored runs and tables to memory, once."""
+        if not visitor or visitor in self.recalled:
+            return
+        self.recalled.add(visitor)
+        for run in self.recall.runs_of(visitor):
+            if run.id not in self.runs:
+                run.estimator, run.used = estimator, now
+                self.runs[run.id] = run
+        for task in self.recall.tables_of(visitor):
+            self.bring(task)
+            self.tables.setdefault((visitor, task.name), Table(task, now))
+
     def of(self, visitor: str) -> list[Run]:
         """All runs of a visitor, oldest first."""
         return [run for run in self.runs.values() if run.visitor == visitor]
+
+    def table(self, visitor: str, name: str, now: float) -> Task | None:
+        """A visitor's table by its name, which is used now."""
+        table = self.tables.get((visitor, name))
+        if table is None:
+            return None
+        table.used = now
+        return table.task
+
+    def tables_of(self, visitor: str) -> list[Task]:
+        """All tables of a visitor, oldest first."""
+        return [table.task for (owner, _), table in self.tables.items() if owner == visitor]
+
+    def forget_tables(self, visitor: str) -> None:
+        """Let go of a visitor's tables, and of what the visitor was told."""
+        for key in [key for key in self.tables if key[0] == visitor]:
+            del self.tables[key]
+        self.notices.pop(visitor, None)
 
     def bring(self, task: Task) -> int:
         """Note that this table is a visitor's own; its bytes."""
@@ -61,7 +95,7 @@ class Holdings:
     def forget(self, run: Run) -> None:
         """Let go of a run for good."""
         if self.runs.pop(run.id, None) is not None:
-            self._gone(run)
+            self.recall.forget(run)
 
     # Memory ----------------------------------------------------------------------------------
 
@@ -79,6 +113,12 @@ class Holdings:
         tables = {table.task for table in self.tables.values()}
         tables |= {run.task for run in runs if run.task is not None}
         return sum(self._brought.get(task, 0) for task in tables)
+
+    def sweep_store(self, now: float) -> None:
+        """Forget what is too old or too much in the store."""
+        oldest = now - 3600.0 * self.limits.stored_hours
+        for run_id in self.recall.store.sweep(oldest, self.limits.disk_mb * MEGABYTE):
+            self.runs.pop(run_id, None)
 
     def sweep(self, now: float) -> None:
         """Forget what is too old or too much."""

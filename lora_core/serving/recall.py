@@ -18,7 +18,8 @@ from lora_core.errors import LabError
 from lora_core.events import Evaluated, Finished
 from lora_core.preparation import trained_weights
 from lora_core.serving import log, records
-from lora_core.serving.run import Best, Run
+from lora_core.serving.nowhere import Nowhere
+from lora_core.serving.run import Best, Run, new_id
 from lora_core.serving.store import Row, Store, StoreError
 from lora_core.serving.worker import Job, rebuild
 from lora_core.tasks.bundled import load_task, task_names
@@ -36,6 +37,7 @@ class Recall:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.keeps = not isinstance(store, Nowhere)
         self.bases: Callable[[str], Base] = self._load  # finds a base by its name
         self._lock = threading.Lock()
         self._loaded: dict[str, Base] = {}
@@ -52,6 +54,8 @@ class Recall:
     def save(self, run: Run, *, keeps_table: bool = False, state: str = "") -> None:
         """Write a run as it is now, with the events that were not written yet."""
         table = None
+        if not (self.keeps and run.durable):
+            return
         if run.task is not None and self._bundled_name(run.task) is None:
             table = self._digest(run.task), records.task_record(run.task), keeps_table
         with self._lock:
@@ -92,14 +96,14 @@ class Recall:
 
     def ended(self, run: Run) -> None:
         """Write a run that is over, and know how to read its classifier again."""
-        if not run.durable:
+        if not (self.keeps and run.durable):
             return
-        written = False
+        written, state = False, "interrupted" if run.interrupted else ""
         if run.loaded is not None:  # not the best weights as they were: its head was cooled
             with self._lock:
                 weights = trained_weights(run.loaded.model)
                 written = run.durable and self.store.put_weights(run.id, weights)
-        self.save(run)
+        self.save(run, state=state)
         if written:
             self._attach(run, self._record(run, None))
 
@@ -192,7 +196,7 @@ class Recall:
             run.ended = run.used
             step = max((event.step for event in run.events), default=0)
             sentence = INTERRUPTED if row.weights else INTERRUPTED_EARLY
-            run.reason = sentence.format(step=step, best=record["best_step"])
+            run.reason = run.reason or sentence.format(step=step, best=record["best_step"])
             run.step = step
         if row.state == "waiting" or record["base"] == "bundled":
             try:
@@ -244,11 +248,24 @@ class Recall:
         return records.task_of(content) if content is not None else None
 
 
-def earlier_events(run: Run, step: int) -> list[Any]:
-    """The events of a run until just before its evaluation after `step` steps."""
-    earlier = []
-    for event in run.events:
-        if isinstance(event, Finished) or (isinstance(event, Evaluated) and event.step >= step):
+def brought_run(visitor: str, classifier: Classifier, task: Task | None, name: str) -> Run:
+    """The run of an adapter that a visitor brought along."""
+    lora, train = classifier.lora_config, classifier.train_config
+    run = Run(new_id(), visitor, name, None, task, lora, train, state="loaded", share=visitor)
+    run.loaded = classifier
+    run.weigh()
+    return run
+
+
+def continued_run(old: Run, best: Best) -> Run:
+    """The rest of an interrupted run, from its best weights on, with the events until there."""
+    lora, train = old.lora_config, old.train_config
+    run = Run(new_id(), old.visitor, old.name, old.base, old.task, lora, train)
+    run.share, run.best = old.share, best
+    run.first_step = run.step = best.step
+    for event in old.events:
+        later = isinstance(event, Evaluated) and event.step >= best.step
+        if later or isinstance(event, Finished):
             break
-        earlier.append(event)
-    return earlier
+        run.events.append(event)
+    return run

@@ -165,7 +165,7 @@ def test_estimates_come_from_measured_steps_only(tiny, words, gate) -> None:
         assert first.estimate_seconds is None and second.estimate_seconds is None
         clock.now += 10
         first.step = 1  # of 3, in 10 seconds
-        registry._speeds.measure(first, clock())
+        registry._dispatcher.measure(first)
         assert first.estimate_seconds == pytest.approx(20)
         assert second.estimate_seconds == pytest.approx(20)
         assert third.estimate_seconds == pytest.approx(20 + 60)
