@@ -14,6 +14,8 @@ import threading
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from lora_core.ui.folder import FOLDER
 
@@ -31,10 +33,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gradio as gr
 
 from lora_core.config import ConfigError
-from lora_core.devices import DeviceError, choose_device
+from lora_core.devices import choose_device
+from lora_core.errors import LabError
 from lora_core.limits import Limits, add_arguments
+from lora_core.room.key import choose_key
 from lora_core.serving.registry import Registry
-from lora_core.serving.store import Store, StoreError, choose_folder
+from lora_core.serving.store import Store, choose_folder
 from lora_core.serving.zero_gpu import prepare_zero_gpu
 from lora_core.ui.hosts import (
     FIRST_PORT,
@@ -52,6 +56,7 @@ from lora_core.ui.process import (
     warm_up,
 )
 from lora_core.ui.readers import make_room
+from lora_core.ui.room_setup import exercises_of, is_wanted, open_room, whereabouts
 
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
 _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
@@ -66,10 +71,14 @@ def main(argv: list[str] | None = None) -> int:
         address = wanted_address(options)
         if options.mcp and find_spec("mcp") is None:
             raise ConfigError(f'--mcp needs: pip install "gradio[mcp]=={version("gradio")}"')
+        with_room = is_wanted(options.room)
+        if (options.new_key or options.exercises) and not with_room:
+            raise ConfigError("--new-key and --exercises belong to a room: add --room.")
+        exercises = exercises_of(options.exercises, limits) if with_room else []
         if os.environ.get("LORA_LAB_DEVICE") or os.environ.get("LORA_LAB_DTYPE"):
             choose_device()  # now, and not when the first run starts
         FOLDER.open()
-    except (ConfigError, DeviceError, OSError) as error:
+    except (LabError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
     if FOLDER.remark:
@@ -84,25 +93,32 @@ def main(argv: list[str] | None = None) -> int:
     try:
         folder, where = choose_folder(options.data)
         store = Store(folder) if folder is not None else None
-    except StoreError as error:
+        key = choose_key(folder, new=options.new_key) if with_room else None
+    except LabError as error:
         print(f"app.py: {error}", file=sys.stderr)
         FOLDER.close()
         return 2
     for sentence in [where, *(store.notes if store is not None else [])]:
         print(sentence, flush=True)
     try:
+        bases = offered_bases(options.bases)
         with Registry(limits, store=store) as registry:
-            page = build_page(
-                registry, behind_proxy=options.behind_proxy, bases=offered_bases(options.bases)
-            )
-            address = serve(page, address, options, limits)
+            room = open_room(registry, key, exercises, folder, bases) if key is not None else None
+            page = build_page(registry, behind_proxy=options.behind_proxy, bases=bases, room=room)
+            address = serve(page, address, options, launch_options(limits, room, address.outside))
             make_room(page, registry.watchers)
             print(announcement(address, page.share_url, sys.stdout.encoding), flush=True)
+            if room is not None:
+                room.recount()
+                outside = page.share_url or address.outside or address.here
+                print(whereabouts(room.key, outside), flush=True)
             if not options.no_browser and has_desktop():
                 open_browser(address.here)
             ended.wait()
             print("Ending: running runs are stopped and keep their best weights.", flush=True)
             registry.close()
+            if room is not None:
+                room.close()
             time.sleep(_GOODBYE)
             page.close(verbose=False)
     finally:
@@ -137,6 +153,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "one is always there (default: GPT-2 in four sizes, and the Hub's by name). Also as "
         "LORA_LAB_BASES",
     )
+    room = parser.add_argument_group(
+        "a class in one room", "Also as LORA_LAB_ROOM=1, with the key in LORA_LAB_ROOM_KEY."
+    )
+    room.add_argument("--room", action="store_true", help="a board, and a desk for the teacher")
+    room.add_argument("--new-key", action="store_true", help="another teacher's link than before")
+    room.add_argument(
+        "--exercises", metavar="FILE", type=Path, help="your own exercises, in a TOML file"
+    )
     add_arguments(parser)
     return parser.parse_args(argv)
 
@@ -165,7 +189,7 @@ def offered_bases(option: str | None) -> list[str] | None:
 
 
 def serve(
-    page: gr.Blocks, address: Address, options: argparse.Namespace, limits: Limits
+    page: gr.Blocks, address: Address, options: argparse.Namespace, launch: dict[str, Any]
 ) -> Address:
     """Start the server in a thread; where it listens."""
     # No queue of Gradio's own: runs wait in the registry, everything else answers at once.
@@ -178,7 +202,7 @@ def serve(
         mcp_server=options.mcp or None,
         prevent_thread_lock=True,
         quiet=True,
-        **launch_options(limits),
+        **launch,
     )
     return address
 

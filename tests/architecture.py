@@ -24,6 +24,7 @@ ROOMS = (
     "adapters",
     "explain",
     "serving",
+    "room",
     "pretraining",
     "ui.panels",
     "ui.drawing",
@@ -39,6 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("fast", "classifier", "events", "preparation", "training", "progress"),
     ("adapters", "explain", "pretraining"),
     ("serving",),
+    ("room",),
     ("ui",),
 )
 Graph = dict[str, set[str]]

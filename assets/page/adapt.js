@@ -72,10 +72,12 @@
       if (state[props.name] !== value) emit(props.name, value);
     });
     input.disabled = preset("lock").includes(props.name); // before any method is told
-    on("method", (method) => {
-      input.disabled = method !== "lora" || preset("lock").includes(props.name);
+    const allow = () => {
+      input.disabled = (state.method ?? "lora") !== "lora" || preset("lock").includes(props.name);
       element.classList.toggle("off", input.disabled);
-    });
+    };
+    on("method", allow);
+    on("locked", allow);
   });
 
   // W, A and B of one layer, to scale.

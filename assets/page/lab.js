@@ -158,7 +158,8 @@ window.LoraLab ??= (() => {
   /** A teacher's link: `lock=rank,alpha` fixes settings, `hide=method,inside` hides them or panels. */
   function preset(kind) {
     const asked = new URLSearchParams(location.search).get(kind) ?? "";
-    return asked.split(",").filter((name) => /^[a-z_]+$/.test(name));
+    const exercise = kind === "lock" ? state.locked ?? [] : []; // in a room
+    return [...asked.split(","), ...exercise].filter((name) => /^[a-z_]+$/.test(name));
   }
 
   function hideAsked() {

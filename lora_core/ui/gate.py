@@ -38,21 +38,30 @@ OPEN: tuple[tuple[tuple[str, ...], str], ...] = (
     (("POST",), r"/gradio_api/(queue/join|upload|cancel|reset|reset/)"),
     (("GET", "HEAD", "POST", "DELETE"), r"/gradio_api/mcp(/.*)?"),  # there with --mcp only
 )
+ROOM: tuple[tuple[tuple[str, ...], str], ...] = (  # with --room only
+    (_READ, r"/(board|desk)"),
+    (_READ, rf"/room/file/{_NAME}\.js"),
+    (_READ, r"/room/(board|desk|pupil|runs\.csv|report\.html)"),
+    (("POST",), r"/room/(enter|do|join|name)"),
+)
 _OPEN = [(methods, re.compile(pattern)) for methods, pattern in OPEN]
+_ROOM = [(methods, re.compile(pattern)) for methods, pattern in ROOM]
 _PREFIX = re.compile(r"(/[\w.~@:+-]+)+")  # what an address may contain and HTML need not escape
 _HOST = re.compile(r"[\w.:\[\]-]{1,255}")
 
 
-def is_open(method: str, path: str) -> bool:
+def is_open(method: str, path: str, room: bool = False) -> bool:
     """Whether a request gets further than this, by its method and its path without the prefix."""
-    return any(method in methods and pattern.fullmatch(path) for methods, pattern in _OPEN)
+    routes = [*_OPEN, *_ROOM] if room else _OPEN
+    return any(method in methods and pattern.fullmatch(path) for methods, pattern in routes)
 
 
 class Gate:
     """ASGI middleware around Gradio's routes, inside of its CORS and compression."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, room: bool = False) -> None:
+        """`room`: whether there is one, with routes of its own."""
+        self.app, self.room = app, room
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is open, with its public address; 404 for the rest."""
@@ -63,13 +72,13 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        prefix, path = split(scope)
+        prefix, path = split(scope, self.room)
         if not _HOST.fullmatch(header(scope, b"host") or "-"):  # it would stand in the page
             await JSONResponse({"detail": "This host has no name."}, 400)(scope, receive, send)
             return
         # Gradio keeps an entry for each upload that it was ever asked about.
         endless = path == "/gradio_api/upload_progress" and len(scope["query_string"]) > 100
-        if endless or not is_open(scope["method"], path):
+        if endless or not is_open(scope["method"], path, self.room):
             await JSONResponse({"detail": "Not Found"}, 404)(scope, receive, send)
             return
         begun = False
@@ -100,7 +109,7 @@ def is_call(path: str) -> bool:
     )
 
 
-def split(scope: Scope) -> tuple[str, str]:
+def split(scope: Scope, room: bool = False) -> tuple[str, str]:
     """The prefix under which the page is published, "" for none, and the path below it.
 
     A proxy that cuts the prefix off, and one that leaves it, are told apart by the path; where both
@@ -116,7 +125,7 @@ def split(scope: Scope) -> tuple[str, str]:
         return prefix, "/"
     rest = path.removeprefix(prefix)
     if path.startswith(prefix + "/") and (
-        is_open(scope["method"], rest) or not is_open(scope["method"], path)
+        is_open(scope["method"], rest, room) or not is_open(scope["method"], path, room)
     ):
         return prefix, rest
     return prefix, path

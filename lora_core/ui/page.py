@@ -10,10 +10,11 @@ from starlette.middleware import Middleware
 
 from lora_core.config import ConfigError
 from lora_core.limits import Limits
+from lora_core.room.room import Room
 from lora_core.serving.bases import Bases
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import Registry, new_visitor
-from lora_core.ui import api, api_experiments, sentences, uploads
+from lora_core.ui import api, api_experiments, room_routes, sentences, uploads
 from lora_core.ui.bodies import Bodies
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import (
@@ -40,7 +41,9 @@ from lora_core.ui.panels import (
     take,
 )
 from lora_core.ui.panels import experiments as experiments_panel
+from lora_core.ui.panels import room as room_panel
 from lora_core.ui.panels.viewer import Viewer
+from lora_core.ui.room_views import pupil_colours
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import catalogue, words
 from lora_core.ui.text.catalogue import say
@@ -53,11 +56,16 @@ _STORAGE_KEY, _STORAGE_SECRET = "lora-lab-visitor", "lora-lab"
 
 
 def build_page(
-    registry: Registry, *, behind_proxy: bool = False, bases: Sequence[str] | None = None
+    registry: Registry,
+    *,
+    behind_proxy: bool = False,
+    bases: Sequence[str] | None = None,
+    room: Room | None = None,
 ) -> gr.Blocks:
     """All five steps over the runs of `registry`; launch it with `launch_options()`.
 
     `behind_proxy`: see `share_of_caller`. `bases` names those that visitors may choose; None: any.
+    `room`: of a class, where there is one.
     """
     # Uploaded files are forgotten when what was made of them would be.
     forget = (600, 60 * registry.limits.idle_minutes)  # seconds: how often, how old
@@ -79,6 +87,7 @@ def build_page(
         table, sweep = compare.parts(context.lab)
         followed = classify.followed_part()
         reset = _banner()
+        band = room_panel.band() if room is not None else None
         with gr.Row(elem_classes="bench"):
             with _card("adapt"):
                 rest = adapt.build(context)
@@ -109,6 +118,8 @@ def build_page(
             take.build(context)
         part("guide", {}, script="guide.js", elem_id="guide")
         _wire_reset(context, reset)
+        if room is not None and band is not None:
+            room_panel.wire(context, room, band)
         _restore(context)
     sentences.protect(page)
     return page
@@ -228,27 +239,35 @@ def _check_controls(controls: list[gr.Component], values: list[Any]) -> None:
                     )
 
 
-def launch_options(limits: Limits | None = None) -> dict[str, Any]:
+def launch_options(
+    limits: Limits | None = None, room: Room | None = None, outside: str = ""
+) -> dict[str, Any]:
     """What `gr.Blocks.launch` needs for this page: look, fonts, scripts, icons, and what a
-    stranger may ask for and send."""
+    stranger may ask for and send. `outside`: the page's address for other machines, which the
+    room's board shows; "" where a request alone tells it."""
     upload_mb = (limits or Limits()).upload_mb
     early = f"{catalogue.script()} window.LabPlotly = '{address(PLOTLY.name)}';"
     head = Middleware(
         Head,
         title=TITLE,
         text=words.DESCRIPTION,
-        style=stylesheet(),
+        style=stylesheet(room is not None),
         picture=address("social.png"),
         scripts="".join(
             (f"<script>{early}</script>", script_tag("early.js"), script_tag("queue.js"))
         ),
     )
+    of_room = room_routes.Routes(room, outside).routes() if room is not None else []
     return {
         "theme": theme(),
         "favicon_path": ASSETS / "page" / "icon.png",
         "app_kwargs": {
-            "routes": [*routes(TITLE), uploads.route(upload_mb)],
-            "middleware": [Middleware(Gate), Middleware(Bodies, upload_mb=upload_mb), head],
+            "routes": [*of_room, *routes(TITLE), uploads.route(upload_mb)],
+            "middleware": [
+                Middleware(Gate, room=room is not None),
+                Middleware(Bodies, upload_mb=upload_mb),
+                head,
+            ],
         },
         "max_file_size": f"{upload_mb}mb",  # for Gradio's script in the browser, too
         "ssr_mode": False,
@@ -259,10 +278,13 @@ def launch_options(limits: Limits | None = None) -> dict[str, Any]:
     }
 
 
-def stylesheet() -> str:
+def stylesheet(with_room: bool = False) -> str:
     """`page.css`, then the panels' own, nested so that they outweigh Gradio's rules."""
     folder = ASSETS / "page"
     own = (folder / "page.css").read_text(encoding="utf-8")
     panels = [path for path in sorted(folder.glob("*.css")) if path.name != "page.css"]
+    if with_room:
+        panels.append(room_routes.FOLDER / "band.css")
+        own += "\n" + pupil_colours()
     nested = [f".gradio-container {{\n{path.read_text(encoding='utf-8')}}}" for path in panels]
     return "\n".join([own, *nested])

@@ -11,7 +11,9 @@ from lora_core.ui.text.catalogue import PLACE, TERM, rich, say, sentences
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = sorted((ROOT / "lora_core" / "ui").rglob("*.py"))
-SCRIPTS = sorted((ROOT / "assets" / "page").glob("*.js"))
+SCRIPTS = sorted(
+    path for room in ("page", "room") for path in (ROOT / "assets" / room).glob("*.js")
+)
 # A literal id, or one with a part that the program puts in: `f"status.{state}"`, `guide.${name}`.
 _KEY = re.compile(r"""["'`]([a-z_]+\.(?:[a-z_0-9]|\$\{[^}]+\}|\{[^}]+\})+)["'`]""")
 

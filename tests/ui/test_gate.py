@@ -61,6 +61,14 @@ CLOSED = [
     "/gradio_api/token",
     "/docs",
     "/openapi.json",
+    "/board",  # of a room, which this server has not
+    "/desk",
+    "/room/board",
+    "/room/desk",
+    "/room/pupil?ticket=x",
+    "/room/file/board.js",
+    "/room/runs.csv",
+    "/room/report.html",
 ]
 CLOSED_POSTS = [
     "/login",
@@ -73,6 +81,10 @@ CLOSED_POSTS = [
     "/gradio_api/stream/abc",
     "/gradio_api/stream/abc/close",
     "/gradio_api/run-history/connect",
+    "/room/enter",
+    "/room/do",
+    "/room/join",
+    "/room/name",
 ]
 
 

@@ -1,0 +1,94 @@
+"""The room votes: the mean of everybody's probabilities, growing with each adapter.
+
+Each run that ended answers the validation texts of its task once, in a thread of its own, over a
+private copy, so nobody who types waits for it. Only the probabilities stay.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lora_core.classifier import Classifier
+from lora_core.errors import LabError
+from lora_core.explain.exam import Exam, finish
+from lora_core.scores import correct
+from lora_core.serving import log
+from lora_core.serving.worker import use_one_thread
+from lora_core.tasks.task import Task
+
+Find = Callable[[], Classifier | None]
+
+
+class Votes:
+    """Probabilities of a room's runs by their numbers. May be called from any thread."""
+
+    def __init__(self, task_named: Callable[[str], Task], told: Callable[[], None]) -> None:
+        """`told` is called after each ballot that was counted."""
+        self._task_named, self._told = task_named, told
+        self._lock = threading.Lock()
+        self._cast: dict[int, Tensor] = {}  # (rows, classes), classes in the task's order
+        self._waiting: queue.SimpleQueue[tuple[int, str, Find] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def ask(self, number: int, task: str, find: Find) -> None:
+        """Let the run `number` vote on its task, when its turn has come."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._work, name="lora-lab-votes", daemon=True
+                )
+                self._thread.start()
+        self._waiting.put((number, task, find))
+
+    def forget(self, number: int | None = None) -> None:
+        """Drop a run's ballot, or all."""
+        with self._lock:
+            if number is None:
+                self._cast.clear()
+            else:
+                self._cast.pop(number, None)
+
+    def curve(self, task: str, numbers: Sequence[int]) -> list[float]:
+        """Accuracy, 0 to 1, of the mean of the first n ballots of these runs, for n from 1 on."""
+        with self._lock:
+            cast = [self._cast[number] for number in numbers if number in self._cast]
+        if not cast:
+            return []
+        truth = torch.tensor([row.label for row in self._task_named(task).validation])
+        sums = torch.stack(cast).double().cumsum(0)
+        return [correct(mean, truth) / len(truth) for mean in sums]
+
+    def close(self) -> None:
+        """Count no more."""
+        self._waiting.put(None)
+
+    def _work(self) -> None:
+        use_one_thread()
+        while (item := self._waiting.get()) is not None:
+            number, task, find = item
+            try:
+                ballot = self._ballot(self._task_named(task), find())
+            except LabError:
+                continue  # its labels are not the task's, or its weights are gone: it has no vote
+            except Exception as error:
+                log.question_broke(error)
+                continue
+            if ballot is not None:
+                with self._lock:
+                    self._cast[number] = ballot
+                self._told()
+            del item, find
+
+    def _ballot(self, task: Task, classifier: Classifier | None) -> Tensor | None:
+        if classifier is None or not task.validation:
+            return None
+        rows = len(task.validation)
+        exam = Exam.of(classifier, replace(task, test=task.validation), rows)
+        probabilities = finish(exam.probabilities(classifier.private_copy()))
+        return probabilities[:, [classifier.labels.index(label) for label in task.labels]]

@@ -1,0 +1,79 @@
+"""A pupil's part of the room: a band over the page with the pseudonym, the exercise and the clock.
+
+The band's script listens to the room by itself; what passes through Gradio is only the press on
+the exercise's button, which sets the controls of step 1. What was typed is no control of step 1, so
+it stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from lora_core.errors import LabError
+from lora_core.room.exercises import Exercise
+from lora_core.room.room import Room
+from lora_core.ui import room_routes, sentences
+from lora_core.ui.context import Context
+from lora_core.ui.drawing.browser_part import script_tag
+from lora_core.ui.room_views import locked
+from lora_core.ui.settings import Settings
+
+_SCRIPTED = ("rank", "alpha")  # locked by their script, adapt.js
+
+
+def band() -> gr.HTML:
+    """The band; `wire` connects it once the controls are there."""
+    scripts = "".join(
+        f'<script src="{room_routes.file_address(name)}"></script>'
+        for name in ("room.js", "band.js")
+    )
+    return gr.HTML(
+        {},
+        html_template='<div class="lab-part lab-band"></div>',
+        js_on_load="LoraLab.mount('band', 'band.js', element, props, trigger, watch);",
+        head=script_tag("lab.js") + scripts,
+        apply_default_css=False,
+        elem_id="band",
+    )
+
+
+def wire(context: Context, room: Room, part: gr.HTML) -> None:
+    """Tell the band who it is, and let its button set the controls."""
+    private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+
+    def use(visitor: str) -> list[Any]:
+        exercise = room.exercise
+        try:
+            if exercise is None:  # none is offered any more: nothing is fixed
+                return [
+                    gr.skip() if name in _SCRIPTED else gr.update(interactive=True)
+                    for name in Settings.names()
+                ]
+            pupil = room.join(visitor)
+            settings = settings_of(exercise, pupil.number, context)
+        except LabError as error:
+            sentences.warn(error)
+            return [gr.skip()] * len(context.controls)
+        fixed = locked(exercise)
+        return [
+            value if name in _SCRIPTED else gr.update(value=value, interactive=name not in fixed)
+            for name, value in zip(Settings.names(), settings.values(), strict=True)
+        ]
+
+    part.select(use, context.visitor, context.controls, queue=True, **private)
+    context.visitor.change(
+        None,
+        context.visitor,
+        None,
+        js="(visitor) => { LoraLab.emit('visitor', visitor); }",
+    )
+
+
+def settings_of(exercise: Exercise, number: int, context: Context) -> Settings:
+    """The settings of an exercise for a pupil, within what this server takes."""
+    given = {"seed": number} if exercise.own_seed else {}
+    default = Settings.within(context.lab.registry.limits)
+    known = {name: getattr(default, name) for name in Settings.names()}
+    return Settings.read({**known, **exercise.settings, **given})

@@ -1,0 +1,76 @@
+"""Opening a room: its key, its exercises, and what is said of it at the start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lora_core.config import TARGETS, ConfigError
+from lora_core.limits import Limits
+from lora_core.room.exercises import BUILT_IN, Exercise, read_exercises
+from lora_core.room.key import VARIABLE, Key
+from lora_core.room.room import Room
+from lora_core.serving.bases import Bases
+from lora_core.serving.registry import Registry
+from lora_core.tasks.bundled import task_names
+from lora_core.ui.settings import Settings
+
+_TRUE = ("1", "true", "yes", "on")
+
+
+def is_wanted(option: bool) -> bool:
+    """Whether there is to be a room: by `--room`, or by LORA_LAB_ROOM=1."""
+    return option or os.environ.get("LORA_LAB_ROOM", "").strip().lower() in _TRUE
+
+
+def exercises_of(path: Path | None, limits: Limits) -> list[Exercise]:
+    """The exercises of a file, or those that come along. Raises `RoomError` or `ConfigError`."""
+    return read_exercises(path or BUILT_IN, Settings.names(), checker(limits))
+
+
+def open_room(
+    registry: Registry,
+    key: Key,
+    exercises: Sequence[Exercise],
+    folder: Path | None,
+    bases: Sequence[str] | None = None,
+) -> Room:
+    """The room of a server, before the page takes up its runs; `bases` are those that its host
+    offers by name."""
+    shown = Bases(registry.limits, bases).menu() if bases else []
+    return Room(registry, key, exercises, folder=folder, bases={"bundled", *shown})
+
+
+def checker(limits: Limits) -> Callable[[Mapping[str, Any]], None]:
+    """Raises `ConfigError` for settings that this server does not take."""
+
+    def check(given: Mapping[str, Any]) -> None:
+        settings = Settings.read(given)
+        settings.lora_config()
+        settings.train_config()
+        settings.each_seed()
+        if settings.task not in task_names():
+            there = ", ".join(task_names())
+            raise ConfigError(f"there is no task '{settings.task}'; there are {there}.")
+        for target in settings.targets:
+            if target not in TARGETS:
+                raise ConfigError(
+                    f"targets: there is no layer '{target}'; there are {', '.join(TARGETS)}."
+                )
+        caps = {"rank": limits.max_rank, "steps": limits.max_steps, "batch_size": limits.max_batch}
+        for name, most in caps.items():
+            if getattr(settings, name) > most:
+                raise ConfigError(f"{name}: this server takes at most {most:,}.")
+
+    return check
+
+
+def whereabouts(key: Key, address: str) -> str:
+    """Where the teacher's desk is. A key that came as a secret is not written anywhere."""
+    shown = f"KEY, the secret {VARIABLE}" if key.given else "the teacher's link, for nobody else"
+    secret = "KEY" if key.given else key.secret
+    return (
+        f"The board for the projector: {address}board\nThe desk: {address}desk#{secret}  ({shown})"
+    )
