@@ -56,6 +56,7 @@
     element.append(title, line, scroll);
     let cells = []; // rows of buttons or null, for the arrow keys
     let selected = "";
+    LoraLab.pressedLayer = () => selected;
 
     function choose(button) {
       selected = button.dataset.name;
@@ -71,7 +72,7 @@
       const bar = node("i", { style: `height: ${most ? Math.max(2, (100 * data.ratio) / most) : 0}%` });
       return node("button", { type: "button", class: "cell", "data-name": data.name, tabindex: "-1",
         "aria-pressed": "false", "aria-label": `${data.title}: ${data.words}`, title: t("layers.cell", { layer: data.title, share: data.words }),
-        onclick: (event) => { choose(event.currentTarget); trigger("select", { name: data.name }); } },
+        onclick: (event) => { choose(event.currentTarget); trigger("select", {}); } },
       node("span", { class: "column-bar" }, bar), node("span", { class: "share" }, data.words));
     }
 

@@ -55,11 +55,6 @@
     draw((value) => {
       say(title, value.title);
       say(text, value.text);
-      const able = { "take-adapter": value.adapter, "take-model": value.model };
-      for (const [id, on] of Object.entries(able)) {
-        const button = document.getElementById(id);
-        if (button) { button.disabled = !on; button.setAttribute("aria-disabled", String(!on)); }
-      }
     });
   });
 

@@ -14,7 +14,7 @@ from lora_core.room.room import Room
 from lora_core.serving.bases import Bases
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import Registry, new_visitor
-from lora_core.ui import api, api_experiments, room_routes, sentences, uploads
+from lora_core.ui import api, api_experiments, room_routes, sentences, triggers, uploads
 from lora_core.ui.bodies import Bodies
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import (
@@ -121,6 +121,7 @@ def build_page(
         if room is not None and band is not None:
             room_panel.wire(context, room, band)
         _restore(context)
+        triggers.separate(page)
     sentences.protect(page)
     return page
 

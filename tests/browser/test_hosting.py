@@ -105,13 +105,18 @@ def test_behind_a_prefix_that_nobody_names(
         assert not [path for path in proxy.beside if "iframeResizer" not in path]
 
 
-def test_without_the_slash_at_its_end(context: BrowserContext, server: str, log: Log) -> None:
-    with published(server, "/courses/lora", cut=True, with_header=True) as (proxy, address):
+@pytest.mark.parametrize("with_header", [True, False], ids=["named", "unnamed"])
+def test_without_the_slash_at_its_end(
+    context: BrowserContext, server: str, log: Log, with_header: bool
+) -> None:
+    with published(server, "/courses/lora", cut=True, with_header=with_header) as (proxy, address):
         page = context.new_page()
         log.watch(page)
-        page.goto(address.rstrip("/") + "?view=full")
+        page.goto(address.rstrip("/") + "?view=full&rank=2")
         page.wait_for_selector("#numbers .headline b")
-        assert not proxy.beside and not log.failures
+        assert page.url.startswith(f"{address}?view=full&rank=2")
+        assert not [path for path in proxy.beside if "iframeResizer" not in path]
+        assert not [url for url in log.failures if "iframeResizer" not in url]
 
 
 BLOCKED = """

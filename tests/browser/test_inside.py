@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 import lora_core as lc
 from lora_core.explain.changes import layer_changes
@@ -73,6 +73,27 @@ def test_after_lora(trained: Trained, base: lc.Base, twin: lc.Classifier) -> Non
     width, height, colours = json.loads(pixels)
     assert (width, height) == (64, 64) and colours > 50, "a picture, not an empty canvas"
     assert not log.console
+
+
+def test_the_layer_pressed_last_is_shown_by_a_busy_server(trained: Trained) -> None:
+    """The first answer is held back while two more are pressed."""
+    page, _ = trained
+    asked = "**/gradio_api/run/predict*"
+    cells, shown = page.locator("#layers .cell"), page.locator("#layer h3")
+    cells.nth(3).click()
+    expect(shown).to_contain_text("block 3, query")
+    held: list[Route] = []
+    page.route(asked, lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request(asked):
+        cells.nth(0).click()
+    cells.nth(1).click()
+    cells.nth(2).click()
+    held[0].continue_()
+    expect(shown).to_contain_text("block 2, query")
+    page.unroute(asked)
+    page.wait_for_load_state("networkidle")
+    expect(shown).to_contain_text("block 2, query")
+    expect(cells.nth(2)).to_have_attribute("aria-pressed", "true")
 
 
 @pytest.mark.parametrize(

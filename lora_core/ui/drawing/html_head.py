@@ -18,6 +18,15 @@ _GRADIOS_TAGS = re.compile(
     rb'<meta\s+(?:property="og:|name="twitter:)[^>]*?/?>|<meta\s+name="description"[^>]*?/?>'
 )
 
+# The page is always a folder. Where its address came without the slash at its end, all that is
+# addressed from here would be looked for beside it: by the browser, and by Gradio, which asks for
+# our scripts from the address and not from <base>.
+_SLASH = (
+    b"<script>if (!location.pathname.endsWith('/')) try { history.replaceState(null, '', "
+    b"location.pathname + '/' + location.search + location.hash); } catch { /* sandboxed */ }"
+    b"</script>"
+)
+
 
 class Head:
     """ASGI middleware: replaces Gradio's social tags on "/" by ours, adds `style` and `scripts`."""
@@ -66,6 +75,7 @@ class Head:
         if b"</head>" not in page:
             return page
         page = page.replace(b'href="/manifest.json"', b'href="manifest.json"', 1)
+        page = page.replace(b"<base ", _SLASH + b"<base ", 1)
         if prefix:
             page = page.replace(
                 b'<base href="./"', f'<base href="{html.escape(prefix)}/"'.encode(), 1

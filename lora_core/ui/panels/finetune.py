@@ -159,7 +159,8 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
         except RunError:  # forgotten meanwhile; the table says so with its next look
             return gr.skip()
 
-    table.select(pick, context.visitor, context.ready, queue=False, **private)
+    chosen = {"trigger_mode": "multiple", "queue": False, **private}
+    table.select(pick, context.visitor, context.ready, **chosen)
     context.ready.change(None, context.ready, None, js="(id) => { LoraLab.emit('ready', id); }")
 
 

@@ -74,13 +74,20 @@ def build(context: Context, viewer: Viewer, beside: Callable[[], None]) -> None:
     triggers = [context.ready.change, *(c.change for c in viewer.inputs)]  # type: ignore[attr-defined]
     gr.on(triggers, look, [*where, *viewer.inputs], [proof, layers, layer], **at_once)
 
-    def pick(visitor: str, run_id: str, event: gr.EventData, *values: Any) -> Any:
+    def pick(visitor: str, run_id: str, name: Any, *values: Any) -> Any:
         try:
-            return layer_value(viewer.find(visitor, run_id, values), str(event._data["name"]))
+            return layer_value(viewer.find(visitor, run_id, values), str(name))
         except LabError:
             return gr.skip()
 
-    layers.select(pick, [*where, *viewer.inputs], layer, **at_once)
+    # The browser names the layer when it asks: on a busy server several presses become one call.
+    layers.select(
+        pick,
+        [*where, gr.JSON(visible="hidden"), *viewer.inputs],
+        layer,
+        js="(visitor, run, _, ...rest) => [visitor, run, LoraLab.pressedLayer(), ...rest]",
+        **at_once,
+    )
 
 
 def inside_values(lab: Lab, shown: Shown) -> list[Any]:

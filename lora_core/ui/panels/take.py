@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -57,8 +57,8 @@ def build(context: Context) -> None:
         with gr.Column(scale=5, min_width=320):
             about = part("about", _about(None), script=_SCRIPT, elem_id="take-about")
             with gr.Row(elem_classes="take-actions"):
-                adapter = _button("adapter", variant="primary")
-                merged = _button("model")
+                adapter = _button("adapter", variant="primary", interactive=False)
+                merged = _button("model", interactive=False)
             gr.HTML(
                 f'<p class="take-row-title" id="take-runs-title">{say("take.runs")}</p>',
                 apply_default_css=False,
@@ -87,9 +87,16 @@ def build(context: Context) -> None:
 
     def refresh(visitor: str, ready: str) -> list[Any]:
         run = _find(lab, visitor, ready)
-        return [shelf_value(lab, visitor, ready), _about(run), contents_value(run)]
+        is_adapter = run is not None and run.lora_config is not None
+        return [
+            shelf_value(lab, visitor, ready),
+            _about(run),
+            contents_value(run),
+            gr.update(interactive=is_adapter),
+            gr.update(interactive=run is not None),
+        ]
 
-    outputs = [shelf, about, contents]
+    outputs = [shelf, about, contents, adapter, merged]
     gr.on(
         [context.ready.change, context.visitor.change],
         refresh,
@@ -128,7 +135,8 @@ def build(context: Context) -> None:
         ready = "" if ready == run.id else ready
         return [shelf_value(lab, visitor, ready), ready, _note(say("take.removed", name=name))]
 
-    shelf.select(act, where, [shelf, context.ready, note], **_QUIET)
+    pressed = [shelf, context.ready, note]
+    shelf.select(act, where, pressed, trigger_mode="multiple", **_QUIET)
 
     def take_in(visitor: str, ready: str, files: list[str] | None, base_name: str) -> list[Any]:
         """What was dropped, as a run of its own; whatever happens, nothing else is touched."""
@@ -191,9 +199,20 @@ def build(context: Context) -> None:
     hub_note.change(refresh, where, outputs, **_QUIET)
 
 
-def _button(name: str, key: str = "", variant: str = "secondary") -> gr.Button:
-    label, elem_id = say(f"take.{name}"), f"take-{key or name}"
-    return gr.Button(label, elem_id=elem_id, variant=variant, size="sm", min_width=90)  # type: ignore[arg-type]
+def _button(
+    name: str,
+    key: str = "",
+    variant: Literal["primary", "secondary"] = "secondary",
+    interactive: bool = True,
+) -> gr.Button:
+    return gr.Button(
+        say(f"take.{name}"),
+        elem_id=f"take-{key or name}",
+        variant=variant,
+        size="sm",
+        min_width=90,
+        interactive=interactive,
+    )
 
 
 def bring_in(lab: Lab, visitor: str, files: Sequence[str], base_name: str) -> Run:
@@ -277,13 +296,11 @@ def _chosen(lab: Lab, visitor: str, run_id: str) -> Run:
 
 
 def _about(run: Run | None) -> dict[str, Any]:
-    """What is shown at present, in a line, and which downloads it has."""
+    """What is shown at present, in a line."""
     if run is None or run.classifier is None:
         return {
             "title": say("take.untrained"),
             "text": say("take.untrained_about"),
-            "adapter": False,
-            "model": False,
         }
     adapter = run.lora_config is not None
     first, more = run.classifier.labels[:6], len(run.classifier.labels) - 6
@@ -293,8 +310,6 @@ def _about(run: Run | None) -> dict[str, Any]:
     return {
         "title": long_name(run),
         "text": say("take.about_adapter" if adapter else "take.about_model", labels=labels),
-        "adapter": adapter,
-        "model": True,
     }
 
 
