@@ -203,7 +203,7 @@
     const sentence = node("p", { class: "conclusion", role: "status" });
     const bar = node("div", { class: "progress", role: "progressbar", "aria-label": t("status.progress"),
       "aria-valuemin": 0, "aria-valuemax": 100 }, node("i"));
-    // A table that was dropped and not taken is not what Fine-tune trains: said where one presses.
+    // What Fine-tune trains is said where one presses: a table that was dropped, and not taken yet.
     const table = node("span", {});
     const dropped = node("p", { class: "shown-state", role: "status", hidden: true }, table, " ",
       node("button", { type: "button", class: "toggle", onclick: () => document.querySelector("#own-use").click() }, t("finetune.use")));

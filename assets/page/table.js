@@ -1,6 +1,21 @@
 // Step 1, a table of one's own: what is in it, before anything is trained on it.
 (() => {
-  const { define, node } = LoraLab;
+  const { define, node, on, state } = LoraLab;
+
+  // Fine-tune trains what lies there: a table that was dropped is taken first, then the press goes on.
+  let pressed = null; // {button, task}: what was pressed, and the task until then
+  addEventListener("click", (event) => {
+    const button = event.isTrusted && state.dropped && event.target.closest?.("#start, #sweep");
+    if (!button) return;
+    event.stopPropagation();
+    if (!pressed) document.querySelector("#own-use").click();
+    pressed = { button, task: state.settings?.task };
+  }, true);
+  on("settings", ({ task }) => {
+    if (!pressed || pressed.task === task) return;
+    pressed.button.click();
+    pressed = null;
+  });
 
   function preview(value) {
     const role = (column) =>
@@ -47,6 +62,7 @@
     draw((value) => {
       if (element.closest("#own-report"))
         LoraLab.emit("dropped", value.columns?.length && !value.problem ? value.title : "");
+      if (value.problem) pressed = null; // it was not taken, and nothing is trained in its place
       const children = [];
       if (value.title) children.push(node("p", { class: "own-title" }, value.title));
       if (value.problem) children.push(node("p", { class: "own-problem", role: "alert" }, value.problem));

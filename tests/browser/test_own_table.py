@@ -194,14 +194,22 @@ def test_another_visitor_does_not_see_it(visit: Visit, browser: Browser, tmp_pat
     context.close()
 
 
-def test_a_dropped_table_that_is_not_taken_is_said_beside_fine_tune(
-    visit: Visit, tmp_path: Path
-) -> None:
+def test_what_lies_there_is_what_is_trained(visit: Visit, tmp_path: Path) -> None:
+    """A table that was dropped is said beside Fine-tune, which takes it; or it is taken before."""
     page = visit("view=simple&steps=10&batch_size=4&rank=2")
     drop(page, csv_file(tmp_path, "mine.csv"))
     state = page.locator("#status .shown-state")
     expect(state).to_contain_text("mine.csv")
-    expect(state).to_contain_text("not the task yet")
+    expect(state).to_contain_text("Fine-tune trains on it")
+    page.click("#start")
+    expect(page.locator("#own-report .own-done")).to_be_visible()
+    expect(state).to_be_hidden()
+    wait_for_state(page, "finished")
+    assert chosen_task(page) == "mine (yours)"
+    expect(page.locator("#runs tbody tr:not(.planned)")).to_have_count(1)
+    expect(page.locator("#runs tbody tr.away")).to_have_count(0)
+    drop(page, csv_file(tmp_path, "other.csv"))
     state.get_by_role("button").click()
     expect(state).to_be_hidden()
-    assert chosen_task(page) == "mine (yours)"
+    assert chosen_task(page) == "other (yours)"
+    expect(page.locator("#runs tbody tr:not(.planned)")).to_have_count(0)
