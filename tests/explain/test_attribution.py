@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ import lora_core as lc
 from lora_core.explain import attribution
 from lora_core.explain.attribution import attribute, erase_each, log_odds, words
 from tests.conftest import warm
+from tests.serving.registry import WAIT
 
 
 @pytest.fixture(scope="module")
@@ -153,25 +155,24 @@ def test_long_texts_are_bounded(classifier: lc.Classifier, monkeypatch: pytest.M
     assert whole.words[3].without == pytest.approx(p, abs=1e-6)
 
 
-def test_others_get_their_turn(classifier: lc.Classifier) -> None:
-    """Answers while a long attribution runs, at another strength: both exactly as when alone."""
+def test_others_get_their_turn(classifier: lc.Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two turns of a long attribution others are answered, at another strength: both
+    exactly as when alone."""
     text = "word after word of a long and winding story " * 20
     alone = attribute(classifier, text, 1.5)
     expected = classifier.classify("short", 0.5)
-    answers, done = [], threading.Event()
+    answers: list[lc.Prediction] = []
 
-    def ask() -> None:
-        while not done.is_set():
-            answers.append(classifier.classify("short", 0.5))
+    def between_turns(_seconds: float) -> None:
+        asking = threading.Thread(
+            target=lambda: answers.append(classifier.classify("short", 0.5)), daemon=True
+        )
+        asking.start()
+        asking.join(WAIT)  # without end where the classifier is not let go
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    together = attribute(classifier, text, 1.5)
-    done.set()
-    thread.join()
-    assert together == alone
-    assert len(answers) >= 5  # one for most of the turns, not only before and after
-    assert all(answer == expected for answer in answers)
+    monkeypatch.setattr(attribution, "time", SimpleNamespace(sleep=between_turns))
+    assert attribute(classifier, text, 1.5) == alone
+    assert len(answers) >= 5 and all(answer == expected for answer in answers)
 
 
 def test_refusals(classifier: lc.Classifier) -> None:

@@ -20,7 +20,8 @@ from lora_core.serving.executors import available_cores
 from lora_core.serving.fair_queue import Turns
 from lora_core.serving.registry import NOT_HERE, Registry, RunError, new_visitor
 from lora_core.tasks.task import Example, Task
-from tests.serving.registry import WAIT, Clock, adapter, same, submit, wait
+from tests.servers import Server
+from tests.serving.registry import Clock, adapter, same, submit, wait
 
 # Turns -----------------------------------------------------------------------------------------
 
@@ -380,11 +381,10 @@ def test_close_ends_runs_at_a_step_and_tells_everybody(tiny, words) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM to send")
-def test_sigterm_ends_a_serving_process_gracefully(tmp_path) -> None:
-    script = tmp_path / "serve.py"
-    script.write_text(
-        "import signal, sys, threading\n"
-        "import torch, tests.serving.registry as t, lora_core as lc\n"
+def test_sigterm_ends_a_serving_process_gracefully() -> None:
+    serve = (
+        "import signal, threading\n"
+        "import tests.serving.registry as t\n"
         "from lora_core.serving.registry import Registry\n"
         "ended = threading.Event()\n"
         "signal.signal(signal.SIGTERM, lambda *_: ended.set())\n"
@@ -397,18 +397,7 @@ def test_sigterm_ends_a_serving_process_gracefully(tmp_path) -> None:
         "    ended.wait()\n"
         "print(first.state, second.state, first.classifier is not None, first.step < 2000)\n"
     )
-    root = Path(lc.__file__).parent.parent
-    process = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    try:
-        assert process.stdout is not None and process.stdout.readline() == "training\n"
-        process.send_signal(signal.SIGTERM)
-        out, _ = process.communicate(timeout=WAIT)
-    finally:
-        process.kill()
-    assert out.strip() == "stopped stopped True True" and process.returncode == 0
+    server = Server(code=serve)
+    server.wait_for("training")
+    assert server.end(signal.SIGTERM) == 0
+    assert server.said.splitlines()[-1] == "stopped stopped True True"

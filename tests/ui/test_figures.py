@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import asdict, replace
 
 import pytest
@@ -199,13 +200,14 @@ def test_view_of_a_run_and_its_return(lab: Lab, task: lc.Task) -> None:
         settings.train_config(),
     )
     view = View(lab, visitor)
-    updates = []
+    updates, ticker = [], threading.Event()
     while True:
         update = view.update()
         if update is not None:
             updates.append(update)
         if not view.live:
             break
+        ticker.wait(0.01)
     last = updates[-1]
     drawn = last[1]["runs"][run.id]
     losses = [e.loss for e in run.events if isinstance(e, lc.Step)]
