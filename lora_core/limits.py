@@ -59,6 +59,9 @@ class Limits:
     upload_mb: int = _cap(20, "megabytes of one uploaded file")
     run_mb: int = _cap(1500, "megabytes that one run may need while it trains")
     waiting_a_visitor: int = _cap(25, "runs of one visitor that wait")
+    waiting_an_address: int = _cap(
+        90, "runs of one address that wait; a class behind one router has one address"
+    )
     waiting_in_all: int = _cap(120, "runs of all visitors that wait")
     runs_kept: int = _cap(40, "ended runs kept for each visitor; the longest unused goes first")
     tables_kept: int = _cap(5, "tables kept for each visitor; the longest unused goes first")

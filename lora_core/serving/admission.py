@@ -69,13 +69,23 @@ def check_room(limits: Limits, waiting_bytes: int, table: Task | None) -> None:
 
 
 def check_queue(
-    limits: Limits, own: int, everybody: int, estimate: Callable[[Run | None], float | None]
+    limits: Limits,
+    own: int,
+    at_address: int,
+    everybody: int,
+    estimate: Callable[[Run | None], float | None],
 ) -> None:
-    """Raise `RunError` when this visitor, or everybody, has as many runs waiting as may wait."""
+    """Raise `RunError` when this visitor, its address or everybody has as many runs waiting as may
+    wait."""
     if own >= limits.waiting_a_visitor:
         raise RunError(
             f"You have {own} runs waiting, as many as this server takes from one visitor. "
             "Stop one of them, or wait until one has started."
+        )
+    if at_address >= limits.waiting_an_address:
+        raise RunError(
+            f"{at_address} runs from your address are waiting, as many as this server takes from "
+            "one. Try again when some of them have started."
         )
     if everybody >= limits.waiting_in_all:
         seconds = estimate(None)

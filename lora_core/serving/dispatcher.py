@@ -13,7 +13,7 @@ from functools import partial
 
 from lora_core.serving.estimates import Speeds
 from lora_core.serving.executors import Executor
-from lora_core.serving.fair_queue import Turns
+from lora_core.serving.fair_queue import Rounds
 from lora_core.serving.run import Run
 from lora_core.serving.worker import Job, Outcome, Report
 
@@ -37,7 +37,7 @@ class Dispatcher:
         self.paused = False
         self._lock, self._clock = lock, clock
         self._started, self._reported, self._ended = started, reported, ended
-        self._turns: Turns[Run] = Turns()
+        self._turns: Rounds[Run] = Rounds()
         self._speeds = Speeds()
         self._idle = threading.Condition(lock)  # told when a run has ended
         executor.on_more_workers(self.dispatch)
@@ -49,18 +49,22 @@ class Dispatcher:
         """How many runs of this share wait."""
         return self._turns.waiting(share)
 
+    def waiting_at(self, address: str) -> int:
+        """How many runs of this address wait."""
+        return self._turns.waiting_at(address)
+
     def order(self) -> list[Run]:
         """The runs that wait, in the order in which they will start."""
         return self._turns.order()
 
     def add(self, run: Run) -> None:
         """Put a run at the end of its line; `dispatch` starts it."""
-        self._turns.add(run.share, run)
+        self._turns.add(run.address, run.share, run)
         self._number_places()
 
     def stop(self, run: Run) -> bool:
         """Ask a run that trains to end. True: it had not started, and never will."""
-        if self._turns.discard(run.share, run):
+        if self._turns.discard(run.address, run.share, run):
             self._number_places()
             return True
         self.executor.stop(run.id)

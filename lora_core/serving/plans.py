@@ -27,6 +27,8 @@ from lora_core.tasks.task import Task
 
 MAX_RUNS = 80  # of one plan
 KEPT = 4  # ended plans of one visitor; the oldest goes first
+KEPT_IN_ALL = 400  # and of all: anybody can be a new visitor
+State = Literal["running", "done", "stopped"]
 _LOOK = 0.2  # seconds between two looks at the runs, while there is a plan to be fed
 
 
@@ -58,11 +60,13 @@ class Plan:
     id: str = field(repr=False)
     visitor: str = field(repr=False)
     kind: str
-    base: Base = field(repr=False)
-    task: Task = field(repr=False)
+    task_name: str
     cells: tuple[Cell, ...] = field(repr=False)
     results: list[Result | None] = field(repr=False)  # beside `cells`
-    state: Literal["running", "done", "stopped"] = "running"
+    base: Base | None = field(repr=False)  # while it runs: a table of 20 MB goes with its last run
+    task: Task | None = field(repr=False)
+    address: str = field(default="", repr=False)  # from where it was asked for
+    state: State = "running"
     reason: str = ""  # a sentence, where the plan could not go on
     running: dict[int, Run] = field(default_factory=dict, repr=False)  # by cell
     began: float = field(default_factory=time.monotonic, repr=False)
@@ -90,10 +94,17 @@ class Plans:
         self._thread: threading.Thread | None = None
 
     def submit(
-        self, visitor: str, kind: str, base: Base, task: Task, cells: Sequence[Cell]
+        self,
+        visitor: str,
+        kind: str,
+        base: Base,
+        task: Task,
+        cells: Sequence[Cell],
+        *,
+        address: str = "",
     ) -> Plan:
         """Begin a plan. Raises `RunError`, in words: one plan of a visitor at a time, and each of
-        its runs must be one that this server takes."""
+        its runs must be one that this server takes. `address`: see `Registry.submit`."""
         if not 1 <= len(cells) <= MAX_RUNS:
             raise RunError(
                 f"This would be {len(cells)} runs; a sweep has 1 to {MAX_RUNS}. Take fewer seeds."
@@ -103,11 +114,15 @@ class Plans:
         with self._lock:
             if any(p.state == "running" for p in self.of(visitor)):
                 raise RunError("Another sweep of yours is running. Stop it first, or wait for it.")
-            plan = Plan(new_id(), visitor, kind, base, task, tuple(cells), [None] * len(cells))
+            plan = Plan(
+                new_id(), visitor, kind, task.name, tuple(cells), [None] * len(cells), base, task
+            )
+            plan.address = address
             self._advance(plan)  # what it raises, the visitor reads at once
             self._plans[plan.id] = plan
-            for old in self.of(visitor)[:-KEPT]:
-                del self._plans[old.id]
+            over = [p for p in self._plans.values() if p.state != "running"]
+            for old in [*self.of(visitor)[:-KEPT], *over[:-KEPT_IN_ALL]]:
+                self._plans.pop(old.id, None)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._feed, name="lora-lab-plans", daemon=True
@@ -133,7 +148,7 @@ class Plans:
         with self._lock:
             if plan.state != "running":
                 return
-            plan.state = "stopped"
+            self._end(plan, "stopped")
             for run in plan.running.values():
                 self._drop(run)
             plan.running.clear()
@@ -164,6 +179,7 @@ class Plans:
                 plan.results[index] = _result(run)
                 del plan.running[index]
                 self._drop(run)
+        assert plan.base is not None and plan.task is not None, "it runs"
         for index, cell in enumerate(plan.cells):
             if len(plan.running) >= self._registry.workers:
                 return
@@ -174,10 +190,14 @@ class Plans:
                     plan.task,
                     cell.lora_config,
                     cell.train_config,
+                    address=plan.address,
                     durable=False,
                 )
         if not plan.running:
-            plan.state = "done"
+            self._end(plan, "done")
+
+    def _end(self, plan: Plan, state: State) -> None:
+        plan.state, plan.base, plan.task = state, None, None
 
     def _drop(self, run: Run) -> None:
         with contextlib.suppress(RunError):  # it was forgotten already

@@ -185,7 +185,7 @@ class Recall:
         state: Any = "stopped" if interrupted else row.state
         run = Run(row.id, row.visitor, record["name"], None, self._task(record), lora, train)
         run.state, run.interrupted = state, interrupted
-        run.share = record["share"] or row.visitor
+        run.share = run.address = record["share"] or row.visitor
         run.events = [records.event_of(event) for event in self.store.events(row.id)]
         run.written = len(run.events)
         run.reason, run.lost = record["reason"], record["lost"]
@@ -261,7 +261,7 @@ def continued_run(old: Run, best: Best) -> Run:
     """The rest of an interrupted run, from its best weights on, with the events until there."""
     lora, train = old.lora_config, old.train_config
     run = Run(new_id(), old.visitor, old.name, old.base, old.task, lora, train)
-    run.share, run.best = old.share, best
+    run.share, run.address, run.best = old.share, old.address, best
     run.first_step = run.step = best.step
     for event in old.events:
         later = isinstance(event, Evaluated) and event.step >= best.step

@@ -120,12 +120,14 @@ class Registry:
         name: str = "",
         own_table: bool = False,
         share: str = "",
+        address: str = "",
         durable: bool = True,
     ) -> Run:
         """Queue a run; it starts when it is this visitor's turn. Raises `RunError`, in words.
 
         `own_table`: the task is the visitor's own, though not kept by `add_task`. `share`: with
         whom the run shares its turns and its places, where that is not the visitor alone.
+        `address`: from where it was asked for; addresses take turns, then the visitors of each.
         `durable`: whether it is to outlive the process, where there is a store.
         """
         check_visitor(visitor)
@@ -133,9 +135,10 @@ class Registry:
         watched = tuple(watch_texts)
         run = Run(new_id(), visitor, name, base, task, lora_config, train_config, watched)
         run.share, run.durable = share or visitor, durable
+        run.address = address or run.share
         with self._lock:
             self._fetch(visitor)
-            self._check_queue(run.share)
+            self._check_queue(run)
             own = own_table or self._held.is_brought(task)
             check_room(self.limits, self._held.waiting_table_bytes(), task if own else None)
             if own:
@@ -175,7 +178,7 @@ class Registry:
                 raise RunError("This run cannot go on: nothing was kept to go on from.")
             if old.base is None and old.classifier is None:  # which loads the base
                 raise RunError(old.lost or NOT_HERE)
-            self._check_queue(old.share)
+            self._check_queue(old)
             run = continued_run(old, best)
             self._queue(run)
             self._recall.save_best(run)
@@ -370,11 +373,12 @@ class Registry:
 
     # Inside, with the lock held --------------------------------------------------------------
 
-    def _check_queue(self, share: str) -> None:
+    def _check_queue(self, run: Run) -> None:
         if self._closing.is_set():
             raise RunError(CLOSING)
-        own, everybody = self._dispatcher.waiting(share), len(self._dispatcher)
-        check_queue(self.limits, own, everybody, self._dispatcher.estimate)
+        waiting = self._dispatcher
+        own, at_address = waiting.waiting(run.share), waiting.waiting_at(run.address)
+        check_queue(self.limits, own, at_address, len(waiting), waiting.estimate)
 
     def _fetch(self, visitor: str | None) -> None:
         self._held.fetch(visitor, self.estimate, self._clock())

@@ -84,6 +84,7 @@ class Run:
     lost: str = ""  # a sentence, where something of it was dropped to make room
     test_score: TestScore | None = field(default=None, repr=False)
     share: str = field(default="", repr=False)  # with whom it shares its turns; the visitor
+    address: str = field(default="", repr=False)  # whose turns it shares with others; its `share`
     interrupted: bool = False  # the server ended while it trained; it can go on
     durable: bool = True  # whether it is to outlive the process, where there is a store
     written: int = field(default=0, repr=False)  # events that are in the store

@@ -5,8 +5,8 @@ from __future__ import annotations
 from gradio.context import LocalContext
 
 
-def share_of_caller(behind_proxy: bool) -> str:
-    """With whom a caller without a token shares: all others of the same address.
+def address_of_caller(behind_proxy: bool) -> str:
+    """From where the present event was asked for; all who ask from there share its turns.
 
     `behind_proxy`: the last address in `X-Forwarded-For`, which the proxy itself has added, counts
     instead of that of the proxy. Anybody can send that header, so a host has to say so. Call it

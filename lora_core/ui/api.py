@@ -13,18 +13,12 @@ can guess one. Every refusal is one sentence; nothing of the program's inside re
 
 # No `from __future__ import annotations`: Gradio reads the return types as they stand.
 import inspect
-import shutil
-import tempfile
-import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.events import api as endpoint
-from gradio.utils import get_upload_folder
 
 from lora_core.adapters.adapter import zip_adapter
 from lora_core.adapters.size import adapter_file_bytes
@@ -38,16 +32,16 @@ from lora_core.serving.run import ENDED
 from lora_core.tasks.file import Table
 from lora_core.tasks.own_table import task_of
 from lora_core.tasks.task import Task, TaskError
-from lora_core.ui.addresses import share_of_caller
+from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.api_json import plain, test_of
 from lora_core.ui.context import Context, Lab
+from lora_core.ui.files import Downloads
 from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
 from lora_core.ui.values import real, string, texts_of, whole
 
 ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
 POLL_SECONDS = 0.2  # between two looks of `/watch`
-EXPORT_SECONDS = 600.0  # how long a file of `/export_adapter` can be fetched
 
 
 def build(context: Context) -> None:
@@ -73,8 +67,7 @@ class Endpoints:
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
-        self._exports: list[tuple[float, Path]] = []  # when made, folder
-        self._exports_lock = threading.Lock()
+        self._downloads = Downloads()  # each can be fetched for ten minutes
 
     def count_parameters(
         self,
@@ -179,6 +172,7 @@ class Endpoints:
         string("visitor", visitor)
         mine = visitor or new_visitor()
         chosen = self._own_task(settings.task, rows) if rows else self._task(settings.task, mine)
+        address = address_of_caller(self._lab.behind_proxy)
         run = self._lab.registry.submit(
             mine,
             self._base(settings.base),
@@ -187,7 +181,8 @@ class Endpoints:
             train,
             watch_texts=watched,
             own_table=bool(rows),
-            share="" if visitor else share_of_caller(self._lab.behind_proxy),
+            share="" if visitor else address,
+            address=address,
         )
         return run.id
 
@@ -299,25 +294,11 @@ class Endpoints:
             the archive; it can be fetched for ten minutes
         """
         classifier = self._classifier(run_id)
-        self._forget_exports()
-        # Inside Gradio's own folder for files, so that it serves this one and makes no copy.
-        place = Path(get_upload_folder())
-        place.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="adapter-", dir=place))
-        with self._exports_lock:
-            self._exports.append((time.monotonic(), folder))
+        folder = self._downloads.folder(run_id)
         with classifier.at_strength(1.0):  # nobody moves the head's weights meanwhile
             return str(zip_adapter(classifier, folder / "adapter.zip"))
 
     # Inside ----------------------------------------------------------------------------------
-
-    def _forget_exports(self) -> None:
-        now = time.monotonic()
-        with self._exports_lock:  # two at once would both remove the same one
-            old = [e for e in self._exports if now - e[0] > EXPORT_SECONDS]
-            self._exports = [e for e in self._exports if now - e[0] <= EXPORT_SECONDS]
-        for _, folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _classifier(self, run_id: str) -> Classifier:
         run = self._lab.registry.find(run_id)

@@ -16,6 +16,7 @@ from lora_core.explain.knife import Knife
 from lora_core.limits import RunError
 from lora_core.serving.computations import Computation
 from lora_core.serving.registry import new_visitor
+from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.experiments import Answer, Experiments, memorised, rows_without, trained, votes
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import task_of
@@ -117,7 +118,8 @@ class Endpoints:
         points = points_of(string("kind", kind), settings, self._registry.limits, held.config)
         cells = cells_of(points, whole("seeds", seeds), settings.seed)
         chosen = lab.task(settings.task, mine)
-        return self._experiments.plans.submit(mine, kind, held, chosen, cells).id
+        address = address_of_caller(lab.behind_proxy)
+        return self._experiments.plans.submit(mine, kind, held, chosen, cells, address=address).id
 
     def sweep(self, sweep_id: str) -> dict[str, Any]:
         """What a sweep has shown so far.

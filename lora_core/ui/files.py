@@ -1,4 +1,4 @@
-"""Files made for a visitor at a click: in a folder that nobody can guess, and not for long."""
+"""Files made for a visitor at a click: in a folder that nobody can guess, few, and not for long."""
 
 from __future__ import annotations
 
@@ -6,11 +6,26 @@ import shutil
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from gradio.utils import get_upload_folder
 
+from lora_core.limits import MEGABYTE
+
 KEPT_SECONDS = 600.0
+OF_ONE = 4  # files of one visitor, or of one run; a model has 30 MB and is made in a second
+IN_ALL_MB = 1000
+
+
+@dataclass(frozen=True)
+class _Made:
+    folder: Path
+    owner: str
+    when: float  # monotonic
+
+    def bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.glob("*") if path.is_file())
 
 
 class Downloads:
@@ -18,24 +33,35 @@ class Downloads:
 
     def __init__(self, seconds: float = KEPT_SECONDS) -> None:
         self.seconds = seconds
-        self._made: list[tuple[float, Path]] = []
+        self._made: list[_Made] = []  # oldest first
         self._lock = threading.Lock()
 
-    def folder(self) -> Path:
-        """A new, empty folder; older ones whose time is over are deleted."""
-        self.sweep()
+    def folder(self, owner: str) -> Path:
+        """A new, empty folder. What is too old goes, and the oldest where there is too much."""
         place = Path(get_upload_folder()).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix="take-", dir=place))
         with self._lock:
-            self._made.append((time.monotonic(), folder))
+            of_one = [made for made in self._made if made.owner == owner]
+            self._forget(of_one[: max(0, len(of_one) - OF_ONE + 1)])
+        self.sweep()
+        folder = Path(tempfile.mkdtemp(prefix="made-", dir=place))
+        with self._lock:
+            self._made.append(_Made(folder, owner, time.monotonic()))
         return folder
 
     def sweep(self) -> None:
-        """Delete what is older than `seconds`."""
+        """Delete what is older than `seconds`, and the oldest of more than `IN_ALL_MB`."""
         oldest = time.monotonic() - self.seconds
         with self._lock:
-            old = [folder for made, folder in self._made if made < oldest]
-            self._made = [(made, folder) for made, folder in self._made if made >= oldest]
-        for folder in old:
-            shutil.rmtree(folder, ignore_errors=True)
+            self._forget([made for made in self._made if made.when < oldest])
+            size = sum(made.bytes() for made in self._made)
+            for made in list(self._made):
+                if size <= IN_ALL_MB * MEGABYTE:
+                    break
+                size -= made.bytes()
+                self._forget([made])
+
+    def _forget(self, some: list[_Made]) -> None:
+        for made in some:
+            self._made.remove(made)
+            shutil.rmtree(made.folder, ignore_errors=True)

@@ -70,7 +70,7 @@ def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[G
         if score is not None and run.task is not None and run.task.name == task and run.base:
             add(Settings.of(run), score.accuracy, score.rows, None)
     for plan in plans:
-        if plan.task.name != task:
+        if plan.task_name != task:
             continue
         for cell, result in zip(plan.cells, plan.results, strict=True):
             if result is not None and result.test is not None:

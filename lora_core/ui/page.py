@@ -64,7 +64,7 @@ def build_page(
 ) -> gr.Blocks:
     """All five steps over the runs of `registry`; launch it with `launch_options()`.
 
-    `behind_proxy`: see `share_of_caller`. `bases` names those that visitors may choose; None: any.
+    `behind_proxy`: see `address_of_caller`. `bases`: those that visitors may choose; None: any.
     `room`: of a class, where there is one.
     """
     # Uploaded files are forgotten when what was made of them would be.

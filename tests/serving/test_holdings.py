@@ -8,7 +8,7 @@ import lora_core as lc
 from lora_core.limits import Limits, memory_share_mb
 from lora_core.serving import worker
 from lora_core.serving.clock import AwakeClock
-from lora_core.serving.registry import Registry, RunError, new_visitor
+from lora_core.serving.registry import Registry, Run, RunError, new_visitor
 from lora_core.serving.watchers import NEVER_READ_SECONDS, UNREAD_SECONDS, Watchers
 from lora_core.tasks.task import Example, Task
 from tests.serving.registry import Clock, submit, wait
@@ -97,6 +97,29 @@ def test_who_has_no_token_shares_one_turn_and_hears_an_honest_estimate(tiny, wor
             submit(registry, tiny, words)
         gate.opened.set()
         wait(*waiting, ann)
+
+
+def test_who_invents_a_visitor_for_every_call_shares_turns_and_places_by_address(
+    tiny, words, gate
+) -> None:
+    config, lora = lc.TrainConfig(steps=3, batch_size=4, evaluations=1), lc.LoRAConfig(rank=2)
+
+    def ask(address: str) -> Run:
+        return registry.submit(new_visitor(), tiny, words, lora, config, address=address)
+
+    limits = Limits(waiting_an_address=6, waiting_in_all=10)
+    with Registry(limits, workers=1) as registry:
+        first = ask("192.0.2.1")
+        gate.wait_for(1)
+        invented = [ask("192.0.2.1") for _ in range(6)]
+        with pytest.raises(RunError, match="6 runs from your address are waiting"):
+            ask("192.0.2.1")
+        ann = ask("192.0.2.2")
+        assert ann.place == 2 and [run.place for run in invented] == [1, 3, 4, 5, 6, 7]
+        registry.stop(invented[0].visitor, invented[0].id)
+        ask("192.0.2.1")  # there is room again
+        gate.opened.set()
+        wait(first, ann)
 
 
 @pytest.mark.parametrize("error", [SystemExit, MemoryError, KeyboardInterrupt])

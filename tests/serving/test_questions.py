@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from dataclasses import replace
 
 import pytest
 
@@ -54,6 +55,26 @@ def test_a_plan_ends_with_a_figure_each(tiny: lc.Base, words: lc.Task) -> None:
         assert not registry.counts().keys() - {"finished"}
         assert len(registry.runs(visitor)) == 6, "only the visitor's own; a plan keeps none"
         assert plans.find(plan.id) is plan and plans.of(new_visitor()) == []
+
+
+def test_a_plan_that_is_over_holds_no_table_and_few_are_kept(
+    tiny: lc.Base, words: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can be a new visitor, with a table of 20 MB each time."""
+    monkeypatch.setattr("lora_core.serving.plans.KEPT_IN_ALL", 3)
+    with Registry(workers=1) as registry:
+        plans = Plans(registry)
+        for _ in range(6):
+            table = replace(words, name="own")
+            held = weakref.ref(table)
+            plan = plans.submit(new_visitor(), "ranks", tiny, table, cells([1]))
+            until(lambda plan=plan: plan.state != "running")
+            for run in registry.runs(plan.visitor):
+                registry.remove(plan.visitor, run.id)
+            del table
+            gc.collect()
+            assert plan.state == "done" and plan.task_name == "own" and held() is None
+        assert len(plans._plans) <= 3 + 1, "those that are over, and the newest"
 
 
 def test_a_plan_starves_nobody(

@@ -17,7 +17,7 @@ from lora_core.fast.engine import FastEngine
 from lora_core.limits import Limits
 from lora_core.serving import worker
 from lora_core.serving.executors import available_cores
-from lora_core.serving.fair_queue import Turns
+from lora_core.serving.fair_queue import Rounds, Turns
 from lora_core.serving.registry import NOT_HERE, Registry, RunError, new_visitor
 from lora_core.tasks.task import Example, Task
 from tests.servers import Server
@@ -57,6 +57,22 @@ def test_discarded_items_are_never_taken() -> None:
     assert turns.discard("ann", "a0") and turns.discard("bob", "b0")
     assert not turns.discard("bob", "b0") and not turns.discard("ann", "a9")
     assert turns.order() == ["a1", "a2"] and turns.waiting("ann") == 2 and turns.waiting("bob") == 0
+
+
+def test_addresses_take_turns_and_so_do_the_visitors_of_each() -> None:
+    rounds: Rounds[str] = Rounds()
+    for i in range(4):  # a new visitor for every call
+        rounds.add("here", f"invented {i}", f"i{i}")
+    rounds.add("there", "ann", "a0")
+    rounds.add("there", "bob", "b0")
+    rounds.add("there", "ann", "a1")
+    expected = ["i0", "a0", "i1", "b0", "i2", "a1", "i3"]
+    assert rounds.order() == expected and rounds.waiting_at("here") == 4
+    assert [rounds.take() for _ in range(8)] == [*expected, None]
+    assert len(rounds) == 0 and rounds.waiting_at("here") == 0
+    rounds.add("here", "ann", "a2")
+    assert rounds.waiting("ann") == 1 and not rounds.discard("there", "ann", "a2")
+    assert rounds.discard("here", "ann", "a2") and rounds.order() == []
 
 
 def test_a_sweep_holds_up_others_by_one_run_each(tiny, words, gate) -> None:

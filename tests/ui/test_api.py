@@ -20,7 +20,7 @@ import lora_core as lc
 from lora_core.limits import Limits
 from lora_core.serving.bases import Bases
 from lora_core.serving.registry import NOT_HERE, Registry, new_visitor
-from lora_core.ui import api, api_experiments, sentences
+from lora_core.ui import api, api_experiments, files, sentences
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.page import build_page
 
@@ -236,15 +236,13 @@ def test_a_run_without_lora_has_no_adapter_to_export(client) -> None:
     assert "no adapter" in refused(client, "/export_adapter", made)
 
 
-def test_exports_are_forgotten(client, server, run, monkeypatch, tmp_path) -> None:
+def test_an_export_can_be_fetched_for_a_time(server, run) -> None:
     endpoints = api.Endpoints(Lab(server[1]))
-    first = Path(endpoints.export_adapter(run))
-    assert first.is_file()
-    monkeypatch.setattr(api, "EXPORT_SECONDS", -1.0)
-    second = Path(endpoints.export_adapter(run))
-    assert not first.parent.exists() and second.is_file()
-    endpoints._forget_exports()
-    assert not second.parent.exists()
+    made = [Path(endpoints.export_adapter(run)) for _ in range(files.OF_ONE + 1)]
+    assert [path.is_file() for path in made] == [False, *[True] * files.OF_ONE]
+    endpoints._downloads.seconds = -1.0
+    endpoints._downloads.sweep()
+    assert not any(path.parent.exists() for path in made)
 
 
 def test_a_bug_reaches_the_client_as_a_sentence_and_the_log_without_texts(

@@ -23,6 +23,7 @@ from lora_core.serving.computations import Computation
 from lora_core.serving.plans import Plan
 from lora_core.serving.registry import RunError
 from lora_core.serving.run import Run
+from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.experiments import (
@@ -319,7 +320,9 @@ class Panel:
         if kind == "seeds":
             cells = cells[1:]  # the first is the run itself
         plans = self._experiments.plans
-        return plans.submit(self._visitor, kind, lab.base(settings.base), task, cells)
+        address = address_of_caller(lab.behind_proxy)
+        base = lab.base(settings.base)
+        return plans.submit(self._visitor, kind, base, task, cells, address=address)
 
     def _vote(self, wanted: Answer) -> Look:
         task = self._settings().task

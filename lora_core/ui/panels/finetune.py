@@ -19,6 +19,7 @@ import gradio as gr
 
 from lora_core.errors import LabError
 from lora_core.serving.registry import Run, RunError
+from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.panels.view import IDLE, View
@@ -194,9 +195,10 @@ def queue_runs(lab: Lab, visitor: str, texts: Sequence[str], wanted: Sequence[Se
     ]
     texts = tuple(dict.fromkeys(text for text in texts if text.strip()))
     runs: list[Run] = []
+    address = address_of_caller(lab.behind_proxy)
     try:
         for what in prepared:
-            runs.append(lab.registry.submit(visitor, *what, watch_texts=texts))
+            runs.append(lab.registry.submit(visitor, *what, watch_texts=texts, address=address))
     except RunError:
         for run in reversed(runs):  # half a sweep would be something nobody asked for
             lab.registry.remove(visitor, run.id)

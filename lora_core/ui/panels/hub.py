@@ -24,6 +24,7 @@ from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.panels.own_table import keep_task, task_choices
 from lora_core.ui.panels.shelf import keep
+from lora_core.ui.sentences import sentence_of
 from lora_core.ui.settings import Settings
 
 _KINDS = [("Adapter", "adapter"), ("Table of texts", "task"), ("Base model", "base")]
@@ -79,8 +80,9 @@ def build(context: Context) -> gr.HTML:
             bases = gr.Dropdown(choices=choices, value=canonical_name(name.strip()))
             said = f"{name} is the base of step 1 now. {remark}".strip()
             return [gr.skip(), gr.skip(), bases, *hidden, _said(said)]
-        except LabError as error:
-            return [*same, *[gr.skip()] * len(_WAYS), _said(error)]
+        except (LabError, OSError) as error:
+            problem = {"text": sentence_of(error, "hub"), "bad": True}
+            return [*same, *[gr.skip()] * len(_WAYS), problem]
 
     def begin(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
         return bring(visitor, kind, name, base_name)

@@ -15,25 +15,25 @@ from lora_core.adapters.adapter import AdapterError, load_adapter, zip_adapter
 from lora_core.adapters.card import merged_snippet, peft_snippet
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, OtherBaseError
 from lora_core.adapters.merged import zip_merged
-from lora_core.base.checkpoint import BaseError
 from lora_core.classifier import Classifier
 from lora_core.config import ConfigError
+from lora_core.errors import LabError
 from lora_core.serving.export import runs_csv, runs_json
 from lora_core.serving.registry import Run, RunError
-from lora_core.tasks.task import TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.files import Downloads
 from lora_core.ui.names import file_name, long_name
 from lora_core.ui.panels import hub
 from lora_core.ui.panels.shelf import contents_value, keep, shelf_value
+from lora_core.ui.sentences import sentence_of
 from lora_core.ui.settings import Settings
 from lora_core.ui.text.catalogue import say
 from lora_core.ui.text.programs import lora_core_program, peft_program
 
 MAX_UNPACKED = 64 * 2**20  # bytes of a visitor's adapter, unpacked
 _SCRIPT = "take.js"
-_ERRORS = (AdapterError, BaseError, ConfigError, RunError, TaskError)
+_ERRORS = (LabError, OSError)  # of a disk that is full, for one
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
 
@@ -145,7 +145,7 @@ def build(context: Context) -> None:
         try:
             run = bring_in(lab, visitor, files, str(base_name or "bundled"))
         except _ERRORS as error:
-            return [gr.skip(), gr.skip(), _note(error), None]
+            return [gr.skip(), gr.skip(), _problem(error, "bring"), None]
         finally:
             for file in files:
                 Path(file).unlink(missing_ok=True)
@@ -159,9 +159,9 @@ def build(context: Context) -> None:
     def download(button: gr.Button, make: Callable[[str, str, Path], Path]) -> None:
         def prepare(visitor: str, ready: str) -> list[Any]:
             try:
-                return [str(make(visitor, ready, downloads.folder())), _note()]
+                return [str(make(visitor, ready, downloads.folder(visitor))), _note()]
             except _ERRORS as error:
-                return [None, _note(error)]
+                return [None, _problem(error, "download")]
 
         pressed = button.click(prepare, where, [made, note], **_PRIVATE)
         pressed.then(None, made, None, js="(file) => { LoraLab.take.save(file); }")
@@ -337,3 +337,7 @@ def _programs(run: Run | None, settings: Settings) -> dict[str, Any]:
 def _note(message: object = "") -> dict[str, Any]:
     """A line beside the control; an error is told apart by more than its colour."""
     return {"text": str(message), "bad": isinstance(message, Exception)}
+
+
+def _problem(error: Exception, where: str) -> dict[str, Any]:
+    return {"text": sentence_of(error, where), "bad": True}

@@ -1,0 +1,45 @@
+"""Files made at a click: few of one visitor, bounded together, deleted in time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lora_core.limits import MEGABYTE
+from lora_core.ui import files
+from lora_core.ui.files import Downloads
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Downloads:
+    monkeypatch.setattr(files, "get_upload_folder", lambda: str(tmp_path))
+    return Downloads()
+
+
+def test_who_presses_without_end_keeps_the_newest_few_and_nobody_else_loses_any(downloads) -> None:
+    other = downloads.folder("other")
+    pressed = [downloads.folder("ann") for _ in range(20)]
+    assert [folder.exists() for folder in pressed] == [False] * (20 - files.OF_ONE) + [
+        True
+    ] * files.OF_ONE
+    assert other.exists()
+
+
+def test_all_together_are_bounded_and_the_oldest_goes(downloads, monkeypatch) -> None:
+    monkeypatch.setattr(files, "IN_ALL_MB", 3)
+    made = []
+    for i in range(5):
+        made.append(downloads.folder(f"visitor {i}"))
+        (made[-1] / "model.zip").write_bytes(b"x" * MEGABYTE)
+    downloads.sweep()
+    assert [folder.exists() for folder in made] == [False, False, True, True, True]
+
+
+def test_what_is_old_goes_by_itself(downloads) -> None:
+    folder = downloads.folder("ann")
+    downloads.sweep()
+    assert folder.exists()
+    downloads.seconds = -1.0
+    downloads.sweep()
+    assert not folder.exists()

@@ -1,0 +1,64 @@
+"""Step 5's buttons: what goes wrong is said beside them."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import pytest
+
+import lora_core as lc
+from lora_core.serving.registry import Registry, new_visitor
+from lora_core.ui.page import build_page
+from lora_core.ui.panels import take
+from lora_core.ui.sentences import DISK_FULL
+from tests.serving.registry import submit, wait
+
+
+def pressed(page: gr.Blocks, elem_id: str) -> Callable[..., Any]:
+    """What the page calls when this button is pressed, or this file dropped."""
+    (block,) = [b for b in page.blocks.values() if getattr(b, "elem_id", None) == elem_id]
+    functions = [
+        event.fn
+        for event in page.fns.values()
+        if event.fn is not None and any(target == block._id for target, _ in event.targets)
+    ]
+    return functions[0]
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device", "/secret/place")
+
+
+def test_a_full_disk_is_said_beside_the_button(tiny, words, monkeypatch, tmp_path) -> None:
+    visitor = new_visitor()
+    with Registry(workers=1) as registry:
+        page = build_page(registry)
+        run = submit(registry, tiny, words, visitor)
+        wait(run)
+        for button, name in (("take-adapter", "zip_adapter"), ("take-model", "zip_merged")):
+            prepare = pressed(page, button)
+            path, note = prepare(visitor, run.id)
+            assert Path(path).stat().st_size > 1000 and note == {"text": "", "bad": False}
+            monkeypatch.setattr(take, name, full)
+            assert prepare(visitor, run.id) == [None, {"text": DISK_FULL, "bad": True}]
+        monkeypatch.setattr(take.Downloads, "folder", full)
+        _, note = pressed(page, "take-csv")(visitor, run.id)
+        assert note == {"text": DISK_FULL, "bad": True}
+        monkeypatch.setattr(take.shutil, "copyfile", full)
+        saved = lc.save_adapter(run.classifier, tmp_path / "saved")
+        dropped = [str(path) for path in sorted(saved.glob("adapter_*"))]
+        *_, note, _ = pressed(page, "bring")(visitor, "", dropped, "bundled")
+        assert note == {"text": DISK_FULL, "bad": True}
+        assert not any(Path(file).exists() for file in dropped), "nothing of it is left behind"
+
+
+@pytest.mark.parametrize("button", ["take-adapter", "take-model", "take-csv"])
+def test_with_nothing_to_take_it_says_so(button) -> None:
+    with Registry(workers=1) as registry:
+        page = build_page(registry)
+        _, note = pressed(page, button)(new_visitor(), "")
+    assert note["bad"] and "first" in note["text"]
