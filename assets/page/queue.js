@@ -43,7 +43,6 @@
 
   const sessions = new Map();
   const BROKEN = "broken_connection"; // Gradio's word for it
-  const LOST = "The connection to the server broke off. What is being trained goes on.";
 
   /** What is known of a session: joined events without an answer, answers that came first, and the
    *  stream that the client reads. */
@@ -83,12 +82,12 @@
     try {
       while (session.line === line && session.pending.size) {
         const answer = await plainFetch(line.request.clone());
-        if (!answer.ok) throw new Error(`The server answered ${answer.status}.`);
+        if (!answer.ok) throw new Error(answer.status);
         for await (const text of messages(answer.body)) relay(session, line, text);
       }
     } catch {
       // What was pending is lost, and the client says so; what it asks for later is not.
-      relay(session, line, `data: ${JSON.stringify({ msg: BROKEN, message: LOST })}`);
+      relay(session, line, `data: ${JSON.stringify({ msg: BROKEN, message: LoraLab.t("fault.lost") })}`);
     }
     line.reading = false;
   }

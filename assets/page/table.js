@@ -1,6 +1,6 @@
 // Step 1, a table of one's own: what is in it, before anything is trained on it.
 (() => {
-  const { define, node, on, state } = LoraLab;
+  const { define, node, on, state, t } = LoraLab;
 
   // Fine-tune trains what lies there: a table that was dropped is taken first, then the press goes on.
   let pressed = null; // {button, task}: what was pressed, and the task until then
@@ -22,12 +22,12 @@
       column === value.text ? "text" : column === value.label ? "label" : null;
     const head = value.columns.map((column) =>
       node("th", { scope: "col", class: role(column) && `is-${role(column)}` }, column,
-        role(column) && node("span", { class: "own-role" }, `the ${role(column)}s`)));
+        role(column) && node("span", { class: "own-role" }, t(`own.${role(column)}s_here`))));
     const rows = value.preview.map((cells) =>
       node("tr", {}, ...cells.map((cell, i) =>
         node("td", { class: role(value.columns[i]) && `is-${role(value.columns[i])}`, title: cell.length > 40 ? cell : null },
-          cell === "" ? node("span", { class: "own-empty" }, "empty") : cell))));
-    return node("div", { class: "scroll own-preview", tabindex: "0", role: "region", "aria-label": "First rows of the table" },
+          cell === "" ? node("span", { class: "own-empty" }, t("own.empty")) : cell))));
+    return node("div", { class: "scroll own-preview", tabindex: "0", role: "region", "aria-label": t("own.preview") },
       node("table", {}, node("thead", {}, node("tr", {}, ...head)), node("tbody", {}, ...rows)));
   }
 
@@ -48,13 +48,13 @@
     const most = Math.max(...counts, 1);
     const bars = counts.map((count, i) =>
       Object.assign(node("i", {
-        title: `${edges[i] + 1} to ${edges[i + 1]} tokens: ${count}`, class: cut && i === counts.length - 1 ? "cut" : null,
+        title: t("own.bar", { low: edges[i] + 1, high: edges[i + 1], n: count }), class: cut && i === counts.length - 1 ? "cut" : null,
       }), { style: `height:${(100 * count) / most}%` }));
     return node("div", {},
       node("h4", {}, title),
       node("div", { class: "own-lengths", role: "img", "aria-label": words }, ...bars),
       node("div", { class: "own-ends", "aria-hidden": "true" },
-        node("span", {}, "1"), node("span", {}, `${edges.at(-1)} tokens${cut ? " and more" : ""}`)));
+        node("span", {}, "1"), node("span", {}, t(cut ? "own.longest_cut" : "own.longest", { n: edges.at(-1) }))));
   }
 
   define("table", ({ element, draw }) => {
@@ -73,7 +73,7 @@
       if (value.lengths) figures.push(lengths(value));
       if (figures.length) children.push(node("div", { class: "own-figures" }, ...figures));
       if (value.warnings?.length)
-        children.push(node("ul", { class: "own-warnings", "aria-label": "What to know about this table" },
+        children.push(node("ul", { class: "own-warnings", "aria-label": t("own.warnings") },
           ...value.warnings.map((warning) => node("li", {}, warning))));
       element.replaceChildren(...children);
     });

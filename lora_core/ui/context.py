@@ -14,6 +14,7 @@ from lora_core.serving.registry import Registry
 from lora_core.serving.table_readers import TableReaders
 from lora_core.tasks.bundled import load_task
 from lora_core.tasks.task import Task
+from lora_core.ui.text.catalogue import say
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Lab:
         if not self.bases.known(name):
             self.bases.check_offered(name)
             there = ", ".join(self.bases.menu())
-            raise BaseError(f"There is no base called '{name}'. There are: {there}.")
+            raise BaseError(say("hub.no_base", name=name, there=there))
 
     def task(self, name: str, visitor: str = "") -> Task:
         """A bundled task, or a table that this visitor brought. Raises `TaskError`."""

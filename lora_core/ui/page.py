@@ -76,9 +76,9 @@ def build_page(
             lab=Lab(registry, Bases(registry.limits, bases), behind_proxy=behind_proxy),
             page=page,
             visitor=gr.BrowserState("", storage_key=_STORAGE_KEY, secret=_STORAGE_SECRET),
-            ready=gr.Textbox("", visible="hidden", elem_id="ready", label="Run shown"),
+            ready=gr.Textbox("", visible="hidden", elem_id="ready"),
             text=classify.text_box(),
-            pinned=gr.Textbox("", visible="hidden", elem_id="pinned", label="Pinned text"),
+            pinned=gr.Textbox("", visible="hidden", elem_id="pinned"),
         )
         registry.take_up(context.lab.base)
         api.build(context)  # first: of two functions of a name, the first keeps it

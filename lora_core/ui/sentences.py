@@ -18,6 +18,7 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import LabError
+from lora_core.ui.text.catalogue import say
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ _LONGEST = 400  # characters of a sentence that quotes what was sent
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _SHORT_OF_FILES = {errno.EMFILE, errno.ENFILE}
-DISK_FULL = "The server's disk is full, so this could not be written. Tell its host, and try again."
+DISK_FULL = say("fault.disk_full")
 
 
 def safe(sentence: object) -> str:
@@ -48,13 +49,13 @@ def sentence_of(error: BaseException, where: str) -> str:
     if isinstance(error, OSError) and error.errno in _FULL:
         text = DISK_FULL
     elif isinstance(error, OSError) and error.errno in _CLOSED:
-        text = "The server may not write in its folder for files. Tell its host."
+        text = say("fault.closed")
     elif isinstance(error, OSError) and error.errno in _SHORT_OF_FILES:
-        text = "The server has too many open files at present. Try again in a minute."
+        text = say("fault.files")
     elif isinstance(error, MemoryError):
-        text = "The server has no memory left for this. Try again later, or with less."
+        text = say("fault.memory")
     else:
-        text = "The server could not do this. Its log says where it failed."
+        text = say("fault.unknown")
     # The kind and the place, without the message: it could quote somebody's text.
     place = error.__traceback__
     while place is not None and place.tb_next is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -41,6 +42,58 @@ def test_what_is_there_is_used() -> None:
     patterns = [*used(), r"term\..*", r"label\..*", r"layer\..*"]
     idle = [k for k in sentences() if not any(re.fullmatch(p, k) for p in patterns)]
     assert idle == []
+
+
+# What answers a program, the host's terminal or a notebook, in English: the web API's refusals, the
+# gate's, what app.py prints. And two that hold no sentence of the page: code, and names of papers.
+_NOT_THE_PAGE = {
+    *("api.py", "api_json.py", "api_experiments.py", "values.py", "readers.py", "experiments.py"),
+    *("gate.py", "bodies.py", "uploads.py", "addresses.py", "hosts.py", "folder.py", "figures.py"),
+    *("programs.py", "formulas.py"),
+}
+_FAULTS = ("RuntimeError", "ConfigError", "error", "exception")
+_TWO_WORDS = re.compile(r"[A-Za-z’']{2,} [a-z’']{2,}")
+_TAG = re.compile(r"<[^>]*>?|^[^<>]*>")  # also what an f-string has cut
+_QUOTED = re.compile(r"""(?<!class: )(["'`])((?:(?!\1).)*)\1""")  # names of styles apart
+_NO_TEXT = re.compile(
+    r"""^\s*(//|/?\*).*|\s//\s.*|querySelector(All)?\([^)]*\)|matches\?\.\([^)]*\)|new Error\(.*"""
+)
+
+
+def python_texts(source: str) -> list[str]:
+    """What a module holds that reads like a sentence and that a page could show."""
+    tree = ast.parse(source)
+    others: set[ast.AST] = set()  # docstrings, faults of the program, the log, scripts
+    for node in ast.walk(tree):
+        name = ""
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", "") or getattr(node.func, "attr", "")
+        elif isinstance(node, ast.keyword) and node.arg in ("elem_classes", "js"):
+            name = "error"
+        if name in _FAULTS or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            others.update(ast.walk(node))
+    texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and n not in others]
+    found = [text.value for text in texts if isinstance(text.value, str)]
+    return [text for text in found if _TWO_WORDS.search(_TAG.sub("", text))]
+
+
+def script_texts(source: str) -> list[str]:
+    """The same of a script."""
+    code = "\n".join(_NO_TEXT.sub("", line) for line in source.splitlines())
+    found = [re.sub(r"\$\{[^}]*\}", "", text) for _, text in _QUOTED.findall(code)]
+    return [text for text in found if _TWO_WORDS.search(text) and not text[0].islower()]
+
+
+def test_no_sentence_of_the_page_stands_outside() -> None:
+    assert python_texts('gr.Button(f"<b>Use this</b> {n}")') == ["<b>Use this</b> "]
+    assert script_texts('node("p", { class: "Some style" }, `Use these ${n}`)') == ["Use these "]
+    outside = {
+        path.name: python_texts(path.read_text(encoding="utf-8"))
+        for path in PYTHON
+        if path.name not in _NOT_THE_PAGE
+    }
+    outside |= {path.name: script_texts(path.read_text(encoding="utf-8")) for path in SCRIPTS}
+    assert {name: texts for name, texts in outside.items() if texts} == {}
 
 
 def test_both_forms_have_the_same_places_and_terms_are_explained() -> None:

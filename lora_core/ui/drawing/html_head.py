@@ -14,6 +14,8 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lora_core.ui.text.catalogue import say
+
 _GRADIOS_TAGS = re.compile(
     rb'<meta\s+(?:property="og:|name="twitter:)[^>]*?/?>|<meta\s+name="description"[^>]*?/?>'
 )
@@ -93,7 +95,7 @@ class Head:
             "og:description": self.text,
             "og:url": base_url,
             "og:image": picture,
-            "og:image:alt": f"The page {self.title}",
+            "og:image:alt": say("page.picture", title=self.title),
         }
         tags = [
             # Named, or a browser looks for it beside the prefix of a proxy.

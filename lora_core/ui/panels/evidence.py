@@ -15,7 +15,6 @@ from lora_core.ui.panels.classify import strength_of
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
-from lora_core.ui.text.explanations import CLASSIFY
 
 _CONFUSED = 12  # a confusion matrix of more classes is told as a list
 _MISTAKES = 8
@@ -29,7 +28,7 @@ def build(context: Context, viewer: Viewer, strength: gr.Slider, answer: gr.HTML
     chips = part("examples", {"examples": []}, script=_SCRIPT, elem_id="examples")
     evidence = part("evidence", evidence_value(None, "", 1.0), script=_SCRIPT, elem_id="evidence")
     judged = part("judged", judged_value(None), script=_SCRIPT, elem_id="judged")
-    gr.HTML(CLASSIFY, apply_default_css=False)
+    gr.HTML(words.folds(["strength"]), apply_default_css=False)
     at_once: dict[str, Any] = {
         "show_progress": "hidden",
         "api_visibility": "private",

@@ -26,8 +26,9 @@ from lora_core.ui.panels.own_table import keep_task, task_choices
 from lora_core.ui.panels.shelf import keep
 from lora_core.ui.sentences import sentence_of
 from lora_core.ui.settings import Settings
+from lora_core.ui.text.catalogue import say
 
-_KINDS = [("Adapter", "adapter"), ("Table of texts", "task"), ("Base model", "base")]
+_KINDS = [(say(f"hub.{kind}"), kind) for kind in ("adapter", "task", "base")]
 _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
 
 
@@ -37,26 +38,28 @@ def build(context: Context) -> gr.HTML:
     base = context.controls[Settings.names().index("base")]
     with gr.Row(elem_classes="hub-row"):
         kind = gr.Radio(
-            _KINDS, value="adapter", label="Load from the Hub", elem_classes="segmented",
+            _KINDS, value="adapter", label=say("hub.load_what"), elem_classes="segmented",
             min_width=240,
         )  # fmt: skip
-        name = gr.Textbox(label="Its name", placeholder="owner/name", max_length=200, min_width=160)
-        load = gr.Button("Load", size="sm", elem_id="hub-load", min_width=80, scale=0)
+        name = gr.Textbox(
+            label=say("hub.name"), placeholder=say("hub.name_form"), max_length=200, min_width=160
+        )
+        load = gr.Button(say("hub.load"), size="sm", elem_id="hub-load", min_width=80, scale=0)
     with gr.Row(elem_classes="hub-row"):
         target = gr.Textbox(
-            label="Publish the adapter shown as", placeholder="you/my-adapter", max_length=200,
+            label=say("hub.target"), placeholder=say("hub.target_form"), max_length=200,
             min_width=160,
         )  # fmt: skip
         token = gr.Textbox(
-            label="Your token (with write access)",
-            info="Used once, for this; never stored and never logged.",
+            label=say("hub.token"),
+            info=say("hub.token_about"),
             type="password",
             max_length=200,
             min_width=160,
             elem_id="hub-token",
         )
-        public = gr.Checkbox(label="Open to everybody", value=False, min_width=120)
-        push = gr.Button("Publish", size="sm", elem_id="hub-push", min_width=80, scale=0)
+        public = gr.Checkbox(label=say("hub.public"), value=False, min_width=120)
+        push = gr.Button(say("hub.publish"), size="sm", elem_id="hub-push", min_width=80, scale=0)
     with gr.Row(elem_classes="own-reading", elem_id="hub-reading"):
         ways = [
             gr.Dropdown([], label=title, visible=False, elem_id=f"hub-{key}", min_width=110)
@@ -70,15 +73,21 @@ def build(context: Context) -> gr.HTML:
         try:
             if kind == "adapter":
                 run_id = _bring_adapter(lab, visitor, name.strip(), base_name)
-                return [run_id, gr.skip(), gr.skip(), *hidden, _said(f"{name} is on the shelf.")]
+                return [
+                    run_id,
+                    gr.skip(),
+                    gr.skip(),
+                    *hidden,
+                    _said(say("hub.adapter_loaded", name=name)),
+                ]
             if kind == "task":
                 task, taken = _bring_task(lab, visitor, name.strip(), chosen)
                 tasks = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
-                said = " ".join([f"{name} is chosen in step 1.", *task.warnings])
+                said = " ".join([say("hub.task_loaded", name=name), *task.warnings])
                 return [gr.skip(), tasks, gr.skip(), *taken, _said(said)]
             choices, remark = _bring_base(lab, name.strip())
             bases = gr.Dropdown(choices=choices, value=canonical_name(name.strip()))
-            said = f"{name} is the base of step 1 now. {remark}".strip()
+            said = f"{say('hub.base_loaded', name=name)} {remark}".strip()
             return [gr.skip(), gr.skip(), bases, *hidden, _said(said)]
         except (LabError, OSError) as error:
             problem = {"text": sentence_of(error, "hub"), "bad": True}
@@ -99,11 +108,11 @@ def build(context: Context) -> gr.HTML:
         try:
             run = lab.registry.get(visitor, ready) if ready else None
             if run is None or run.classifier is None:
-                raise HubError("There is nothing to publish yet: fine-tune in step 2 first.")
+                raise HubError(say("hub.nothing"))
             address = push_adapter(run.classifier, target.strip(), token, private=not public)
         except LabError as error:
             return [_said(error), ""]
-        return [_said(f"Published: {address}"), ""]
+        return [_said(say("hub.published", address=address)), ""]
 
     push.click(
         publish,
@@ -121,10 +130,10 @@ def _bring_adapter(lab: Lab, visitor: str, name: str, base_name: str) -> str:
 
 
 _WAYS = {
-    "configuration": "Configuration",
-    "split": "Split",
-    "text": "Column of texts",
-    "label": "Column of labels",
+    "configuration": say("hub.configuration"),
+    "split": say("hub.split"),
+    "text": say("own.text"),
+    "label": say("own.label"),
 }
 
 

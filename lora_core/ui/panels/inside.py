@@ -31,7 +31,6 @@ from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
-from lora_core.ui.text.explanations import INSIDE
 
 # The rows of the figure: targets, and how a layer's name ends within its block.
 _KINDS = {target: target if "." in target else f"attention.{target}" for target in LINEAR_TARGETS}
@@ -56,7 +55,7 @@ def build(context: Context, viewer: Viewer, beside: Callable[[], None]) -> None:
             layers = part("layers", first[1], script=_SCRIPT, elem_id="layers")
         with gr.Column(scale=5, min_width=300):
             layer = part("layer", first[2], script=_SCRIPT, elem_id="layer")
-    gr.HTML(INSIDE, apply_default_css=False)
+    gr.HTML(words.folds(["measures"]), apply_default_css=False)
     where = [context.visitor, context.ready]
     at_once: dict[str, Any] = {
         "queue": False,

@@ -7,7 +7,6 @@ here, beside the control; what was chosen and trained before stays as it is.
 from __future__ import annotations
 
 import contextlib
-import html
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,6 +36,7 @@ from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
+from lora_core.ui.text.catalogue import rich, say
 
 
 def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
@@ -44,7 +44,7 @@ def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
     names = [*task_names(), *([COLLECTION] if COLLECTION in lab.tasks else [])]
     shown = [(TITLES.get(name) or lab.task(name).title, name) for name in names]
     own = lab.registry.tasks(visitor) if visitor else []
-    return [*shown, *((f"{task.title} (yours)", task.name) for task in own)]
+    return [*shown, *((say("own.yours", title=task.title), task.name) for task in own)]
 
 
 FOUND_OUT = "(auto)"  # the choice of who leaves a guess as it is
@@ -53,27 +53,33 @@ FOUND_OUT = "(auto)"  # the choice of who leaves a guess as it is
 def build(context: Context) -> None:
     """The fold under the settings of step 1; `context.task` must be there."""
     lab = context.lab
-    with gr.Accordion("Your own table", open=False, elem_classes="fold", elem_id="own"):
+    with gr.Accordion(say("own.fold"), open=False, elem_classes="fold", elem_id="own"):
         gr.HTML(f'<p class="hint">{_needs(lab.registry.limits)}</p>', apply_default_css=False)
-        file = gr.File(label="Table", show_label=False, elem_id="own-file", height=110)
+        file = gr.File(label=say("own.file"), show_label=False, elem_id="own-file", height=110)
         with gr.Row():
             text = gr.Dropdown(
-                [], label="Column of texts", visible=False, elem_id="own-text", min_width=140
+                [], label=say("own.text"), visible=False, elem_id="own-text", min_width=140
             )
             label = gr.Dropdown(
-                [], label="Column of labels", visible=False, elem_id="own-label", min_width=140
+                [], label=say("own.label"), visible=False, elem_id="own-label", min_width=140
             )
         with gr.Row(elem_classes="own-reading", elem_id="own-reading"):
             ways = [
-                gr.Dropdown([], label=title, visible=False, elem_id=f"own-{name}", min_width=110)
-                for name, title in _WAYS.items()
+                gr.Dropdown(
+                    [],
+                    label=say(f"own.{name}"),
+                    visible=False,
+                    elem_id=f"own-{name}",
+                    min_width=110,
+                )
+                for name in _WAYS
             ]
         report = part("table", {}, script="table.js", elem_id="own-report")
         use = gr.Button(
-            "Use this table", variant="primary", visible=False, elem_id="own-use", min_width=120
+            say("own.use"), variant="primary", visible=False, elem_id="own-use", min_width=120
         )
         gr.HTML(_collection_words(), apply_default_css=False)
-        fetch = gr.Button("Get it from UCI (0.2 MB)", elem_id="own-fetch", size="sm")
+        fetch = gr.Button(say("own.fetch"), elem_id="own-fetch", size="sm")
         fetched = part("table", {}, script="table.js", elem_id="own-fetched")
     looked = [report, text, label, *ways, use]
     options: dict[str, Any] = {
@@ -132,12 +138,7 @@ def build(context: Context) -> None:
     )
 
 
-_WAYS = {
-    "header": "Names of columns",
-    "sheet": "Sheet",
-    "encoding": "Encoding",
-    "separator": "Separator",
-}
+_WAYS = ("header", "sheet", "encoding", "separator")  # how a file is read
 
 
 def reading_of(chosen: Sequence[str | None]) -> Reading:
@@ -162,7 +163,7 @@ def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) 
         return gr.Dropdown(choices=choices, **more)
     if wanted in [name for _, name in choices]:
         return gr.Dropdown(choices=choices, value=wanted, **more)
-    sentences.warn(f"The table “{wanted[:60]}” is not here any more. Bring it again.")
+    sentences.warn(say("own.gone", name=wanted[:60]))
     return gr.Dropdown(choices=choices, value=Settings().task, **more)
 
 
@@ -179,7 +180,7 @@ def own_task(
     Raises `TaskError` or `RunError`, in words.
     """
     if not path:
-        raise TaskError("Drop a file first.")
+        raise TaskError(say("own.nothing"))
     limits = lab.registry.limits
     table = read_table(path, limits, reading, wait=False)
     columns = choose_columns(table, text, label)
@@ -234,10 +235,10 @@ def _look(
 def _ways(report: TableReport, asked: Reading) -> list[Any]:
     """The controls of how the file was read: each says what was found, and offers the others."""
     kind, read = report.kind, report.reading
-    what = "row" if kind == "XLSX" else "line"
+    what = "own.row" if kind == "XLSX" else "own.line"
     tops = report.tops or tuple((number, "") for number in range(1, 6))
-    headers = {"0": "none"} | {
-        str(number): f"{what} {number}{': ' if top else ''}{top}" for number, top in tops
+    headers = {"0": say("own.no_header")} | {
+        str(number): say(what, number=number) + (f": {top}" if top else "") for number, top in tops
     }
     separators = {sign: f"{name} {sign}".strip() for sign, name in _SIGNS.items()}
     if read.separator and read.separator not in separators:
@@ -249,7 +250,13 @@ def _ways(report: TableReport, asked: Reading) -> list[Any]:
     asked_header = None if asked.header is None else str(asked.header)
     return [
         _way(headers, header, asked_header, visible=has_names),
-        _way(sheets, read.sheet, asked.sheet, visible=bool(sheets), label=_part(kind)),
+        _way(
+            sheets,
+            read.sheet,
+            asked.sheet,
+            visible=bool(sheets),
+            label=say("own.list" if kind == "JSON" else "own.sheet"),
+        ),
         _way(pages, read.encoding, asked.encoding, visible=kind in ("CSV", "JSON")),
         _way(separators, read.separator, asked.separator, visible=kind == "CSV"),
     ]
@@ -260,21 +267,22 @@ def _way(
 ) -> gr.Dropdown:
     """One such control; its first choice leaves it to the app, and says what it found."""
     said = re.split(r": | \(| [,;|]$", names.get(detected or "", detected or ""))[0]
-    shown = f"{said} (found)" if detected and asked is None else "find out"
+    shown = say("own.found", value=said) if detected and asked is None else say("own.find_out")
     value = asked if asked in names else FOUND_OUT
     choices = [(shown, FOUND_OUT), *((name, key) for key, name in names.items())]
     return gr.Dropdown(choices=choices, value=value, visible=visible, **more)
-
-
-def _part(kind: str) -> str:
-    return "List" if kind == "JSON" else "Sheet"
 
 
 def shown(report: TableReport, name: str) -> dict[str, Any]:
     """What the browser draws of a report."""
     usable = sum(report.classes.values())
     value: dict[str, Any] = {
-        "title": f"{name}: {_many(report.rows, 'row')}, {_many(len(report.columns), 'column')}",
+        "title": say(
+            "own.title",
+            name=name,
+            rows=say("own.rows", n=report.rows),
+            columns=say("own.columns", n=len(report.columns)),
+        ),
         "problem": report.problem,
         "columns": list(report.columns),
         "text": report.text_column,
@@ -283,7 +291,9 @@ def shown(report: TableReport, name: str) -> dict[str, Any]:
         "warnings": list(report.warnings),
     }
     if report.classes and not report.problem:
-        value["classes_title"] = f"{len(report.classes)} labels, {_many(usable, 'text')}"
+        value["classes_title"] = say(
+            "own.classes", labels=len(report.classes), texts=say("own.texts", n=usable)
+        )
         value["classes"] = [
             [label, count, words.count(count)] for label, count in report.classes.items()
         ]
@@ -293,10 +303,11 @@ def shown(report: TableReport, name: str) -> dict[str, Any]:
             "edges": list(lengths.edges),
             "counts": list(lengths.counts),
             "cut": lengths.cut,
-            "title": "Length of the texts in tokens",
-            "words": (
-                f"Histogram of the texts' lengths, from 1 to {lengths.edges[-1]} tokens; "
-                f"{_many(lengths.cut, 'text')} longer than the model reads."
+            "title": say("own.lengths"),
+            "words": say(
+                "own.lengths_spoken",
+                longest=lengths.edges[-1],
+                cut=say("own.texts", n=lengths.cut),
             ),
         }
     return value
@@ -313,36 +324,35 @@ def _same() -> list[Any]:
 
 
 def _taken(task: Task) -> str:
-    parts = (task.train, task.validation, task.test)
-    train, validation, test = (words.count(len(part)) for part in parts)
-    return (
-        f"“{task.title}” is the task now: {len(task.labels)} labels; {train} texts to train on, "
-        f"{validation} to choose the best weights by, {test} to test with."
+    return say(
+        "own.taken",
+        task=task.title,
+        labels=len(task.labels),
+        train=len(task.train),
+        validation=len(task.validation),
+        test=len(task.test),
     )
-
-
-def _many(number: int, what: str) -> str:
-    return f"{words.count(number)} {what}" + ("" if number == 1 else "s")
 
 
 def _needs(limits: Limits) -> str:
     hours, minutes = divmod(limits.idle_minutes, 60)
-    unused = f"{limits.idle_minutes} minutes" if minutes else _many(hours, "hour")
-    return (
-        f"{FORMAT_NAMES}, up to {limits.upload_mb} MB and {limits.max_rows:,} rows: one column "
-        "with texts, one with labels, two to a hundred different ones. It stays on the machine "
-        "that runs this page, only you can use it, and it is forgotten when it was not used for "
-        f"{unused}."
+    unused = say("own.minutes", n=limits.idle_minutes) if minutes else say("own.hours", n=hours)
+    return say(
+        "own.needs",
+        formats=FORMAT_NAMES,
+        megabytes=limits.upload_mb,
+        rows=limits.max_rows,
+        unused=unused,
     )
 
 
 def _collection_words() -> str:
-    doi = sms_collection.CITATION.rpartition("doi:")[2]
-    citation = html.escape(sms_collection.CITATION.rpartition(" doi:")[0])
+    citation, _, doi = sms_collection.CITATION.rpartition(" doi:")
+    link = f'<a href="https://doi.org/{doi}" target="_blank" rel="noopener">doi:{doi}</a>'
+    before, after = rich(
+        "own.source", citation=citation, doi="\0", licence=sms_collection.LICENCE
+    ).split("\0")
     return (
-        '<div class="own-source"><h3>The book’s SMS Spam Collection</h3>'
-        "<p>747 spam and 747 ham of the real one, split as in the book. It comes from UCI’s "
-        "server, so this needs a network. "
-        f"{citation} <a href='https://doi.org/{doi}' target='_blank' rel='noopener'>doi:{doi}</a>. "
-        f"Licence: {sms_collection.LICENCE}.</p></div>"
+        f'<div class="own-source"><h3>{rich("own.source_title")}</h3>'
+        f"<p>{before}{link}{after}</p></div>"
     )

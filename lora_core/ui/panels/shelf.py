@@ -143,4 +143,4 @@ def keep(lab: Lab, visitor: str, classifier: Classifier) -> Run:
         task = known if known.labels == classifier.labels else None
     except TaskError:
         pass
-    return lab.registry.add_classifier(visitor, classifier, task, "brought along")
+    return lab.registry.add_classifier(visitor, classifier, task, say("shelf.brought"))

@@ -251,12 +251,9 @@ def _one_of(files: Sequence[str], stem: str, suffix: str) -> str:
         return mine[0]
     both = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
     if mine:
-        raise AdapterError(f"There are {len(mine)} files like {stem}{suffix}. Bring {both}.")
+        raise AdapterError(say("take.several", n=len(mine), file=f"{stem}{suffix}", both=both))
     if any(Path(file).suffix.lower() in (".bin", ".pt", ".pth") for file in files):
-        raise AdapterError(
-            "The weights are a pickle, which could run any program and is never opened. Save the "
-            "adapter again as safetensors."
-        )
+        raise AdapterError(say("take.pickle"))
     raise AdapterError(say("take.two_files", config=CONFIG_FILE, weights=WEIGHTS_FILE))
 
 
@@ -315,7 +312,7 @@ def _about(run: Run | None) -> dict[str, Any]:
 
 def _programs(run: Run | None, settings: Settings) -> dict[str, Any]:
     """The programs: use what is shown, and train the present settings again."""
-    labels: Sequence[str] = ("label one", "label two")
+    labels: Sequence[str] = (say("take.label_one"), say("take.label_two"))
     source, adapter, tokenizer = "assets/base", True, "."
     if run is not None and run.classifier is not None:
         labels, source = run.classifier.labels, run.classifier.base_source

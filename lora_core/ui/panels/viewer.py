@@ -20,6 +20,7 @@ from lora_core.tasks.task import Task
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.names import long_name
 from lora_core.ui.settings import Settings
+from lora_core.ui.text.catalogue import say
 
 _UNTRAINED_KEPT = 16  # untrained classifiers: a head each, over the shared base
 _NEEDED = ("task", "base", "seed")  # the settings on which an untrained classifier depends
@@ -73,7 +74,7 @@ class Viewer:
         default = Settings()
         base_name = str(chosen["base"] or default.base)
         if base_name != "bundled" and base_name not in self.lab.bases:
-            raise ConfigError(f"The base “{base_name}” is loaded when its first run starts.")
+            raise ConfigError(say("shown.base_later", base=base_name))
         base = self.lab.base(base_name)
         task = self.lab.task(str(chosen["task"] or default.task), visitor)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lora_core.config import Method, Scaling
+from lora_core.ui.text import formulas
 from lora_core.ui.text.catalogue import rich, say, sentences, terms
 
 METHODS: dict[Method, str] = {
@@ -100,7 +101,7 @@ def folds(names: Sequence[str]) -> str:
     for name in names:
         expert = " expert" if name in EXPERT_QUESTIONS else ""
         answer = terms(sentences()[f"question.{name}_answer"])
-        for place, content in PLACES.items():
+        for place, content in formulas.PLACES.items():
             answer = answer.replace(f"{{{place}}}", content)
         made.append(
             f'<details class="fold question{expert}"><summary>{say(f"question.{name}")}</summary>'
@@ -112,50 +113,6 @@ def folds(names: Sequence[str]) -> str:
 DESCRIPTION = say("page.description")
 QUESTIONS = ("frozen", "dials", "zero", "cost", "file", "pieces")
 EXPERT_QUESTIONS = ("pieces",)
-
-
-def _math(body: str) -> str:
-    return f'<math display="block"><mrow>{body}</mrow></math>'
-
-
-def _cite(arxiv: str, text: str) -> str:
-    return f'<a href="https://arxiv.org/abs/{arxiv}" target="_blank" rel="noopener">{text}</a>'
-
-
-_HU = _cite("2106.09685", "Hu et al. 2021")
-_UPDATE = _math(
-    "<mi>y</mi><mo>=</mo>"
-    '<mrow class="frozen-ink"><mi>x</mi><msup><mi>W</mi><mi>T</mi></msup></mrow>'
-    "<mo>+</mo><mfrac><mi>α</mi><mi>r</mi></mfrac>"
-    '<mrow class="trainable-ink"><mi>x</mi><mi>A</mi><mi>B</mi></mrow>'
-)
-_SLOPES = _math(
-    "<mfrac><mrow><mo>∂</mo><mi>L</mi></mrow><mrow><mo>∂</mo><mi>B</mi></mrow></mfrac>"
-    "<mo>=</mo><mfrac><mi>α</mi><mi>r</mi></mfrac>"
-    "<msup><mrow><mo>(</mo><mi>x</mi><mi>A</mi><mo>)</mo></mrow><mi>T</mi></msup><mi>g</mi>"
-    '<mspace width="2em"></mspace>'
-    "<mfrac><mrow><mo>∂</mo><mi>L</mi></mrow><mrow><mo>∂</mo><mi>A</mi></mrow></mfrac>"
-    "<mo>=</mo><mfrac><mi>α</mi><mi>r</mi></mfrac>"
-    "<msup><mi>x</mi><mi>T</mi></msup><mi>g</mi><msup><mi>B</mi><mi>T</mi></msup>"
-    "<mo>=</mo><mn>0</mn>"
-)
-_COST = _math(
-    '<mrow class="trainable-ink"><mi>r</mi><mo>(</mo><msub><mi>n</mi><mtext>in</mtext></msub>'
-    "<mo>+</mo><msub><mi>n</mi><mtext>out</mtext></msub><mo>)</mo></mrow>"
-    '<mspace width="1em"></mspace><mtext>instead of</mtext><mspace width="1em"></mspace>'
-    '<mrow class="frozen-ink"><msub><mi>n</mi><mtext>in</mtext></msub><mo>·</mo>'
-    "<msub><mi>n</mi><mtext>out</mtext></msub></mrow>"
-)
-
-# What the answers of the catalogue name in braces.
-PLACES = {
-    "update": _UPDATE,
-    "slopes": _SLOPES,
-    "cost": _COST,
-    "hu": _HU,
-    "rslora": _cite("2312.03732", "Kalajdzievski 2023"),
-    "biderman": _cite("2405.09673", "Biderman et al. 2024"),
-}
 
 
 def banner(title: str) -> str:
