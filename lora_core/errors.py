@@ -1,4 +1,4 @@
-"""What a person is told when something cannot be done: one class above all errors of ours."""
+"""What a person reads when something cannot be done: one class above all errors of ours."""
 
 from __future__ import annotations
 

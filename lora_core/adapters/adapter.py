@@ -2,8 +2,7 @@
 
 `save_adapter` writes what `peft` writes, with the classification head; `peft` opens it over
 `transformers`' GPT-2 and gives the same logits. `load_adapter` reads ours and `peft`'s own.
-How layers are translated stands in `peft_layers`; how files are read safely, in `adapter_files`
-and `archives`.
+`layers` translates between the two, `files` and `archive` read safely.
 """
 
 from __future__ import annotations

@@ -86,9 +86,9 @@ adapted layer, and the classification head. It needs the base named below, uncha
 
 {_table(rows)}
 
-Query, key and value were adapted separately; they stand in one `c_attn` adapter whose rank is the
+Query, key and value were adapted separately; here they are one `c_attn` adapter whose rank is the
 sum of theirs, because GPT-2 keeps the three in one layer. The result is the same. A bias of the
-head, which `transformers` has no place for, stands in that of the final LayerNorm (`ln_f`).
+head, which `transformers` has no place for, is kept in that of the final LayerNorm (`ln_f`).
 
 ```python
 {peft_snippet(classifier.labels, source)}```

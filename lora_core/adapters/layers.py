@@ -5,7 +5,7 @@ r become one of rank 3r, exactly: the A's are stacked, each B fills its own bloc
 columns, and alpha is scaled so that alpha / rank (or its square root, for rsLoRA) stays what it
 was. The way back takes, for each third of the rows, the columns that are not zero. An embedding's
 pair is called lora_embedding_A and lora_embedding_B there.
-The head's way stands in `peft_head`.
+The head has a way of its own: `head.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The names in an adapter's file, whoever wrote it, as PEFT's `save_pretrained` would have them.
 
-People also save `model.state_dict()` themselves. Then the adapter's own name stands in every key
+People also save `model.state_dict()` themselves. Then the adapter's own name is in every key
 (`lora_A.default.weight`), the frozen base may be in the file as well, and so may a prefix that
 `torch.compile` or `DataParallel` has left.
 """

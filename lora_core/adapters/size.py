@@ -86,7 +86,7 @@ def predicted_shapes(
             if chosen(f"blocks.{i}.{ours}"):
                 put(f"h.{i}.{theirs}", rank, *inner.get(ours, (width, width)), LINEAR_PAIR)
     shapes[f"{PREFIX}{CLASSIFIER_NAME}.weight"] = (classes, width)
-    if lora.head == "train":  # its bias stands in that of the final LayerNorm
+    if lora.head == "train":  # its bias is kept in that of the final LayerNorm
         for kind in ("weight", "bias"):
             shapes[f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.{kind}"] = (width,)
     return shapes

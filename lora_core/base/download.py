@@ -87,6 +87,7 @@ def repository_files(repository: str) -> dict[str, int] | None:
 
     Raises `BaseError` for a name that the Hub does not know, or does not show to everybody.
     """
+    # 1 s, here and below: only for who asks the Hub
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 

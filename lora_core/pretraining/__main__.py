@@ -34,7 +34,7 @@ BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """All flags; the stages that made the bundled base stand in its card."""
+    """All flags; the card of the bundled base says with which it was made."""
     parser = argparse.ArgumentParser(
         prog="python -m lora_core.pretraining", description=__doc__.split("\n", 1)[0]
     )

@@ -31,7 +31,7 @@ BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 
 
 def count_words(lines: Iterable[str]) -> Counter[str]:
-    """How often each piece stands in the text after the tokenizer's own cut, before merging."""
+    """How often each piece is in the text after the tokenizer's own cut, before merging."""
     cut = regex.compile(SPLIT_PATTERN)
     counts: Counter[str] = Counter()
     for line in lines:

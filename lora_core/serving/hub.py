@@ -173,6 +173,7 @@ def push_adapter(classifier: Classifier, name: str, token: str, *, private: bool
 
     Raises `HubError`, in words and without the token, or `AdapterError` where there is no adapter.
     """
+    # 1 s, here and below: only for who asks the Hub
     from huggingface_hub import HfApi
 
     _check_name(name)

@@ -38,7 +38,7 @@ def ended(run: Run, *, own_table: bool) -> None:
 
 def broke(run_id: str, error: BaseException) -> None:
     """Where the program failed: the kind of error and the places, not its message, which could
-    quote a visitor's text. The same failure is told in full once, then in a line."""
+    quote a visitor's text. The same failure is written in full once, then in a line."""
     kind, places = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
     if is_new(f"{kind} {places}"):
         log.error("run %s broke: %s\n%s", short(run_id), kind, places)
@@ -54,7 +54,7 @@ def question_broke(error: Exception) -> None:
 
 
 def once(sentence: str) -> None:
-    """A warning that is told at its first occasion only."""
+    """A warning that is written the first time only."""
     if is_new(sentence):
         log.warning("%s", sentence)
 

@@ -2,7 +2,7 @@
 
 A plan keeps figures, not adapters, and hands the registry no more runs at a time than there are
 workers. So a plan of eighty runs takes no room from its visitor's own runs, fills no queue, and
-holds up another visitor by one run, as every visitor does. It stands in a line of its own beside
+holds up another visitor by one run, as every visitor does. It has a line of its own beside
 its visitor's: a run that the visitor starts meanwhile does not wait for the plan.
 """
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 
+import torch
+
 
 def on_zero_gpu() -> bool:
     """Whether this is a Space on ZeroGPU."""
@@ -25,8 +27,7 @@ def prepare_zero_gpu() -> bool:
     if not on_zero_gpu():
         return False
     os.environ.setdefault("LORA_LAB_DEVICE", "cpu")
-    import spaces
-    import torch
+    import spaces  # there on ZeroGPU alone
 
     spaces.GPU(duration=1)(device_name)
     # `spaces` makes CUDA look present in this process, where any use of it raises; torch's own
@@ -37,6 +38,4 @@ def prepare_zero_gpu() -> bool:
 
 def device_name() -> str:
     """The name of the GPU that ZeroGPU would lend; nobody calls it."""
-    import torch
-
     return torch.cuda.get_device_name(0)

@@ -264,7 +264,7 @@ _FACTORS = {
 
 
 def _contexts(text: str) -> Counter[tuple[str, int]]:
-    """How often each character beyond ASCII stands in which kind of place."""
+    """How often each character beyond ASCII is found in which kind of place."""
     counts: Counter[tuple[str, int]] = Counter()
     before = " "
     for character, after in zip(text, text[1:] + " ", strict=True):

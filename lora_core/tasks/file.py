@@ -3,7 +3,7 @@
 A file is untrusted: its size, rows and columns are bounded before it is parsed, nothing in it is
 unpickled or evaluated, and whatever cannot be used raises `TaskError` with one sentence in the
 words of the person who brought it. `delimited`, `json_records` and `binary_formats` know the
-formats, `encodings` and `header` guess; what was guessed stands in `Table.reading`, and a caller
+formats, `encodings` and `header` guess; what was guessed is in `Table.reading`, and a caller
 who knows better says so in a `Reading` of their own. What columns mean is for `own_table` to say.
 """
 

@@ -49,7 +49,7 @@ class TableReport:
     name: str
     columns: tuple[str, ...]
     rows: int
-    text_column: str | None  # as told, or guessed; None where nothing suggests one
+    text_column: str | None  # as chosen, or guessed; None where nothing suggests one
     label_column: str | None
     preview: tuple[tuple[str, ...], ...]
     classes: dict[str, int] = field(default_factory=dict)  # usable rows, most frequent first
@@ -57,7 +57,7 @@ class TableReport:
     warnings: tuple[str, ...] = ()
     problem: str = ""  # why it cannot be trained on, in a sentence; "" when it can
     kind: str = "CSV"  # or JSON, XLSX, Parquet
-    reading: Reading = field(default_factory=Reading)  # as told, or found out
+    reading: Reading = field(default_factory=Reading)  # as chosen, or guessed
     sheets: tuple[str, ...] = ()  # that can be chosen among; empty: there is one
     tops: tuple[tuple[int, str], ...] = ()  # rows that may hold the names: number, how it begins
 
@@ -129,7 +129,7 @@ def inspect_table(
     Columns that are not named are guessed from their names and contents; how the file is written,
     too, where `reading` does not say it. With an `encoding`, such as `base.tokenizer`, lengths are
     counted in its tokens. Raises `TaskError` for a file that is no table at all; what is wrong with
-    the chosen columns stands in `problem`. For `wait` see `read_table`.
+    the chosen columns is in `problem`. For `wait` see `read_table`.
     """
     table = read_table(path, limits, reading, wait=wait)
     return report_of(

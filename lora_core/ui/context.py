@@ -58,14 +58,21 @@ class Lab:
 
 @dataclass
 class Context:
-    """Handed to each panel's `build(context)`, inside the `gr.Blocks`."""
+    """Handed to each panel's `build(context)`, inside the `gr.Blocks`.
+
+    `ready` and `pinned` are what one tab knows, in hidden text boxes. `gr.State` would be their
+    place, but with it each tab keeps a second connection to the server, and of the six that a
+    browser allows a host nothing is left for the fourth tab: it does not load (Gradio 6.31). Nor
+    can step 2 say itself which run is shown: its outputs are fixed while a run is watched, and
+    `ready.change` lets each step ask for its own part, once.
+    """
 
     lab: Lab
     page: gr.Blocks  # for `context.page.load(...)`
     visitor: gr.BrowserState  # the visitor's secret token, a string; "" before the first load
-    ready: gr.Textbox  # hidden: id of the run whose classifier steps 3 to 5 show; "" for none
+    ready: gr.Textbox  # id of the run whose classifier steps 3 to 5 show; "" for none
     text: gr.Textbox  # of step 3: what is typed is classified, and followed along the next run
-    pinned: gr.Textbox  # hidden: a text to follow along the next runs, too; "" for none
+    pinned: gr.Textbox  # a text to follow along the next runs, too; "" for none
     controls: list[gr.Component] = field(default_factory=list)  # of step 1, in Settings' order
     _task: gr.Dropdown | None = None
     _watch: dict[str, Any] | None = None

@@ -56,7 +56,7 @@ class Address:
 
 
 def bracketed(host: str) -> str:
-    """The host as it stands in an address."""
+    """The host as an address writes it."""
     return f"[{host}]" if ":" in host else host
 
 

@@ -35,7 +35,7 @@ _POLL = 0.12  # seconds between two looks at the runs
 
 
 def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML) -> None:
-    """The panel. `table` and `sweep` stand in the comparison, `followed` in step 3."""
+    """The panel. `table` and `sweep` are drawn in the comparison, `followed` in step 3."""
     lab = context.lab
     gr.HTML(words.heading("finetune"), apply_default_css=False)
     with gr.Row(elem_classes="actions"):
