@@ -48,6 +48,7 @@ def test_what_is_there_is_used() -> None:
 # gate's, what app.py prints. And two that hold no sentence of the page: code, and names of papers.
 _NOT_THE_PAGE = {
     *("api.py", "api_json.py", "api_experiments.py", "values.py", "readers.py", "experiments.py"),
+    *("room_routes.py", "room_setup.py"),
     *("gate.py", "bodies.py", "uploads.py", "addresses.py", "hosts.py", "folder.py", "figures.py"),
     *("programs.py", "formulas.py"),
 }
@@ -74,14 +75,19 @@ def python_texts(source: str) -> list[str]:
             others.update(ast.walk(node))
     texts = [n for n in ast.walk(tree) if isinstance(n, ast.Constant) and n not in others]
     found = [text.value for text in texts if isinstance(text.value, str)]
-    return [text for text in found if _TWO_WORDS.search(_TAG.sub("", text))]
+    return [text for text in found if reads_like_a_sentence(_TAG.sub("", text))]
 
 
 def script_texts(source: str) -> list[str]:
     """The same of a script."""
     code = "\n".join(_NO_TEXT.sub("", line) for line in source.splitlines())
     found = [re.sub(r"\$\{[^}]*\}", "", text) for _, text in _QUOTED.findall(code)]
-    return [text for text in found if _TWO_WORDS.search(text) and not text[0].islower()]
+    return [text for text in found if reads_like_a_sentence(text)]
+
+
+def reads_like_a_sentence(text: str) -> bool:
+    """Two words, the first with a capital; names of styles have none."""
+    return bool(_TWO_WORDS.search(text)) and not text.lstrip()[0].islower()
 
 
 def test_no_sentence_of_the_page_stands_outside() -> None:
