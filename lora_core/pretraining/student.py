@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import math
 import sys
@@ -51,6 +52,7 @@ from lora_core.pretraining.network import (
 )
 from lora_core.pretraining.optimizer import MuonAdamW
 from lora_core.pretraining.program import exit_status
+from lora_core.pretraining.start import bag_start, fit_aims, token_states
 from lora_core.pretraining.teach import States
 from lora_core.pretraining.vocabulary import grow_embedding, pieces
 
@@ -220,6 +222,25 @@ class Student:
             old = progress.losses.get(name, value)
             progress.losses[name] = 0.98 * old + 0.02 * value
 
+    def begin_aims(self, batches: int = 24) -> None:
+        """The aims' first matrices from what the model's states say already."""
+        weights = working_weights(self.model, self.dtype)
+        states, targets = [], []
+        with torch.no_grad():
+            for step in range(batches):
+                ids, index, _, both = self.lessons.batch(
+                    step, self.settings.seed + 1, self.settings.batch_tokens // 4
+                )
+                hidden = hidden_states(weights, self.model.config, ids)
+                states.append(hidden.flatten(0, 1)[index].float())
+                targets.append(both * self.scales[:, None])
+        fit_aims(
+            self.aims["aim.matrix"],
+            self.aims["aim.bias"],
+            torch.cat(states),
+            torch.cat(targets, 1),
+        )
+
     def _teacher(self, weights: Weights) -> dict[str, float]:
         settings = self.settings
         ids, index, last, targets = self.lessons.batch(
@@ -358,6 +379,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--validation", type=Path, metavar="FILE", help="text to measure bits per byte on")
     add("--base", default="bundled", help="where the weights begin")
     add("--tokenizer", type=Path, metavar="DIR", help="a vocabulary grown from the base's")
+    add("--fresh", action="store_true", help="begin as the teacher's bag of words, not as --base")
+    add("--layers", type=int, default=4, help="of a fresh model")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint and exported model")
     add("--tokens", type=float, required=True, help="of taught texts, repetitions counted")
     add("--decay", type=float, default=Settings.decay, help="share with falling rate")
@@ -379,7 +402,12 @@ def learn(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     model, encoding = begin(options.base, options.tokenizer)
     texts = options.texts.read_text(encoding="utf-8").split("\n")
-    lessons = Lessons(States(options.states), texts, encoding)
+    states = States(options.states)
+    if options.fresh:
+        config = dataclasses.replace(model.config, n_layers=options.layers)
+        means = token_states(states, texts, encoding)
+        model = bag_start(config, means, scales(states, options.power)[0], options.seed)
+    lessons = Lessons(states, texts, encoding)
     windows = None
     if options.corpus:
         path = prepare_tokens(options.corpus, encoding, options.out, quiet=True)
@@ -399,6 +427,8 @@ def learn(options: argparse.Namespace) -> None:
     student = Student(model, lessons, windows, settings)
     if (options.out / CHECKPOINT).is_file():
         student.resume(options.out)
+    elif options.fresh:
+        student.begin_aims()
     print(f"{len(lessons.ids):,} texts, {lessons.tokens:,} tokens", flush=True)
     student.run(options.out)
     folder = options.tokenizer or Path(__file__).resolve().parents[2] / "assets" / "base"

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from lora_core.base.tokenizer import load_encoding, read_ranks
+from lora_core.config import GPTConfig
 from lora_core.pretraining import PretrainingError, phrases, reading, student, vocabulary
+from lora_core.pretraining.start import bag_start, token_states
 from lora_core.pretraining.student import Lessons, Settings, Student, begin, scales
 from lora_core.pretraining.teach import States, Teacher, find_basis, write_states
 
@@ -195,6 +197,65 @@ def test_another_runs_checkpoint_is_refused(lessons, tmp_path):
     other.settings = Settings(10, matrix_lr=0.5)
     with pytest.raises(PretrainingError, match="matrix_lr"):
         other.resume(tmp_path)
+
+
+# A fresh student ----------------------------------------------------------------------------------
+
+
+def fresh_student(lessons: Lessons) -> Student:
+    encoding = load_encoding(FOLDER / "tokenizer.tiktoken")
+    settings = Settings(10_000, batch_tokens=256, warmup_steps=2, language_every=0, power=1.0)
+    means = token_states(lessons.states, TEXTS, encoding)
+    scale = scales(lessons.states, 1.0)[0]
+    model = bag_start(GPTConfig(encoding.n_vocab, 256, 32, 2, 2), means, scale, seed=0)
+    return Student(model, lessons, None, settings, torch.float32)
+
+
+def test_a_tokens_first_embedding_is_what_the_teacher_said_where_it_ended(lessons):
+    encoding = load_encoding(FOLDER / "tokenizer.tiktoken")
+    means = token_states(lessons.states, TEXTS, encoding)
+    seen: dict[int, list[np.ndarray]] = {}
+    for number, text in enumerate(TEXTS):
+        end, ends = 0, lessons.states.ends_of(number)
+        for token in encoding.encode_ordinary(text):
+            end += len(encoding.decode_single_token_bytes(token))
+            place = next(i for i, theirs in enumerate(ends) if theirs >= end)
+            seen.setdefault(token, []).append(lessons.states.states_of(number)[place])
+    for token, rows in seen.items():
+        expected = np.sum(rows, 0) / (len(rows) + 5)
+        np.testing.assert_allclose(means[token], expected, rtol=1e-4, atol=1e-6)
+    unseen = [i for i in range(encoding.n_vocab) if i not in seen]
+    assert not means[unseen].any()
+
+
+def test_a_fresh_student_says_part_of_the_mean_before_its_first_step(lessons):
+    student = fresh_student(lessons)
+
+    def error() -> float:
+        said, wanted = [], []
+        for step in range(20):
+            ids, index, _, both = lessons.batch(step, 0, 64)
+            states = student.model.hidden(ids).flatten(0, 1)[index]
+            said.append(states @ student.aims["aim.matrix"][0].t() + student.aims["aim.bias"][0])
+            wanted.append(both[0] * student.scales[0])
+        said, target = torch.cat(said), torch.cat(wanted)
+        return float((said - target).square().sum() / (target - target.mean(0)).square().sum())
+
+    with torch.no_grad():
+        before = error()
+        student.begin_aims()
+        after = error()
+    assert after < 0.8 < before  # 1: no better than the average text
+
+
+def test_a_fresh_students_first_attention_is_nearly_even(lessons):
+    model = fresh_student(lessons).model
+    block, rows = model.blocks[0], torch.tensor([[5, 60, 700, 8000]])
+    with torch.no_grad():
+        x = model.token_embedding(rows) + model.position_embedding.weight[:4]
+        attention, normed = block.attention, block.norm1(x)
+        scores = attention.query(normed)[0] @ attention.key(normed)[0].t()
+    assert float(torch.softmax(scores[-1] / 4, -1).max()) < 0.3
 
 
 # The reading list, and the vocabulary -------------------------------------------------------------
