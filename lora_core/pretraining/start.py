@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_core.config import GPTConfig
-from lora_core.model import GPT
+from lora_core.model import GPT, Block
 from lora_core.pretraining.network import language_model
 from lora_core.pretraining.teach import LONGEST, States
 
@@ -57,7 +57,9 @@ def bag_start(config: GPTConfig, means: Tensor, scale: Tensor, seed: int) -> GPT
     taken = (means * scale)[:, :width]
     rows[:, : taken.shape[1]] = taken
     rows *= _EMBEDDING / rows.square().mean().sqrt()
-    first = model.blocks[0].attention
+    block = model.blocks[0]
+    assert isinstance(block, Block)
+    first = block.attention
     with torch.no_grad():
         model.token_embedding.weight.copy_(rows + _NOISE * torch.randn(rows.shape, generator=noise))
         for weight in (first.query.weight, first.key.weight):  # every token weighs about the same
