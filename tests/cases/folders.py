@@ -14,11 +14,14 @@ from torch import Tensor
 import lora_core as lc
 from lora_core.base.checkpoint import BUNDLED
 from lora_core.base.gpt2_names import TRUNK, gpt2_config, to_gpt2
+from lora_core.base.tokenizer import load_encoding
+
+VOCAB = load_encoding(BUNDLED / "tokenizer.tiktoken").n_vocab  # with <|endoftext|>
 
 
 def tiny_folder(
     folder: Path,
-    vocab: int = 8192,
+    vocab: int = VOCAB,
     context: int = 64,
     width: int = 24,
     layers: int = 2,

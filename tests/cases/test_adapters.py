@@ -18,7 +18,7 @@ from transformers import GPT2ForSequenceClassification, GPT2Model
 import lora_core as lc
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, OtherBaseError
 from lora_core.classifier import batched_logits
-from tests.cases.folders import tiny_folder
+from tests.cases.folders import VOCAB, tiny_folder
 
 IDS = torch.randint(0, 8000, (4, 12), generator=torch.Generator().manual_seed(0))
 
@@ -40,8 +40,8 @@ def trained(
     torch.manual_seed(0)
     plain = GPT2ForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32)
     if grown:
-        plain.resize_token_embeddings(8192 + grown)
-        plain.config.pad_token_id = 8192
+        plain.resize_token_embeddings(VOCAB + grown)
+        plain.config.pad_token_id = VOCAB
     settings = {
         "task_type": "SEQ_CLS", "r": 4, "lora_alpha": 8, "fan_in_fan_out": True,
         "target_modules": ["c_attn", "c_proj", "c_fc"], **config,

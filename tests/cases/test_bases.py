@@ -17,7 +17,7 @@ from lora_core.adapters.adapter import zip_adapter
 from lora_core.adapters.merged import save_merged
 from lora_core.base.checkpoint import base_bytes, canonical_name
 from lora_core.parameters import BYTES_FP32
-from tests.cases.folders import tiny_folder
+from tests.cases.folders import VOCAB, tiny_folder
 
 Tensors = dict[str, Tensor]
 Change = Callable[[Tensors], Tensors]
@@ -113,7 +113,7 @@ SAME_WEIGHTS: dict[str, Change] = {
     "ddp": _renamed(lambda name: "module." + name),
     "both": _renamed(lambda name: "module._orig_mod." + name),
     "tied head": lambda t: t | {"lm_head.weight": t["transformer.wte.weight"].clone()},
-    "a head with its own weights": lambda t: t | {"lm_head.weight": torch.ones(8192, 24)},
+    "a head with its own weights": lambda t: t | {"lm_head.weight": torch.ones(VOCAB, 24)},
     "a classifier's head": lambda t: t | {"score.weight": torch.ones(3, 24)},
     "a reward head": lambda t: t | {"v_head.summary.weight": torch.ones(1, 24)},
     "float64": lambda t: {name: tensor.double() for name, tensor in t.items()},
@@ -141,7 +141,7 @@ def test_halves_load_as_transformers_loads_them(kind, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t | {"transformer.wte.weight": torch.ones(8192, 24).to(torch.int8)}, "I8"),
+        (lambda t: t | {"transformer.wte.weight": torch.ones(VOCAB, 24).to(torch.int8)}, "I8"),
         (lambda t: t | {"transformer.ln_f.bias": torch.full((24,), float("inf"))}, "infinite"),
         (lambda t: t | {"wte.weight": t["transformer.wte.weight"].clone()}, "twice"),
         (lambda t: t | {"transformer.h.0.crossattention.c_attn.weight": torch.ones(2)}, "cross"),
@@ -211,7 +211,7 @@ def trained(tmp_path, words) -> lc.Classifier:
 def test_our_own_whole_model_is_a_base_again(trained, tmp_path) -> None:
     save_merged(trained, tmp_path / "whole")
     base = lc.load_base(tmp_path / "whole")
-    assert base.remark == "" and base.tokenizer.n_vocab == 8192
+    assert base.remark == "" and base.tokenizer.n_vocab == VOCAB
     assert same_as_transformers(tmp_path / "whole", base)
 
 

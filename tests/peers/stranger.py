@@ -19,6 +19,7 @@ from lora_core.base.tokenizer import load_encoding
 from lora_core.classifier import batched_logits
 from lora_core.lora import lora_layers
 
+VOCAB = load_encoding(BUNDLED / "tokenizer.tiktoken").n_vocab  # with <|endoftext|>
 TEXTS = [
     "Free entry in 2 a weekly comp, text WIN to 80082",
     "ok",
@@ -30,7 +31,7 @@ TEXTS = [
 def random_base(folder: Path, layers: int = 2, width: int = 24) -> lc.Base:
     """A small base of random weights, and the folder in which `transformers` finds it."""
     torch.manual_seed(5)
-    config = lc.GPTConfig(8192, 64, width, layers, 3)
+    config = lc.GPTConfig(VOCAB, 64, width, layers, 3)
     model = lc.GPT(config, num_classes=None).requires_grad_(False).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -50,8 +51,8 @@ def random_base(folder: Path, layers: int = 2, width: int = 24) -> lc.Base:
                 "resid_pdrop": 0.0,
                 "embd_pdrop": 0.0,
                 "attn_pdrop": 0.0,
-                "pad_token_id": 8191,
-                "eos_token_id": 8191,
+                "pad_token_id": VOCAB - 1,
+                "eos_token_id": VOCAB - 1,
             }
         )
     )
@@ -99,7 +100,7 @@ def padded(base: lc.Base, texts: list[str] | None = None) -> tuple[Tensor, Tenso
     """Right-padded ids (texts, longest) and the attention mask."""
     rows = [base.tokenizer.encode_ordinary(text) for text in texts or TEXTS]
     longest = max(map(len, rows))
-    ids = torch.tensor([row + [8191] * (longest - len(row)) for row in rows])
+    ids = torch.tensor([row + [VOCAB - 1] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask
 

@@ -22,6 +22,7 @@ from lora_core.base.checkpoint import BUNDLED
 from lora_core.lora import lora_layers
 from tests.peers.stranger import (
     TEXTS,
+    VOCAB,
     adapted,
     opened,
     our_logits,
@@ -319,7 +320,7 @@ def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
         (
             lambda t: t.update(
                 {
-                    "wte.lora_embedding_A": torch.ones(4, 8192),
+                    "wte.lora_embedding_A": torch.ones(4, VOCAB),
                     "wte.lora_embedding_B": torch.ones(24, 4),
                 }
             ),
@@ -332,16 +333,16 @@ def test_a_pickle_is_never_opened(tiny, tmp_path) -> None:
         (
             lambda t: t.update(
                 {
-                    "base_model.model.transformer.wte.lora_embedding_A": torch.ones(4, 8191),
+                    "base_model.model.transformer.wte.lora_embedding_A": torch.ones(4, VOCAB - 1),
                     "base_model.model.transformer.wte.lora_embedding_B": torch.ones(24, 4),
                 }
             ),
-            ["transformer.wte", "(4, 8191)", "8192"],
+            ["transformer.wte", f"(4, {VOCAB - 1})", str(VOCAB)],
         ),
         (
             lambda t: t.update(
                 {
-                    "base_model.model.transformer.h.0.lora_embedding_A": torch.ones(4, 8192),
+                    "base_model.model.transformer.h.0.lora_embedding_A": torch.ones(4, VOCAB),
                     "base_model.model.transformer.h.0.lora_embedding_B": torch.ones(24, 4),
                 }
             ),
