@@ -35,7 +35,6 @@
     let shownRun = "";
     let controlsKey = "";
 
-
     function ask(extra = {}) {
       mark += 1;
       const own = { luck: { pair }, rate: { kind: menu.kind }, vote: { ids: ticked ?? [] }, layers: { off: [...off] } };
@@ -88,6 +87,12 @@
     });
 
     on("experiment-said", (said) => {
+      if (said.kind === "trains") {
+        if (open !== "forgot" || !find(".trains")) return;
+        say(find(".trains"), said.problem ?? said.words);
+        find(".train-other").disabled = !said.problem;
+        return;
+      }
       if (said.problem) { say(line, said.problem); return; }
       if (said.kind === "keep") { say(controls.querySelector(".kept") ?? line, said.words); return; }
       if (said.kind !== open) return;
@@ -118,7 +123,8 @@
       panel.dataset.state = answer.state;
       say(about, answer.about ? t("experiments.about", { name: answer.about }) : "");
       const waits = answer.state === "waiting" && !answer.sentence;
-      say(line, waits ? t("experiments.computing") : answer.sentence ?? "");
+      const sentence = waits ? t("experiments.computing") : answer.sentence ?? "";
+      say(line, sentence.replaceAll(/(\d) %/g, "$1\u00a0%")); // no line begins with the sign
       say(note, answer.note ?? "");
       (CONTROLS[open] ?? (() => {}))();
     }
@@ -169,6 +175,15 @@
         say(find(".text-says"), texts ? texts[0] : "");
       },
 
+      forgot() {
+        const { other, trains } = answer;
+        build(`forgot ${other}`, () => other ? [
+          button(t(`experiments.forgot_train_${other}`), (event) => { event.target.disabled = true; emit("experiment-train", other); }, { class: "toggle train-other" }),
+          node("p", { class: "hint trains", role: "status" })] : []);
+        if (!other) return;
+        if (trains) { find(".train-other").disabled = true; say(find(".trains"), t("experiments.forgot_trains")); }
+      },
+
       vote() {
         build(`vote ${JSON.stringify(answer.voters.map((voter) => voter.id))}`, () => answer.voters.map((voter) => {
           const box = node("input", { type: "checkbox", onchange: (event) => {
@@ -177,8 +192,12 @@
             ask();
           } });
           box.checked = voter.on;
-          return node("label", { class: "voter" }, box, voter.name);
+          return node("label", { class: "voter" }, box, node("span", {}, voter.name), node("span", { class: "hint alone" }));
         }));
+        [...controls.querySelectorAll(".alone")].forEach((one, i) => {
+          const { alone } = answer.voters[i];
+          say(one, alone === undefined ? "" : t("experiments.vote_alone", { share: percent(alone) }));
+        });
       },
 
       luck() {
@@ -224,8 +243,9 @@
     // ---- Figures
     function drawFigure() {
       const drawn = answer?.figure;
+      panel.classList.toggle("with-figure", Boolean(drawn));
       if (!drawn) { figure.replaceChildren(); return; }
-      const width = Math.max(260, Math.min(760, panel.clientWidth));
+      const width = Math.max(260, Math.min(760, figure.clientWidth));
       const made = { lines, dots, heat, parts }[drawn.kind](drawn, width);
       const focused = figure.contains(document.activeElement) ? document.activeElement.dataset.key : null;
       figure.replaceChildren(...made);
@@ -235,7 +255,7 @@
     function ticksOf(low, high, count) {
       const rough = (high - low) / count;
       const power = 10 ** Math.floor(Math.log10(rough));
-      const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough);
+      const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= 0.75 * rough);
       const ticks = [];
       for (let at = Math.ceil(low / step - 1e-9) * step; at <= high + 1e-9 * step; at += step) ticks.push(Number(at.toPrecision(12)));
       return ticks;
@@ -248,10 +268,14 @@
       return percentages ? [Math.max(0, low), Math.min(1, high)] : [low, high];
     }
 
+    /** How a number beside an axis is written: as many digits as its neighbours need. */
+    const digitsOf = (ticks) => Math.max(0, ...ticks.map((at) => (String(Number(at.toPrecision(9))).split(".")[1] ?? "").length));
+
     /** Curves over a number: with bands, marked steps, a level to compare with. */
     function lines(drawn, width) {
       const box = { left: 56, right: 14, top: 12, bottom: 40 };
-      const all = drawn.series.flatMap((one) => [...one.y, ...(one.low ?? []), ...(one.high ?? [])]);
+      const single = drawn.points ?? []; // measured once, with an interval
+      const all = [...drawn.series.flatMap((one) => [...one.y, ...(one.low ?? []), ...(one.high ?? [])]), ...single.flatMap((one) => [one.low, one.high])];
       const xs = drawn.series.flatMap((one) => one.x);
       if (drawn.level !== undefined) all.push(drawn.level);
       if (!xs.length) return [];
@@ -265,18 +289,20 @@
       const Y = (y) => HEIGHT - box.bottom - ((y - low) / (high - low)) * (HEIGHT - box.top - box.bottom);
       const picture = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, "aria-hidden": "true" });
       const words = (y) => (drawn.percent ? `${Number((100 * y).toFixed(2))} %` : String(Number(y.toPrecision(4))));
-      for (const y of ticksOf(low, high, 4)) {
+      const levels = ticksOf(low, high, 5);
+      const digits = digitsOf(levels.map((y) => (drawn.percent ? 100 * y : y)));
+      for (const y of levels) {
         picture.append(svg("line", { x1: box.left, x2: width - box.right, y1: Y(y), y2: Y(y), class: "grid-line" }),
-          svg("text", { x: box.left - 7, y: Y(y) + 4, "text-anchor": "end" }, words(y)));
+          svg("text", { x: box.left - 7, y: Y(y) + 4, "text-anchor": "end" }, drawn.percent ? `${(100 * y).toFixed(digits)} %` : y.toFixed(digits)));
       }
       const whole = xs.every(Number.isInteger);
-      const places = drawn.log ? [...new Set(xs)] : ticksOf(left, right, Math.min(8, Math.max(2, width / 90))).filter((x) => !whole || Number.isInteger(x));
+      const places = drawn.log ? [...new Set(xs)] : ticksOf(left, right, Math.min(8, Math.max(2, width / 60))).filter((x) => !whole || Number.isInteger(x));
       for (const x of places)
         picture.append(svg("text", { x: X(x), y: HEIGHT - box.bottom + 17, "text-anchor": "middle" }, String(drawn.log ? Number(x.toPrecision(1)) : x)));
       picture.append(svg("text", { x: (box.left + width - box.right) / 2, y: HEIGHT - 5, "text-anchor": "middle", class: "axis-name" }, drawn.x));
       if (drawn.level !== undefined)
         picture.append(svg("line", { x1: box.left, x2: width - box.right, y1: Y(drawn.level), y2: Y(drawn.level), class: "level" }));
-      if (drawn.shade && drawn.series.length === 2) {
+      if (drawn.gap && drawn.series.length === 2) {
         const [upper, under] = drawn.series;
         const there = upper.x.map((x, i) => `${X(x)},${Y(upper.y[i])}`);
         const back = under.x.map((x, i) => `${X(x)},${Y(under.y[i])}`).reverse();
@@ -299,6 +325,7 @@
             picture.append(svg("line", { x1: X(one.x[i]), x2: X(one.x[i]), y1: Y(one.low[i]), y2: Y(one.high[i]), style: `stroke: ${stroke}`, class: "interval" }));
         }
         picture.append(svg("polyline", { points: one.x.map((x, i) => `${X(x)},${Y(one.y[i])}`).join(" "), style: `stroke: ${stroke}`, class: "curve" }));
+        for (const [x, y] of one.spots ?? []) picture.append(svg("circle", { cx: X(x), cy: Y(y), r: 5, style: `stroke: ${stroke}`, class: "spot" }));
         one.x.forEach((x, i) => {
           const now = open === "knife" && x === (kept ?? answer.rank);
           const dot = svg("circle", { cx: X(x), cy: Y(one.y[i]), r: now ? 6.5 : 3.5, style: `fill: ${stroke}`, class: now ? "now" : "" });
@@ -306,10 +333,19 @@
           picture.append(dot);
         });
       }
+      for (const { x, y, low: least, high: most, label } of single) {
+        const [cx, above, under] = [X(x), Y(most), Y(least)];
+        const mark = svg("g", { class: "measured" });
+        mark.append(svg("title", {}, label), svg("path", { d: `M${cx - 5},${above}h10m-5,0V${under}m-5,0h10` }), svg("circle", { cx, cy: Y(y), r: 4.5 }));
+        picture.append(mark);
+      }
       const named = drawn.series.filter((one) => one.name && drawn.series.length > 1);
       const key = named.map((one) => node("span", { class: "line", style: `--line: var(--${one.colour})` }, one.name));
+      if (drawn.level_name) key.push(node("span", { class: "key-level" }, drawn.level_name));
+      if (drawn.gap) key.push(node("span", { class: "key-gap" }, drawn.gap));
+      for (const { label } of single) key.push(node("span", { class: "key-measured" }, label));
       const head = node("div", { class: "chart-head" }, node("span", { class: "axis-name" }, drawn.y), node("span", { class: "line-key" }, ...key));
-      const spoken = drawn.series.map((one) => `${one.name} ${one.x.map((x, i) => `${x}: ${words(one.y[i])}`).join(", ")}`).join(". ");
+      const spoken = [...drawn.series, ...single.map((one) => ({ name: one.label, x: [one.x], y: [one.y] }))].map((one) => `${one.name} ${one.x.map((x, i) => `${x}: ${words(one.y[i])}`).join(", ")}`).join(". ");
       return [head, node("div", { role: "img", "aria-label": `${drawn.y} by ${drawn.x}. ${spoken}` }, picture)];
     }
 
@@ -341,14 +377,18 @@
       const shade = (cell) => Math.round(6 + (high > low ? 40 * ((cell.value - low) / (high - low)) : 20));
       const [high_, wide] = [drawn.rows.length, drawn.columns.length];
       const joins = svg("svg", { viewBox: `0 0 ${wide} ${high_}`, preserveAspectRatio: "none", class: "joins", "aria-hidden": "true" });
-      for (let i = 0; i + 1 < high_; i += 1)
-        for (let j = 0; j + 1 < wide; j += 1)
-          if (drawn.scales[i][j] === drawn.scales[i + 1][j + 1])
-            joins.append(svg("line", { x1: j + 0.72, y1: i + 0.72, x2: j + 1.28, y2: i + 1.28 }));
+      drawn.scales.forEach((scales, i) => scales.forEach((scale, j) => {
+        // The next cell of the same scale, whatever the rule of scaling makes of a diagonal.
+        const below = drawn.scales.findIndex((others, row) => row > i && others.includes(scale));
+        if (below < 0) return;
+        const [down, right] = [below - i, drawn.scales[below].indexOf(scale) - j];
+        const trim = 0.22 / Math.max(down, Math.abs(right)); // short of the cells' words
+        joins.append(svg("line", { x1: j + 0.5 + trim * right, y1: i + 0.5 + trim * down * 1.4, x2: j + 0.5 + (1 - trim) * right, y2: i + 0.5 + (1 - trim * 1.4) * down }));
+      }));
       const head = node("tr", {}, node("td", {}), ...drawn.columns.map((name) => node("th", { scope: "col" }, name)));
       const body = drawn.rows.map((name, i) => node("tr", {}, node("th", { scope: "row" }, name),
         ...drawn.cells[i].map((cell, j) => node("td", { class: "heat", style: cell ? `--shade: ${shade(cell)}%` : null },
-          node("b", {}, cell ? cell.words : "…"), node("small", {}, `scale ${drawn.scales[i][j]}`)))));
+          node("b", {}, cell ? cell.words : "…"), node("small", {}, t("experiments.heat_scale", { scale: drawn.scales[i][j] }))))));
       const table = node("table", { class: "heat-map" }, node("thead", {}, head), node("tbody", {}, ...body));
       const frame = node("div", { class: "heat-frame", style: `--columns: ${wide}` }, table, joins);
       requestAnimationFrame(() => {
@@ -404,9 +444,26 @@
     draw((value) => { if (value.run === run || !run) say(line, value.sentence); });
   });
 
+  /** Hand an answer on once: a value is drawn again with another theme. */
+  function told() {
+    let last = "";
+    return (said) => {
+      const key = JSON.stringify(said);
+      if (key === last || !(said.kind || said.problem)) return;
+      last = key;
+      emit("experiment-said", said);
+    };
+  }
+
+  // The run that a question would like to compare with: an event and a value of their own, too.
+  define("experiment-run", ({ draw, trigger }) => {
+    on("experiment-train", () => trigger("select", {}));
+    draw(told());
+  });
+
   // The quick answers beside the open question: an event and a value of their own.
   define("experiment-side", ({ draw, trigger }) => {
     on("experiment-aside", () => trigger("select", {}));
-    draw((said) => { if (said.kind || said.problem) emit("experiment-said", said); });
+    draw(told());
   });
 })();

@@ -125,7 +125,7 @@
 
     /** A place for each name near its dot where it covers no other name and no dot. */
     function names(dots, width, height) {
-      const taken = dots.map(({ x, y }) => [x - 8, y - 8, x + 8, y + 8]);
+      const taken = dots.map(({ x, y, ends = [y, y] }) => [x - 8, Math.min(...ends, y) - 8, x + 8, Math.max(...ends, y) + 8]);
       const free = ([l, u, r, d]) => l >= 2 && r <= width - 2 && u >= 0 && d <= height - MARGIN.bottom
         && taken.every(([a, b, c, e]) => r <= a || l >= c || d <= b || u >= e);
       return dots.map(({ x, y, name }) => {
@@ -136,6 +136,8 @@
             for (const [anchor, left] of [["middle", x - wide / 2], ["start", x - 8], ["end", x + 8 - wide]])
               places.push({ anchor, tx: anchor === "middle" ? x : anchor === "start" ? x - 8 : x + 8, ty: y + side * away + 4,
                 box: [left, y + side * away - 7, left + wide, y + side * away + 7] });
+        for (const [anchor, left] of [["start", x + 11], ["end", x - 11 - wide]]) // beside a long interval
+          places.push({ anchor, tx: anchor === "start" ? left + 2 : left + wide - 2, ty: y + 4, box: [left, y - 7, left + wide, y + 7] });
         const place = places.find(({ box }) => free(box));
         if (place) taken.push(place.box);
         return place; // none: the name is in the read-out and in the table
@@ -176,7 +178,7 @@
         floor.accuracy >= low ? habit : t("dots.habit_below", { habit })));
       const dots = [];
       for (const plan of plans) dots.push({ x: x(plan.trainable), y: height - MARGIN.bottom - (floor.accuracy >= low ? 8 : 26), name: plan.name, plan });
-      for (const group of groups) dots.push({ x: x(group.trainable), y: y(group.mean), name: group.name, group });
+      for (const group of groups) dots.push({ x: x(group.trainable), y: y(group.mean), ends: [y(Math.max(...group.scores)), y(Math.min(...group.scores))], name: group.name, group });
       const placed = names(dots, width, height);
       dots.forEach(({ x: cx, y: cy, name, plan, group }, i) => {
         const made = svg("g", { class: plan ? "plan" : "reached" });

@@ -87,17 +87,18 @@ class Knife:
 def strongest(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     """(in, r), (r, out) -> the same product with its directions sorted, the strongest first.
 
-    Each direction's strength is shared between its column of A and its row of B. float32.
+    Each direction's strength is shared between its column of A and its row of B. Where r is above
+    what the matrix can have, the columns beyond are zero. float32.
     """
     left, left_core = torch.linalg.qr(A.detach().double())
     right, right_core = torch.linalg.qr(B.detach().double().T)
     u, values, vt = torch.linalg.svd(left_core @ right_core.T)
     root = values.sqrt()
     size = len(root)
-    return (
-        (left @ u[:, :size] * root).float().contiguous(),
-        (root[:, None] * (vt[:size] @ right.T)).float().contiguous(),
-    )
+    sorted_A, sorted_B = torch.zeros_like(A.detach()), torch.zeros_like(B.detach())
+    sorted_A[:, :size] = left @ u[:, :size] * root
+    sorted_B[:size] = root[:, None] * (vt[:size] @ right.T)
+    return sorted_A, sorted_B
 
 
 def cuts(

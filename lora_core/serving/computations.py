@@ -1,13 +1,16 @@
 """What a visitor asks of a finished run and takes seconds: one worker, in turns, kept once known.
 
 A computation is a generator that pauses often (`explain.exam`). The worker gives each visitor a
-slice in turn, so nobody waits for another's long question, and training loses at most one core's
-share. A computation that nobody looks at any more is dropped; what is done is kept as long as the
-thing that it is about.
+slice in turn, so nobody waits for another's long question. It has a low priority: what is asked out
+of curiosity takes what training leaves, and little more. A computation that nobody looks at any
+more is dropped; what is done is kept as long as the thing that it is about.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 import threading
 import time
 import weakref
@@ -23,6 +26,7 @@ from lora_core.serving.worker import use_one_thread, why
 
 SLICE = 0.25  # seconds of one visitor before the next one's turn
 ABANDONED = 20.0  # seconds after which a computation that nobody asks for is dropped
+NICENESS = 8  # of its thread: a seventh of a core that training wants, all of one that is free
 OF_A_VISITOR = 6  # unfinished computations
 IN_ALL = 80
 
@@ -87,6 +91,11 @@ class Computations:
 
     def _work(self) -> None:
         use_one_thread()
+        if sys.platform == "linux":  # there a thread has a priority of its own
+            with contextlib.suppress(OSError):  # a host may forbid it; then it is like the others
+                mine = threading.get_native_id()
+                nice = os.getpriority(os.PRIO_PROCESS, mine) + NICENESS
+                os.setpriority(os.PRIO_PROCESS, mine, min(19, nice))
         while True:
             with self._lock:
                 while (taken := self._turns.take()) is None:

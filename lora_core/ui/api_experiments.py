@@ -17,7 +17,8 @@ from lora_core.limits import RunError
 from lora_core.serving.computations import Computation
 from lora_core.serving.registry import new_visitor
 from lora_core.ui.addresses import address_of_caller
-from lora_core.ui.experiments import Answer, Experiments, memorised, rows_without, trained, votes
+from lora_core.ui.drawing.answer_figures import Answer
+from lora_core.ui.experiments import Experiments, memorised, rows_without, trained, votes
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import task_of
 from lora_core.ui.settings import Settings
@@ -220,7 +221,8 @@ class Endpoints:
             run_ids: two to eight runs over one base with the same labels; all must be over
 
         Returns:
-            sentence, and votes: voters, mean, low and high over every choice of so many
+            sentence, singles (the accuracy of each alone), and votes: voters, mean, low and high,
+            over every choice of so many
         """
         runs = [self._registry.find(run_id) for run_id in _ids(run_ids)]
         if not runs:

@@ -3,35 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
 
 from lora_core.config import Method
 from lora_core.parameters import ParameterCount, predict_parameters
 from lora_core.serving.registry import Run
 from lora_core.tasks.task import Task
-from lora_core.ui.drawing.curves import Curve
+from lora_core.ui.seeds import Seen, accuracy_words, gathered
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
 _AS_GOOD = 0.01  # a rank counts as good as the best one when it is at most so much behind it
 
 
-def conclusion(seen: Sequence[tuple[Run, Curve, str]]) -> str:
-    """Of the run that ended last; of all runs of its task where they can be compared."""
+def conclusion(seen: Sequence[Seen]) -> str:
+    """Of the setting that ended last, all its seeds together; of all settings of its task where
+    they can be compared."""
     over = [entry for entry in seen if entry[0].test_score is not None and entry[0].is_over]
     if not over:
         return ""
     last = max(over, key=lambda entry: entry[0].ended or 0.0)[0]
-    peers = [(run, name) for run, _, name in over if run.task is last.task]
-    return " ".join(part for part in (of_run(last), of_several(peers)) if part)
+    settings = [Setting(name, [run for run, _, _ in members]) for name, members in gathered(over)]
+    own = next(one for one in settings if last in one.runs)
+    peers = [one for one in settings if one.runs[0].task is last.task]
+    return " ".join(part for part in (of_setting(own), of_several(peers)) if part)
 
 
-def of_run(run: Run) -> str:
-    """How many unseen texts a run gets right, with how much trained, and what habit reaches."""
+@dataclass(frozen=True)
+class Setting:
+    """The ended runs of one setting, a seed each."""
+
+    name: str
+    runs: Sequence[Run]
+
+    @property
+    def scores(self) -> list[float]:
+        """Test accuracy of each seed, 0 to 1."""
+        return [run.test_score.accuracy for run in self.runs if run.test_score]
+
+    @property
+    def accuracy(self) -> float:
+        """Their mean."""
+        return fmean(self.scores)
+
+    @property
+    def method(self) -> Method:
+        """How it trains."""
+        config = self.runs[0].train_config
+        assert config is not None
+        return config.method
+
+    @property
+    def trainable(self) -> int:
+        """How many numbers it trains."""
+        return counted(self.runs[0]).trainable
+
+
+def of_setting(one: Setting) -> str:
+    """How many unseen texts it gets right, with how much trained, and what habit reaches."""
+    run = one.runs[0]
     assert run.test_score is not None and run.task is not None
     share, label = _habit(run.task)
     return say(
-        "result.run",
-        accuracy=words.accuracy(run.test_score.accuracy),
+        "result.run" if len(one.runs) == 1 else "result.seeds",
+        n=len(one.runs),
+        accuracy=accuracy_words(one.scores),
         rows=run.test_score.rows,
         share=words.percent(counted(run).percent),
         label=label,
@@ -39,47 +76,39 @@ def of_run(run: Run) -> str:
     )
 
 
-def of_several(runs: Sequence[tuple[Run, str]]) -> str:
+def of_several(settings: Sequence[Setting]) -> str:
     """The smallest rank that is about as good as the best, against full fine-tuning, or against
     the largest rank; "" where there is nothing to compare."""
-    adapted = [(run, name) for run, name in runs if _method(run) == "lora"]
-    full = [(run, name) for run, name in runs if _method(run) == "full"]
+    adapted = [one for one in settings if one.method == "lora"]
+    full = [one for one in settings if one.method == "full"]
     if not adapted or (len(adapted) < 2 and not full):
         return ""
-    best = max(_accuracy(run) for run, _ in adapted)
-    good = [pair for pair in adapted if _accuracy(pair[0]) >= best - _AS_GOOD]
-    small, small_name = min(good, key=lambda pair: counted(pair[0]).trainable)
+    best = max(one.accuracy for one in adapted)
+    good = [one for one in adapted if one.accuracy >= best - _AS_GOOD]
+    small = min(good, key=lambda one: one.trainable)
     if full:
-        large, large_name = max(full, key=lambda pair: _accuracy(pair[0]))
+        large = max(full, key=lambda one: one.accuracy)
     else:
-        large, large_name = max(adapted, key=lambda pair: counted(pair[0]).trainable)
-    times = counted(large).trainable / counted(small).trainable
+        large = max(adapted, key=lambda one: one.trainable)
+    times = large.trainable / small.trainable
     if times <= 1:
         return ""
     return say(
         "result.several",
-        small=small_name,
-        small_accuracy=words.accuracy(_accuracy(small)),
-        large=large_name,
-        large_accuracy=words.accuracy(_accuracy(large)),
+        small=small.name,
+        small_accuracy=accuracy_words(small.scores),
+        large=large.name,
+        large_accuracy=accuracy_words(large.scores),
         times=words.number(times, 2),
     )
 
 
 def counted(run: Run) -> ParameterCount:
     """What a run trains, known before it starts."""
-    assert run.base is not None and run.task is not None
-    return predict_parameters(run.base.config, run.lora_config, len(run.task.labels), _method(run))
-
-
-def _method(run: Run) -> Method:
-    assert run.train_config is not None
-    return run.train_config.method
-
-
-def _accuracy(run: Run) -> float:
-    assert run.test_score is not None
-    return run.test_score.accuracy
+    assert run.base is not None and run.task is not None and run.train_config is not None
+    return predict_parameters(
+        run.base.config, run.lora_config, len(run.task.labels), run.train_config.method
+    )
 
 
 def _habit(task: Task) -> tuple[float, str]:

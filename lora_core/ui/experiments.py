@@ -27,10 +27,11 @@ from lora_core.serving.computations import Computation, Computations, Make
 from lora_core.serving.plans import Plans
 from lora_core.serving.run import Run
 from lora_core.ui.context import Lab
+from lora_core.ui.drawing.answer_figures import Answer, lines, pc, points, series
+from lora_core.ui.forgetting import forgot
 from lora_core.ui.names import long_name
 from lora_core.ui.text.catalogue import say
 
-Answer = dict[str, Any]
 QUESTIONS = ("luck", "rate", "forgot", "knife", "layers", "vote", "memorised", "merging")
 OF_A_RUN = ("forgot", "knife", "layers", "memorised", "merging")  # ask about one run
 
@@ -101,7 +102,7 @@ class Experiments:
 
         def make() -> Any:
             cast = yield from ballots(voters, exam)
-            return count_votes(cast, exam), exam.rows
+            return count_votes(cast, exam), exam.rows, [exam.correct(p) / exam.rows for p in cast]
 
         key = ("vote", tuple(run.id for run in runs))
         return self.computations.ask(visitor, voters[0], key, make)
@@ -131,16 +132,6 @@ def rows_without(classifier: Classifier) -> int:
     return max(32, MAX_ROWS // max(1, classifier.model.config.n_layers // 2))
 
 
-def pc(share: float) -> str:
-    """0.959 -> 95.9 %."""
-    return f"{100 * share:.1f} %"
-
-
-def points(share: float) -> str:
-    """0.011 -> 1.1."""
-    return f"{100 * share:.1f}"
-
-
 # What each computation says ------------------------------------------------------------------
 
 
@@ -151,8 +142,8 @@ def _knife(run: Run, curve: Sequence[Cut], over: bool) -> Answer:
         "rank": rank,
         "cuts": [{"rank": c.rank, "right": c.right, "accuracy": c.accuracy} for c in curve],
         "note": say("experiments.knife_note", rows=rows),
-        "figure": _lines(
-            [_series("", [(c.rank, c.accuracy) for c in curve])],
+        "figure": lines(
+            [series("", [(c.rank, c.accuracy) for c in curve])],
             say("experiments.knife_axis"),
             say("experiments.accuracy"),
         ),
@@ -168,8 +159,10 @@ def _knife(run: Run, curve: Sequence[Cut], over: bool) -> Answer:
         )
         whole = next(cut for cut in curve if cut.rank == rank)
         answer["enough"] = least.rank
+        mark = {"x": least.rank, "label": say("experiments.knife_enough")}
+        answer["figure"]["marks"] = [mark]
         answer["sentence"] = say(
-            key, k=least.rank, r=rank, cut=pc(least.accuracy), whole=pc(whole.accuracy)
+            key, n=least.rank, r=rank, cut=pc(least.accuracy), whole=pc(whole.accuracy)
         )
     return answer
 
@@ -232,8 +225,9 @@ def _layers_said(knockout: Knockout, parts: list[Answer], whole: float) -> Answe
         alone = knockout.adapter_off / knockout.rows
         said.append(say("experiments.layers_who", alone=pc(alone), headless=pc(headless)))
     if r is not None:
-        word = say("experiments.layers_word_same" if r > 0.5 else "experiments.layers_word_other")
-        said.append(say("experiments.layers_correlation", r=f"{r:.2f}", word=word))
+        largest = max(layers, key=lambda part: part["change"] or 0.0)
+        places = {"part": largest["title"], "without": pc(largest["accuracy"])}
+        said.append(say("experiments.layers_correlation", r=f"{r:.2f}", **places))
     return {"sentence": " ".join(said), "correlation": r}
 
 
@@ -243,34 +237,8 @@ def _lost_words(lost: float) -> str:
     return say("experiments.lost" if lost > 0 else "experiments.gained", points=points(abs(lost)))
 
 
-def _forgot(run: Run, forgetting_curve: Sequence[AtStrength], over: bool) -> Answer:
-    curve = [(point.strength, point.bits) for point in forgetting_curve]
-    known = dict(curve)
-    answer: Answer = {
-        "curve": [{"strength": s, "bits": b} for s, b in curve],
-        "note": say("experiments.forgot_note", bytes=len(general_text().encode())),
-        "figure": _lines(
-            [_series(long_name(run), curve, colour="trainable")],
-            say("experiments.strength"),
-            say("experiments.forgot_axis"),
-            percent=False,
-        ),
-    }
-    if 0.0 in known and 1.0 in known:
-        change = known[1.0] / known[0.0] - 1
-        key = "experiments.forgot_result" if change > 0 else "experiments.forgot_better"
-        sentence = say(
-            key,
-            name=long_name(run),
-            bits=f"{known[1.0]:.3f}",
-            base=f"{known[0.0]:.3f}",
-            percent=f"{abs(100 * change):.1f}",
-        )
-        if 2.0 in known:
-            sentence += " " + say("experiments.forgot_twice", bits=f"{known[2.0]:.3f}")
-        answer |= {"sentence": sentence, "base_bits": known[0.0], "bits": known[1.0]}
-        answer["figure"]["level"] = known[0.0]
-    return answer
+def _forgot(run: Run, curve: Sequence[AtStrength], over: bool) -> Answer:
+    return forgot([(run, curve)])
 
 
 def _merging(run: Run, check: MergeCheck, over: bool) -> Answer:
@@ -328,14 +296,14 @@ def memorised(run: Run) -> Answer:
     marks = [{"x": memory.best_step, "label": say("experiments.memorised_best")}]
     if memory.turn is not None:
         marks.append({"x": memory.turn, "label": say("experiments.memorised_from")})
-    figure = _lines(
+    figure = lines(
         [
-            _series(
+            series(
                 say("experiments.memorised_train"),
                 list(zip(memory.steps, memory.train_accuracy, strict=True)),
                 colour="muted",
             ),
-            _series(
+            series(
                 say("experiments.memorised_validation"),
                 list(zip(memory.steps, memory.validation_accuracy, strict=True)),
                 colour="trainable",
@@ -344,13 +312,19 @@ def memorised(run: Run) -> Answer:
         say("experiments.memorised_axis"),
         say("experiments.accuracy_any"),
     )
+    if test:
+        measured = {key: test[key] for key in ("low", "high")} | {"y": test["accuracy"]}
+        figure["points"] = [
+            measured | {"x": memory.best_step, "label": say("experiments.memorised_point")}
+        ]
     return {
         "question": "memorised",
         "about": long_name(run),
         "state": "done",
         "sentence": " ".join(said),
         "note": say("experiments.memorised_note", best=memory.best_step),
-        "figure": figure | {"marks": marks, "shade": True, "from": memory.turn},
+        "figure": figure
+        | {"marks": marks, "gap": say("experiments.memorised_shade"), "from": memory.turn},
         "steps": list(memory.steps),
         "train_accuracy": list(memory.train_accuracy),
         "validation_accuracy": list(memory.validation_accuracy),
@@ -394,7 +368,8 @@ def votes(computation: Computation) -> Answer:
     }
     if computation.state != "done":
         return answer
-    counted: list[Vote] = computation.value[0]
+    counted: list[Vote]
+    counted, rows, singles = computation.value
     one, all_of_them = counted[0], counted[-1]
     return answer | {
         "votes": [
@@ -408,13 +383,15 @@ def votes(computation: Computation) -> Answer:
             high=pc(one.high),
             mean=pc(one.mean),
         ),
-        "note": say("experiments.vote_note", rows=computation.value[1]),
-        "figure": _lines(
+        "singles": singles,
+        "note": say("experiments.vote_note", rows=rows),
+        "figure": lines(
             [
                 {
-                    **_series("", [(v.voters, v.mean) for v in counted]),
+                    **series("", [(v.voters, v.mean) for v in counted]),
                     "low": [v.low for v in counted],
                     "high": [v.high for v in counted],
+                    "spots": [[1, share] for share in singles],
                 }
             ],
             say("experiments.vote_axis"),
@@ -430,11 +407,3 @@ def part_name(dotted: str) -> str:
     _, block, kind = dotted.split(".", 2)
     last = kind.rpartition(".")[2]
     return f"{say('experiments.part_block', block=block)}, " + say(f"experiments.kind_{last}")
-
-
-def _series(name: str, pairs: Sequence[tuple[float, float]], colour: str = "trainable") -> Answer:
-    return {"name": name, "colour": colour, "x": [x for x, _ in pairs], "y": [y for _, y in pairs]}
-
-
-def _lines(series: list[Answer], x: str, y: str, *, percent: bool = True) -> Answer:
-    return {"kind": "lines", "series": series, "x": x, "y": y, "percent": percent}

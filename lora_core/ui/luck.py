@@ -14,7 +14,7 @@ from typing import Any
 from lora_core.explain.chance import Difference, Spread, difference, spread, wilson
 from lora_core.serving.plans import Plan
 from lora_core.serving.run import Run
-from lora_core.ui.experiments import Answer, pc, points
+from lora_core.ui.drawing.answer_figures import Answer, pc, points
 from lora_core.ui.names import short_names
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import Point

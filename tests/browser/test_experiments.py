@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -14,7 +15,8 @@ from lora_core.explain.exam import Exam, finish
 from lora_core.explain.knife import Knife, cuts
 from lora_core.explain.merging import check_merging
 
-from .conftest import PATIENCE, Log
+from .conftest import PATIENCE, Log, wait_for_state
+from .test_own_table import drop
 
 Visit = Callable[..., Page]
 Trained = tuple[Page, Log]
@@ -38,7 +40,7 @@ def answered(page: Page) -> str:
                && said && !said.startsWith("Computing"); }""",
         timeout=LONG,
     )
-    return page.inner_text(".experiment-line")
+    return page.inner_text(".experiment-line").replace("\u00a0", " ")  # of "95.9 %"
 
 
 def test_out_of_sight_before_the_first_run(visit: Visit) -> None:
@@ -78,8 +80,7 @@ def test_the_knife(trained: Trained, twin: lc.Classifier) -> None:
     press(page, "knife")
     said = answered(page)
     curve = finish(cuts(Knife(twin), Exam.of(twin, lc.load_task("sms-spam"))))
-    whole = f"{100 * curve[4].accuracy:.1f} %"
-    assert whole in said
+    assert f"{100 * curve[4].accuracy:.1f} %" in said
     slider = page.locator("#knife-slider")
     for k in (0, 4, 1, 0, 4, 2):  # both ends, twice, and between
         slider.fill(str(k))
@@ -133,12 +134,20 @@ def test_forgetting_memorising_merging(trained: Trained, twin: lc.Classifier) ->
     said = answered(page)
     assert "the texts it trained on" in said and "Wilson" in said and "483 test texts" in said
     expect(page.locator(".experiment-figure .gap")).to_have_count(1)
+    expect(page.locator(".experiment-figure .measured")).to_have_count(1)  # Wilson's interval
+    expect(page.locator(".experiment-figure .mark-name").first).to_have_text("best step")
     press(page, "merging")
     check = finish(check_merging(twin, Exam.of(twin, lc.load_task("sms-spam"))))
     assert f"{check.largest:.1e}"[-3:] in answered(page)
     press(page, "forgot")
-    assert "bits for a byte of general text" in answered(page)
+    said = answered(page)
+    assert "bits for a byte of general text" in said and "LoRA (r 4, α 16)" in said
     expect(page.locator(".experiment-figure circle")).to_have_count(9)
+    expect(page.locator(".experiment-note")).to_contain_text("stays tied to the base's own table")
+    expect(page.locator(".train-other")).to_be_enabled()
+    # In step 4, beside the checksum: the same figure.
+    page.locator("#merging-check button").click()
+    expect(page.locator("#merging-check")).to_contain_text("largest difference of a logit")
     assert not log.console
 
 
@@ -178,6 +187,81 @@ def test_sweep_starts_and_stops(trained: Trained) -> None:
     assert not log.console
 
 
+def start_sweep(page: Page, kind: str, runs: int) -> str:
+    """Run a sweep to its end; its sentence."""
+    page.select_option("#sweep-kind", kind)
+    expect(page.locator(".go")).to_have_text(f"Start {runs} runs")
+    page.click(".go")
+    expect(page.locator(".progress-line")).to_have_text(f"{runs} of {runs} runs", timeout=LONG)
+    return answered(page)
+
+
+def test_a_visitor_with_a_small_table(visit: Visit, log: Log, tmp_path: Path) -> None:
+    """Seeds, LoRA against full fine-tuning, and every sweep to its end."""
+    page = visit("steps=3&batch_size=4&rank=2&alpha=4&seeds=3")
+    path = tmp_path / "mine.csv"
+    rows = [
+        f"{('you win cash', 'see you soon')[i % 2]} {i},{('yes', 'no')[i % 2]}" for i in range(60)
+    ]
+    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    drop(page, path)
+    page.click("#own-use")
+    expect(page.get_by_label("Task", exact=True)).to_have_value("mine (yours)")
+    page.click("#start")
+    # Three seeds: one row, one curve with a band, one dot with an interval, one sentence.
+    expect(page.locator("#runs tbody")).to_contain_text("3 seeds", timeout=LONG)
+    wait_for_state(page, "finished")
+    expect(page.locator("#runs tbody .pick")).to_have_count(1)
+    expect(page.locator("#scatter .interval")).to_have_count(1)
+    expect(page.locator("#status .conclusion")).to_contain_text("in the mean of 3 seeds")
+    # LoRA against full fine-tuning: the other one is trained from here.
+    press(page, "forgot")
+    assert "full fine-tuning" not in answered(page)
+    page.click(".train-other")
+    expect(page.locator(".experiment-figure polyline")).to_have_count(2, timeout=LONG)
+    said = answered(page)
+    assert "With LoRA (r 2, α 4) it needs" in said and "With full fine-tuning it needs" in said
+    expect(page.locator(".train-other")).to_have_count(0)
+    expect(page.locator(".experiment-figure .level")).to_have_count(1)
+    # A setting with one seed cannot be judged; with three it can, and the test is named.
+    press(page, "luck")
+    expect(page.locator(".dot-row")).to_have_count(2)
+    assert "cannot be told apart yet" in answered(page)
+    page.click('.train:has-text("3")')
+    expect(page.locator(".dot-words").nth(1)).to_contain_text("n = 3", timeout=LONG)
+    expect(page.locator(".experiment-line")).to_contain_text("Welch's t, 95")
+    first, second = (page.locator("button.dot-row").nth(i) for i in range(2))
+    for _ in range(2):  # in the wrong order, twice
+        second.click()
+        first.click()
+        expect(page.locator('.dot-row[aria-pressed="true"]')).to_have_count(2)
+    # Voters: three of LoRA and one of full fine-tuning.
+    press(page, "vote")
+    boxes = page.locator(".voter input")
+    expect(boxes).to_have_count(4)
+    for i in range(4):
+        boxes.nth(i).check()
+    expect(page.locator(".experiment-line")).to_contain_text("4 together reach", timeout=LONG)
+    expect(page.locator(".experiment-figure .spot")).to_have_count(4)  # each alone
+    expect(page.locator(".experiment-figure circle:not(.spot)")).to_have_count(4)
+    expect(page.locator(".voter .alone").first).to_contain_text("alone")
+    # Every sweep to its end, each with a sentence and its figures.
+    press(page, "rate")
+    assert "Best at r" in start_sweep(page, "grid", 16)
+    expect(page.locator("td.heat[style]")).to_have_count(16)
+    expect(page.locator(".joins line")).to_have_count(9)  # the diagonals of equal scale
+    box, joins = page.locator("td.heat").first.bounding_box(), page.locator(".joins").bounding_box()
+    assert box and joins and abs(box["x"] - joins["x"]) < 3 and abs(box["y"] - joins["y"]) < 3
+    assert "Each at its own best rate: LoRA" in start_sweep(page, "rates", 10)
+    expect(page.locator(".experiment-figure polyline")).to_have_count(2)
+    assert "numbers each" in start_sweep(page, "layers", 6)
+    assert "the smallest" in start_sweep(page, "ranks", 5)
+    expect(page.locator(".dot-row")).to_have_count(5)
+    page.select_option("#sweep-kind", "grid")  # what was found before is still there
+    expect(page.locator("td.heat[style]")).to_have_count(16)
+    assert not log.console
+
+
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("question", ["luck", "knife", "layers", "memorised", "rate", "vote"])
 def test_axe(trained: Trained, dark: bool, question: str) -> None:
@@ -193,8 +277,8 @@ def test_axe(trained: Trained, dark: bool, question: str) -> None:
 def test_a_phone(trained: Trained) -> None:
     page, _ = trained
     page.set_viewport_size({"width": 390, "height": 844})
-    for question in ("luck", "knife", "layers", "memorised", "rate"):
+    for question in ("luck", "knife", "layers", "memorised", "rate", "forgot", "vote"):
         press(page, question)
-        page.wait_for_timeout(400)
+        answered(page) if question != "rate" else expect(page.locator(".go")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, question
     page.set_viewport_size({"width": 1280, "height": 800})

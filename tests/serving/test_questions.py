@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import sys
 import threading
 import weakref
 from dataclasses import replace
@@ -15,6 +17,9 @@ from lora_core.serving import computations
 from lora_core.serving.computations import Computations
 from lora_core.serving.plans import Cell, Plan, Plans
 from lora_core.serving.registry import Registry, new_visitor
+from lora_core.ui.context import Lab
+from lora_core.ui.panels.finetune import queue_runs
+from lora_core.ui.settings import Settings
 
 from .registry import WAIT, Gate, submit, wait
 
@@ -185,6 +190,42 @@ def test_visitors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     until(lambda: short.is_over and all(c.is_over for c in long))
     last = max(i for i, name in enumerate(log) if name == "two")
     assert log[:last].count("one") <= 25, "four long questions hold up another by one turn each"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a thread has no priority of its own there")
+def test_questions_give_way_to_training() -> None:
+    asked, nice = Computations(), []
+
+    def make():
+        nice.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return counting(1)
+
+    found = asked.ask("me", Thing(), "how nice", make)
+    until(lambda: found.is_over)
+    usual = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert nice == [min(19, usual + computations.NICENESS)]
+
+
+def test_many_seeds_of_one_visitor_starve_nobody(
+    tiny: lc.Base, words: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five seeds of one press wait in one line: another's run is the next but one at the latest."""
+    gate = Gate(monkeypatch)
+    with Registry(workers=1) as registry:
+        lab = Lab(registry)
+        lab.tasks[words.name] = words
+        monkeypatch.setattr(lab.bases, "get", lambda name: tiny)
+        pressed = Settings(task=words.name, rank=2, steps=2, batch_size=4, seeds=5)
+        many, one = new_visitor(), new_visitor()
+        queue_runs(lab, many, (), pressed.each_seed())
+        gate.wait_for(1)
+        other = submit(registry, tiny, words, one)
+        assert other.place <= 2, "four seeds of somebody else stand behind it"
+        gate.opened.set()
+        wait(other, *registry.runs(many))
+        ended = sorted([other, *registry.runs(many)], key=lambda run: run.started or 0.0)
+        assert ended.index(other) <= 2
+        assert [run.train_config.seed for run in ended if run is not other] == [0, 1, 2, 3, 4]
 
 
 def test_bounded_and_failing_in_words() -> None:

@@ -15,7 +15,10 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import lora_core as lc
+from lora_core.config import LINEAR_TARGETS
+from lora_core.explain import forgetting
 from lora_core.explain.chance import spread, wilson
+from lora_core.explain.exam import finish
 from lora_core.limits import Limits
 from lora_core.serving.bases import Bases
 from lora_core.serving.plans import Plans
@@ -23,6 +26,7 @@ from lora_core.serving.registry import NOT_HERE, Registry
 from lora_core.ui import api_experiments, sentences
 from lora_core.ui.context import Lab
 from lora_core.ui.experiments import Experiments
+from lora_core.ui.forgetting import forgot, method_of, missing, name_of, to_compare
 from lora_core.ui.luck import Group, difference_words, luck
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import KINDS, cells_of, points_of
@@ -144,6 +148,7 @@ def test_the_others(server, runs: list[str]) -> None:
     assert [vote["voters"] for vote in votes["votes"]] == [1, 2, 3, 4]
     singles = [registry.find(i).test_score.accuracy for i in runs]
     assert votes["votes"][0]["mean"] == pytest.approx(sum(singles) / 4)
+    assert votes["singles"] == pytest.approx(singles)
     assert "2 to 8" in refused(client, "/vote", runs[:1])
     assert "Name two" in refused(client, "/vote", [])
 
@@ -172,6 +177,42 @@ def test_sweep(server, words: lc.Task) -> None:
     assert "one of" in refused(client, "/start_sweep", kind="luck", **settings)
     assert "seeds must be one of" in refused(client, "/start_sweep", seeds=2, **settings)
     assert "not here" in refused(client, "/sweep", "nobody")
+
+
+def test_lora_against_full_fine_tuning(server, runs: list[str], tiny: lc.Base) -> None:
+    """What is compared with what, and what is said of both."""
+    _, registry = server
+    mine = [registry.find(run) for run in runs]
+    lora, full = mine[0], mine[3]
+    assert [method_of(run) for run in mine] == ["lora", "lora", "lora", "full"]
+    assert to_compare(lora, mine) == [lora, full] == to_compare(full, mine), "the same seed"
+    assert to_compare(lora, mine[:3]) == [lora] and missing(lora, [lora]) == "full"
+    assert missing(full, [full]) == "lora" and missing(lora, [lora, full]) is None
+    text = forgetting.passage(tiny.tokenizer, forgetting.general_text()[:400], 24)
+    curves = [
+        (run, finish(forgetting.forgetting(run.classifier, tiny, text))) for run in (lora, full)
+    ]
+    answer = forgot(curves)
+    assert [one["name"] for one in answer["figure"]["series"]] == [
+        name_of(lora),
+        "full fine-tuning",
+    ]
+    for (_, curve), drawn, said in zip(
+        curves, answer["figure"]["series"], answer["runs"], strict=True
+    ):
+        bits = {one.strength: one.bits for one in curve}
+        assert (drawn["x"][0], drawn["x"][-1]) == (0.0, 2.0)
+        assert dict(zip(drawn["x"], drawn["y"], strict=True)) == bits
+        assert said["forgot"] == pytest.approx(bits[1.0] / bits[0.0] - 1)
+        assert f"{bits[1.0]:.3f}" in answer["sentence"]
+    assert answer["figure"]["level"] == pytest.approx(curves[1][1][0].bits, rel=1e-5), "one base"
+    assert "full fine-tuning changed the table" in answer["note"]
+    linear = lc.LoRAConfig(rank=2, targets=LINEAR_TARGETS)
+    other = registry.submit(VISITOR, tiny, lora.task, linear, lora.train_config)
+    wait(other)
+    alone = forgot([(other, [forgetting.AtStrength(0.0, 2.0), forgetting.AtStrength(1.0, 1.9)])])
+    assert "left as it was" in alone["note"] and "forgot nothing" in alone["sentence"]
+    registry.remove(VISITOR, other.id)
 
 
 # Pure -------------------------------------------------------------------------------------------

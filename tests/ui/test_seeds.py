@@ -9,6 +9,8 @@ import pytest
 import lora_core as lc
 from lora_core.config import ConfigError
 from lora_core.serving.registry import Registry, Run, new_visitor
+from lora_core.ui import conclusions
+from lora_core.ui.conclusions import conclusion
 from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.panels.compare import compare
 from lora_core.ui.panels.view import drawn
@@ -55,6 +57,22 @@ def test_one_row_and_one_curve(seen: list[tuple[Run, Curve, str]]) -> None:
     assert rows[0]["sort"]["test"] == pytest.approx(sum(scores) / 3)
     assert set(rows[0]["ids"]) == {run.id for run, _, _ in (seen[0], seen[1], seen[3])}
     assert rows[0]["id"] in rows[0]["ids"]
+
+
+def test_what_is_concluded_of_several_seeds(
+    seen: list[tuple[Run, Curve, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [run.test_score.accuracy for run, _, _ in (seen[0], seen[1], seen[3])]  # type: ignore[union-attr]
+    said = conclusion(seen)
+    assert said.startswith(f"{accuracy_words(scores)} of 8 unseen texts in the mean of 3 seeds")
+    one = conclusion(seen[:1])
+    assert "seeds" not in one and "times as many" not in one, "there is nothing to compare"
+    monkeypatch.setattr(conclusions, "_AS_GOOD", 1.0)  # whatever luck has made of rank 2 here
+    several, alone = conclusion(seen), seen[2][0].test_score
+    assert alone is not None
+    first, second = accuracy_words(scores), accuracy_words([alone.accuracy])
+    assert f"r 2, α 16, 3 seeds reaches {first}; r 4, seed 0 {second} with" in several
+    assert conclusion([]) == ""
 
 
 def test_what_does_not_belong_together_stays_apart(seen: list[tuple[Run, Curve, str]]) -> None:

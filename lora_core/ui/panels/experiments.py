@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -25,17 +26,17 @@ from lora_core.serving.registry import RunError
 from lora_core.serving.run import Run
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context
+from lora_core.ui.drawing.answer_figures import Answer, pc
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.experiments import (
     OF_A_RUN,
     QUESTIONS,
-    Answer,
     Experiments,
     memorised,
-    pc,
     trained,
     votes,
 )
+from lora_core.ui.forgetting import forgot, method_of, missing, to_compare
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import long_name, task_of
 from lora_core.ui.settings import SEEDS, Settings
@@ -112,6 +113,22 @@ def build(context: Context, experiments: Experiments) -> None:
         **private,
     )
 
+    def train_other(visitor: str, run_id: str) -> Answer:
+        """Queue the run that the shown one could be compared with."""
+        try:
+            Panel(experiments, visitor, run_id, []).train_other()
+        except LabError as error:
+            return {"kind": "trains", "mark": secrets.token_hex(4), "problem": str(error)}
+        words = say("experiments.forgot_trains")
+        return {"kind": "trains", "mark": secrets.token_hex(4), "words": words}
+
+    # By the side of the questions: whoever asks goes on reading while it trains.
+    other = part("experiment-run", {}, script="experiments.js", elem_id="experiment-run")
+    pressed = other.select(
+        train_other, [context.visitor, context.ready], other, queue=False, **private
+    )
+    pressed.success(**context.watch)
+
 
 def build_merging(context: Context, experiments: Experiments) -> None:
     """Beside the checksum of step 4: the largest difference of a logit once merged."""
@@ -158,6 +175,8 @@ class Panel:
     def begin(self, wanted: Answer) -> Look:
         """What to look at, repeatedly, for a question."""
         question = str(wanted.get("question"))
+        if question == "forgot":
+            return self._forgot()
         if question in OF_A_RUN and question != "memorised":
             off = [str(name) for name in wanted.get("off") or []]
             return self._about_run(question, off if question == "layers" else [])
@@ -201,6 +220,22 @@ class Panel:
         prediction = Switchboard(trained(run)).without(off).classify(text)
         return {"kind": kind, "mark": mark, "words": [_says(prediction)]}
 
+    def train_other(self) -> Run:
+        """Queue LoRA or full fine-tuning like the shown run, whichever is missing beside it."""
+        run, registry = self._run(), self._lab.registry
+        method = missing(run, to_compare(run, registry.runs(self._visitor)))
+        if method is None or run.task is None or run.base is None:
+            raise ExperimentError(say("experiments.not_trained"))
+        settings = replace(Settings.of(run), method=method, learning_rate=0.0)
+        return registry.submit(
+            self._visitor,
+            run.base,
+            run.task,
+            settings.lora_config(),
+            settings.train_config(),
+            watch_texts=run.watch_texts,
+        )
+
     # Inside ----------------------------------------------------------------------------------
 
     def _run(self) -> Run:
@@ -235,6 +270,28 @@ class Panel:
                     whole=pc(answer["whole"]),
                 )
             return answer, current.is_over and switched.is_over
+
+        return look
+
+    def _forgot(self) -> Look:
+        """LoRA and full fine-tuning on one chart, the shown run among them."""
+        run, mine = self._run(), self._lab.registry.runs(self._visitor)
+        compared = to_compare(run, mine)
+        lacking = missing(run, compared)
+        trains = any(not one.is_over and method_of(one) == lacking for one in mine)
+        begun = [(one, self._experiments.begin(self._visitor, "forgot", one)) for one in compared]
+
+        def look() -> tuple[Answer, bool]:
+            going = [(one, self._keep_going("forgot", one, asked)) for one, asked in begun]
+            own = next(asked for one, asked in going if one is run)
+            answer = self._experiments.answer("forgot", run, own)
+            curves = [(one, asked.value) for one, asked in going if asked.value]
+            if curves and own.state != "failed":
+                answer |= forgot(curves)
+            answer |= {"other": lacking, "trains": trains}
+            if any(not asked.is_over for _, asked in going):
+                answer["state"] = "waiting"
+            return answer, all(asked.state in ("done", "failed") for _, asked in going)
 
         return look
 
@@ -347,7 +404,12 @@ class Panel:
 
         def look() -> tuple[Answer, bool]:
             computation.used = time.monotonic()
-            return votes(computation) | {"voters": listed}, computation.is_over
+            answer = votes(computation)
+            alone = dict(zip((run.id for run in ticked), answer.get("singles", ()), strict=False))
+            shown = [
+                one | ({"alone": alone[one["id"]]} if one["id"] in alone else {}) for one in listed
+            ]
+            return answer | {"voters": shown}, computation.is_over
 
         return look
 
