@@ -154,6 +154,7 @@
       if (!sizes.length || !floor) return;
       const [least, most] = [Math.log10(Math.min(...sizes) / 1.6), Math.log10(Math.max(...sizes) * 1.8)];
       const reached = groups.flatMap((group) => group.scores);
+      if (reached.length && floor.accuracy > Math.max(...reached)) reached.push(floor.accuracy); // in sight
       // Scaled to what was reached; before any run, from habit to all right.
       const span = reached.length ? Math.max(0.04, Math.max(...reached) - Math.min(...reached)) : 1;
       const low = reached.length ? Math.max(0, Math.min(...reached) - 0.35 * span) : Math.max(0, floor.accuracy - 0.25);

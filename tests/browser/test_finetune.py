@@ -167,6 +167,9 @@ def test_runs_are_overlaid_hidden_sorted_and_picked(visit: Visit) -> None:
     expect(page.locator("#runs tr.picked")).to_contain_text("r 1")
     # The scatter holds both, at their numbers of trained parameters.
     expect(page.locator("#scatter .reached")).to_have_count(2)
+    assert page.evaluate(  # nor is the line of habit ever above the figure
+        "[...document.querySelectorAll('#scatter .floor')].every((l) => l.y1.baseVal.value > 0)"
+    )
     words = page.get_attribute("#scatter figure", "aria-label") or ""
     assert all(f"{n:,} numbers trained" in words for n in (min(numbers), numbers[1]))
 

@@ -115,7 +115,7 @@ def test_without_the_slash_at_its_end(
         page.goto(address.rstrip("/") + "?view=full&rank=2")
         page.wait_for_selector("#numbers .headline b")
         assert page.url.startswith(f"{address}?") and "rank=2" in page.url
-        # Where nobody names the prefix, the browser looks ahead for scripts before the page knows it.
+        # Where nobody names the prefix, the browser looks for scripts before the page knows it.
         assert not with_header or not (proxy.beside or log.failures)
 
 
