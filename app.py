@@ -110,8 +110,7 @@ def main(argv: list[str] | None = None) -> int:
             print(announcement(address, page.share_url, sys.stdout.encoding), flush=True)
             if room is not None:
                 room.recount()
-                outside = page.share_url or address.outside or address.here
-                print(whereabouts(room.key, outside), flush=True)
+                print(whereabouts(room.key, page.share_url, address), flush=True)
             if not options.no_browser and has_desktop():
                 open_browser(address.here)
             ended.wait()

@@ -29,6 +29,7 @@ from lora_core.serving.registry import Registry, Run
 from lora_core.tasks.bundled import load_task, task_names
 from lora_core.tasks.task import Task
 
+MOST_RUNS = 3000  # of a lesson: the first ones go, where a room stays open for weeks
 LONGEST_CLOCK = 180 * 60  # seconds
 _KEPT = 18 * 3600.0  # seconds after which a lesson is one of another day
 STOPPED = "Your teacher stopped all runs; the best weights so far were kept."
@@ -336,6 +337,9 @@ class Room:
             base if base in self._bases else OTHER_BASE,
         )
         self._over[run.id] = record
+        while len(self._over) > MOST_RUNS:
+            first = next(iter(self._over))
+            self.votes.forget(self._over.pop(first).number)
         if live.task != OWN_TABLE and run.has_weights:
             self._ask(run.id, record)
 

@@ -15,6 +15,7 @@ from lora_core.room.room import Room
 from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry
 from lora_core.tasks.bundled import task_names
+from lora_core.ui.hosts import Address
 from lora_core.ui.settings import Settings
 
 _TRUE = ("1", "true", "yes", "on")
@@ -67,10 +68,14 @@ def checker(limits: Limits) -> Callable[[Mapping[str, Any]], None]:
     return check
 
 
-def whereabouts(key: Key, address: str) -> str:
-    """Where the teacher's desk is. A key that came as a secret is not written anywhere."""
+def whereabouts(key: Key, shared: str | None, address: Address) -> str:
+    """Where board and desk are. A key that came as a secret is not written anywhere.
+
+    `shared`: the public link, if there is one.
+    """
+    space = os.environ.get("SPACE_HOST")
+    public = f"https://{space}/" if space else shared or address.outside or address.here
+    public = public.rstrip("/") + "/"
     shown = f"KEY, the secret {VARIABLE}" if key.given else "the teacher's link, for nobody else"
     secret = "KEY" if key.given else key.secret
-    return (
-        f"The board for the projector: {address}board\nThe desk: {address}desk#{secret}  ({shown})"
-    )
+    return f"The board for the projector: {public}board\nThe desk: {public}desk#{secret}  ({shown})"

@@ -108,10 +108,10 @@ class Line:
                     self.state.update(json.loads(text[6:]))
                     self._new.notify_all()
 
-    def wait(self, true: Any) -> dict[str, Any]:
+    def wait(self, true: Any, seconds: float = WAIT) -> dict[str, Any]:
         """Until what it shows is as wanted."""
         with self._new:
-            found = self._new.wait_for(lambda: self.state and true(self.state), WAIT)
+            found = self._new.wait_for(lambda: self.state and true(self.state), seconds)
             assert found, self.state
             return dict(self.state)
 

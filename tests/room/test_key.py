@@ -9,12 +9,13 @@ import pytest
 
 from lora_core.config import ConfigError
 from lora_core.room.key import VARIABLE, Key, choose_key
+from lora_core.ui.hosts import Address
 from lora_core.ui.room_setup import is_wanted, whereabouts
 
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (VARIABLE, "SPACE_ID", "LORA_LAB_ROOM"):
+    for name in (VARIABLE, "SPACE_ID", "SPACE_HOST", "LORA_LAB_ROOM"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -33,7 +34,12 @@ def test_a_secret_of_the_environment_is_not_written(
     monkeypatch.setenv(VARIABLE, "a secret of the Space")
     key = choose_key(tmp_path)
     assert key.opens("a secret of the Space") and list(tmp_path.iterdir()) == []
-    assert "a secret of the Space" not in whereabouts(key, "http://here/") + repr(key)
+    said = whereabouts(key, None, Address("127.0.0.1", 7860))
+    assert "a secret of the Space" not in said + repr(key) and VARIABLE in said
+    assert "http://127.0.0.1:7860/desk#KEY" in said
+    monkeypatch.setenv("SPACE_HOST", "somebody-lora-lab.hf.space")
+    said = whereabouts(Key("another key"), None, Address("0.0.0.0", 7860))
+    assert "https://somebody-lora-lab.hf.space/desk#another key" in said
     with pytest.raises(ConfigError, match="change it there"):
         choose_key(tmp_path, new=True)
     monkeypatch.setenv(VARIABLE, "short")
