@@ -84,7 +84,7 @@ def fine_tune(lesson: Lesson, client: httpx.Client, token: str, settings: Settin
     text = f"typed {secrets.token_hex(8)}"
     rows: list[list[str]] = []
     name = settings.task
-    if settings.seed % 10 == 9:  # a table of one's own, with a name and labels that are texts
+    if settings.seed % 50 == 42:  # a table of one's own, with a name and labels that are texts
         name, labels = f"table {secrets.token_hex(8)}", [secrets.token_hex(8) for _ in range(2)]
         rows = [[f"{secrets.token_hex(4)} {'ab'[i % 2]}", labels[i % 2]] for i in range(60)]
         with lesson.lock:
@@ -103,7 +103,7 @@ def fine_tune(lesson: Lesson, client: httpx.Client, token: str, settings: Settin
         if event == "complete":
             break
     ended = time.monotonic()
-    _, (update,) = next(call(client, "watch", [run, 0]))
+    (_, (update,)), *_ = list(call(client, "watch", [run, 0]))
     best = [e for e in update["events"] if e["kind"] == "evaluated" and e["best"]]
     with lesson.lock:
         lesson.ends.append(ended)

@@ -141,7 +141,7 @@ def test_a_lesson_from_the_code_to_the_report(
 
     desk.click("text=Show names")
     expect(board.locator(".who")).to_contain_text(name)
-    assert "test accuracy" not in board.content()
+    expect(board.locator(".scatter")).to_contain_text("validation accuracy")
     desk.click("text=Reveal test accuracy")
     expect(board.locator(".scatter")).to_contain_text("test accuracy")
     stop = desk.locator("text=Stop all runs")
