@@ -21,7 +21,7 @@ from lora_core.limits import MEGABYTE
 JSON_MB = 4  # a table of 50,000 rows has about 4 MB; a larger one comes as a file
 MANY_PARTS = 400_000  # values, lists and objects: a table of 50,000 rows has 150,000
 BUFFERED_MB = 64  # of all requests together that have not arrived completely
-PATIENCE = 60.0  # seconds for a JSON body to arrive
+PATIENCE = 60.0  # seconds for a JSON body to arrive, and for the next part of a file
 _UPLOAD_ROOM = MEGABYTE  # for the names of files and the lines between them
 _AT_ONCE = 100_000  # bytes that are read without a thread
 _NAMES = ("session_hash", "event_id", "fn_index", "trigger_id", "api_name")
@@ -100,7 +100,11 @@ class Bodies:
 
         async def counted() -> Message:
             nonlocal total
-            message = await receive()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    message = await receive()
+            except TimeoutError:  # nothing came for a minute: a connection that is only held
+                return {"type": "http.disconnect"}
             total += len(message.get("body", b""))
             if total > self.upload_bytes:
                 return {"type": "http.disconnect"}  # only without a true length in its head

@@ -73,10 +73,23 @@ def failure(error: BaseException, where: str) -> gr.Error:
 
 
 def protect(page: gr.Blocks) -> None:
-    """Put `in_words` around every function of a page that is built."""
+    """Put `in_words` around every function of a page that is built, and a sentence in the place of
+    what Gradio raises before it calls one: it would print twenty lines as often as anybody asks."""
     for event in page.fns.values():
         if event.fn is not None:
             event.fn = in_words(event.fn)
+    called = page.process_api
+
+    @functools.wraps(called)
+    async def process_api(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await called(*args, **kwargs)
+        except gr.Error:
+            raise
+        except (ValueError, TypeError, LookupError, AttributeError):  # of what was sent
+            raise gr.Error(say("fault.unfit"), print_exception=False) from None
+
+    page.process_api = process_api  # type: ignore[method-assign]
 
 
 def in_words(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import errno
 import http.client
 import json
 import logging
+import os
 import socket
 import threading
 import time
@@ -306,6 +307,40 @@ def test_parts_of_a_file_that_make_no_sense_give_no_traceback(url, asked, capfd)
     assert "Traceback" not in said.out + said.err
 
 
+FILE = {"meta": {"_type": "gradio.FileData"}}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"path": str(Path(__file__).resolve()), **FILE},
+        {"path": "../../../../etc/passwd", **FILE},
+        {"path": "", **FILE},
+        {"path": "//127.0.0.1/x"},
+        {"url": "x", **FILE},
+        "x",
+        7,
+        [],
+    ],
+)
+def test_what_is_no_uploaded_file_is_a_sentence_and_stays_where_it_is(url, data, capfd) -> None:
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    for elem_id, before, after in (
+        ("own-file", ["v" * 40], []),
+        ("bring", ["v" * 40, ""], ["bundled"]),
+    ):
+        files = data if elem_id == "own-file" else [data]
+        (file,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id]
+        number = next(d["id"] for d in config["dependencies"] if [file, "upload"] in d["targets"])
+        body = {"data": [*before, files, *after], "fn_index": number, "session_hash": elem_id}
+        httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).raise_for_status()
+        stream = f"{url}/gradio_api/queue/data?session_hash={elem_id}"
+        answer = httpx.get(stream, timeout=60).text
+        assert "does not fit" in answer, answer
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err and Path(__file__).is_file()
+
+
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW"])
 def test_other_methods_find_nothing(url, method) -> None:
     assert httpx.request(method, f"{url}/config", timeout=60).status_code == 404
@@ -320,9 +355,8 @@ def _upload(url: str, content: bytes, number: int = 1) -> httpx.Response:
 
 
 def _lying_about() -> set[Path]:
-    return (
-        set(Path(get_upload_folder()).glob("**/*")) if Path(get_upload_folder()).exists() else set()
-    )
+    tree = os.walk(get_upload_folder())  # of what goes meanwhile it says nothing
+    return {Path(folder, name) for folder, names, files in tree for name in (*names, *files)}
 
 
 def test_equal_files_of_two_visitors_lie_apart_and_can_be_fetched_by_path(url) -> None:
@@ -365,6 +399,21 @@ def wait_until(condition: Any, seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < end
         ticking.wait(0.02)
+
+
+def test_an_upload_that_falls_silent_is_given_up(url, monkeypatch) -> None:
+    """Anybody could hold the server's connections, and what had arrived, for ever."""
+    monkeypatch.setattr(bodies, "PATIENCE", 0.2)
+    before, host = _lying_about(), urlsplit(url)
+    head = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: {host.netloc}\r\nContent-Length: 900000\r\n"
+        "Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+        '--b\r\nContent-Disposition: form-data; name="files"; filename="a.csv"\r\n\r\n'
+    )
+    with socket.create_connection((host.hostname or "", host.port or 0), timeout=60) as line:
+        line.sendall(head.encode() + b"x" * 300_000)
+        assert line.recv(100).startswith(b"HTTP/1.1 400")
+    wait_until(lambda: not _lying_about() - before)
 
 
 def test_a_full_disk_is_a_sentence(url, monkeypatch) -> None:
