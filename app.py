@@ -37,6 +37,8 @@ from lora_core.devices import choose_device
 from lora_core.errors import LabError
 from lora_core.limits import Limits, add_arguments
 from lora_core.room.key import choose_key
+from lora_core.serving.executors import Executor, Threads, available_cores
+from lora_core.serving.processes import Processes
 from lora_core.serving.registry import Registry
 from lora_core.serving.store import Store, choose_folder
 from lora_core.serving.zero_gpu import prepare_zero_gpu
@@ -59,6 +61,7 @@ from lora_core.ui.readers import make_room
 from lora_core.ui.room_setup import exercises_of, is_wanted, open_room, whereabouts
 
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
+_CORES_FOR_THREADS = 8
 _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
 
 
@@ -75,6 +78,8 @@ def main(argv: list[str] | None = None) -> int:
         if (options.new_key or options.exercises) and not with_room:
             raise ConfigError("--new-key and --exercises belong to a room: add --room.")
         exercises = exercises_of(options.exercises, limits) if with_room else []
+        if options.dask and find_spec("distributed") is None:
+            raise ConfigError("--dask needs: pip install distributed (tests/requirements.txt)")
         if os.environ.get("LORA_LAB_DEVICE") or os.environ.get("LORA_LAB_DTYPE"):
             choose_device()  # now, and not when the first run starts
         FOLDER.open()
@@ -98,11 +103,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"app.py: {error}", file=sys.stderr)
         FOLDER.close()
         return 2
-    for sentence in [where, *(store.notes if store is not None else [])]:
+    executor, training = where_runs_train(options)
+    for sentence in [where, *(store.notes if store is not None else []), *training]:
         print(sentence, flush=True)
     try:
         bases = offered_bases(options.bases)
-        with Registry(limits, store=store) as registry:
+        with Registry(limits, executor=executor, store=store) as registry:
             room = open_room(registry, key, exercises, folder, bases) if key is not None else None
             page = build_page(registry, behind_proxy=options.behind_proxy, bases=bases, room=room)
             address = serve(page, address, options, launch_options(limits, room, address.outside))
@@ -136,6 +142,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         "--data",
         metavar="DIR",
         help="folder in which runs outlive the server (default: your data folder); none: nowhere",
+    )
+    parser.add_argument(
+        "--workers",
+        choices=["threads", "processes"],
+        help="where runs train: in threads of this process (default, up to 8 cores or on a GPU), or "
+        "in processes beside it, where one that dies takes only its own run with it",
+    )
+    parser.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="a scheduler of dask.distributed whose workers train, as tcp://host:8786; while it "
+        "is away, runs train here",
     )
     parser.add_argument("--share", action="store_true", help="a public link through Gradio's relay")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
@@ -177,6 +195,21 @@ def wanted_address(options: argparse.Namespace) -> Address:
     if address.port != port:
         print(f"Port {port} is in use; LoRA Lab takes {address.port} instead.")
     return address
+
+
+def where_runs_train(options: argparse.Namespace) -> tuple[Executor, list[str]]:
+    """What executes runs, and sentences for the host about it."""
+    kind = options.workers
+    if kind is None:  # Python's lock holds threads up beyond so many cores (tests/benchmarks)
+        many = available_cores() > _CORES_FOR_THREADS and choose_device().device.type == "cpu"
+        kind = "processes" if many else "threads"
+    executor: Executor = Processes() if kind == "processes" else Threads()
+    if not options.dask:
+        return executor, []
+    from lora_core.serving.machines import Machines  # an extra, and 0.7 s to import
+
+    machines = Machines(options.dask, executor)
+    return machines, [machines.sentence]
 
 
 def offered_bases(option: str | None) -> list[str] | None:

@@ -13,10 +13,17 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
 APP = [PROJECT / "app.py", *sorted((PROJECT / "lora_core").rglob("*.py"))]
-EXTRAS = {"transformers": "teach.py"}  # an extra of pretraining, and the only file that needs it
+# Extras, and the only file that needs each.
+EXTRAS = {"transformers": "teach.py", "distributed": "machines.py", "dask": "machines.py"}
 TESTS = sorted((PROJECT / "tests").rglob("*.py"))
 # Programs, imported by nobody, and the file that runs each.
-TOOLS = {"ruff": ".ci/run", "mypy": ".ci/run", "py-spy": "tests/benchmarks/lock.py"}
+TOOLS = {
+    "ruff": ".ci/run",
+    "mypy": ".ci/run",
+    "py-spy": "tests/benchmarks/lock.py",
+    "dask": "tests/serving/test_machines.py",
+    "distributed": "tests/serving/test_machines.py",
+}
 PLUGINS = {"pytest-xdist": "--dist loadfile"}  # and what in the README's test command needs it
 BY_THE_PLACE = {"spaces"}  # a ZeroGPU Space installs it itself; imported only there
 

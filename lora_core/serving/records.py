@@ -29,6 +29,17 @@ def without_classifier(event: Finished) -> Finished:
     return replace(event, classifier=cast(Classifier, None))
 
 
+def device_record(device: Device) -> list[str]:
+    """A device as JSON."""
+    return [str(device.device), device.format, device.reason]
+
+
+def device_of(record: list[str]) -> Device:
+    """The device of such a record."""
+    place, dtype, reason = record
+    return Device(torch.device(place), getattr(torch, dtype), reason)
+
+
 def event_record(event: Event) -> dict[str, Any]:
     """An event as JSON."""
     if isinstance(event, Finished):
@@ -38,7 +49,7 @@ def event_record(event: Event) -> dict[str, Any]:
         count, device = event.parameters, event.device
         layers = {n: [c.trainable, c.frozen] for n, c in count.by_module.items()}
         facts["parameters"] = [count.trainable, count.total, layers]
-        facts["device"] = [str(device.device), device.format, device.reason]
+        facts["device"] = device_record(device)
     return {"kind": type(event).__name__, **facts}
 
 
@@ -50,8 +61,7 @@ def event_of(record: Mapping[str, Any]) -> Event:
         trainable, total, layers = facts["parameters"]
         by_module = {n: LayerCount(*counts) for n, counts in layers.items()}
         facts["parameters"] = ParameterCount(trainable, total, by_module)
-        place, dtype, reason = facts["device"]
-        facts["device"] = Device(torch.device(place), getattr(torch, dtype), reason)
+        facts["device"] = device_of(facts["device"])
     elif kind is Watched:
         facts["probabilities"] = tuple(tuple(row) for row in facts["probabilities"])
     return cast(Event, kind(**facts))

@@ -18,6 +18,7 @@ from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.cores import Cores, set_threads
+from lora_core.devices import Device
 from lora_core.errors import LabError
 from lora_core.events import Diverged, Evaluated, Event, Finished, Step
 from lora_core.preparation import build_model, load_trained
@@ -42,6 +43,7 @@ class Job:
     train_config: TrainConfig
     watch_texts: tuple[str, ...] = field(default=(), repr=False)
     resume: Best | None = None  # go on from here
+    device: Device | None = None  # None: whoever trains it chooses
 
 
 Report = Event | Best
@@ -99,6 +101,7 @@ def train(
             job.train_config,
             watch_texts=job.watch_texts,
             should_stop=should_stop,
+            device=job.device,
             cores=cores,
             on_best=lambda step, weights: tell(Best(step, weights)),
             resume=(job.resume.step, job.resume.weights) if job.resume else None,

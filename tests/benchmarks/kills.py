@@ -55,11 +55,11 @@ def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) 
                     pause.wait(0.05)
             elif act < 0.6:
                 registry.stop(visitor, chance.choice(runs).id)
-            elif act < 0.7:
+            elif act < 0.62:
                 victim = chance.choice(runs).id
                 say("removed", victim)  # before it is: it may go at any moment now
                 registry.remove(visitor, victim)
-            elif act < 0.8:
+            elif act < 0.72:
                 registry.go_on(visitor, chance.choice(runs).id)
         except RunError:
             pass

@@ -1,0 +1,148 @@
+"""Where runs execute: threads of the server, processes beside it, or workers of a scheduler.
+
+    python -m tests.benchmarks.workers              one run, two at once, a classification meanwhile
+    python -m tests.benchmarks.workers --dask       the same over a scheduler with two workers, too
+
+The same run of the real base (`sms-spam`, the defaults but fewer steps) in each filling of the
+executor, alone and two at once, interleaved; medians. Beside the seconds on the clock stands what
+the processor did in them, for on a machine that others use the clock tells of them. How much of a
+step holds Python's lock, and what follows for more cores, is measured by `tests.benchmarks.lock`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+import lora_core as lc
+from lora_core.base.checkpoint import Base
+from lora_core.serving.executors import Executor, Threads, available_cores
+from lora_core.serving.processes import Processes
+from lora_core.serving.registry import Registry, Run, new_visitor
+from lora_core.tasks.task import Task
+
+TEXT = "You have won a prize! Text CLAIM to collect it."
+_HERTZ = os.sysconf("SC_CLK_TCK")
+
+
+def submit(registry: Registry, base: Base, task: Task, steps: int, seed: int) -> Run:
+    """A run of a visitor of its own."""
+    config = lc.TrainConfig(steps=steps, seed=seed)
+    return registry.submit(new_visitor(), base, task, lc.LoRAConfig(), config)
+
+
+def finish(*runs: Run) -> None:
+    """Wait for them; fails for one that did not finish."""
+    while not all(run.is_over for run in runs):
+        time.sleep(0.01)
+    assert all(run.state == "finished" for run in runs), [run.reason for run in runs]
+
+
+def processor_seconds() -> float:
+    """Of this process and the children it has now."""
+    total = 0.0
+    own = os.getpid()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = path.read_text().rpartition(")")[2].split()
+            if int(path.parent.name) == own or int(fields[1]) == own:
+                total += (int(fields[11]) + int(fields[12])) / _HERTZ
+    return total
+
+
+@contextlib.contextmanager
+def asking(classifier: lc.Classifier, milliseconds: list[float]) -> Iterator[None]:
+    """A visitor who classifies a text ten times a second, within this process as on the server."""
+    ended = threading.Event()
+
+    def ask() -> None:
+        torch.set_num_threads(1)
+        while not ended.wait(0.1):
+            begin = time.perf_counter()
+            classifier.classify(TEXT)
+            milliseconds.append(1e3 * (time.perf_counter() - begin))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield
+    ended.set()
+    thread.join()
+
+
+@contextlib.contextmanager
+def fillings(with_dask: bool) -> Iterator[dict[str, Executor]]:
+    """The executors, two workers each, ready."""
+    executors: dict[str, Executor] = {"threads": Threads(2), "processes": Processes(2)}
+    with contextlib.ExitStack() as stack:
+        if with_dask:
+            from lora_core.serving.machines import Machines
+            from tests.servers import free_port
+            from tests.serving.test_machines import scheduler, until, worker
+
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            port = free_port()
+            stack.enter_context(scheduler(folder, port))
+            for _ in range(2):
+                stack.enter_context(worker(folder, f"tcp://127.0.0.1:{port}"))
+            machines = executors["dask"] = Machines(f"tcp://127.0.0.1:{port}", Threads(1))
+            until(lambda: machines._look() or machines.workers == 2)
+        yield executors
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=100, help="of a run (default 100)")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
+    parser.add_argument("--dask", action="store_true", help="a scheduler with two workers, too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    base, task = lc.load_base("bundled"), lc.load_task("sms-spam")
+    clock: dict[tuple[str, int], list[float]] = defaultdict(list)
+    processor: dict[tuple[str, int], list[float]] = defaultdict(list)
+    answers: dict[tuple[str, int], list[float]] = defaultdict(list)
+    with fillings(options.dask) as executors, contextlib.ExitStack() as stack:
+        registries = {
+            name: stack.enter_context(Registry(executor=executor))
+            for name, executor in executors.items()
+        }
+        for registry in registries.values():  # imports, the base's way there, compiled products
+            warm = submit(registry, base, task, 5, 0)
+            finish(warm, submit(registry, base, task, 5, 0))
+        classifier = warm.classifier
+        assert classifier is not None
+        for turn in range(options.rounds):
+            for name, registry in registries.items():
+                for count in (1, 2):
+                    before = processor_seconds()
+                    begin = time.perf_counter()
+                    with asking(classifier, answers[name, count]):
+                        runs = [submit(registry, base, task, options.steps, turn)]
+                        runs += [
+                            submit(registry, base, task, options.steps, 9) for _ in range(count - 1)
+                        ]
+                        finish(*runs)
+                    clock[name, count].append(time.perf_counter() - begin)
+                    processor[name, count].append(processor_seconds() - before)
+    print(f"{available_cores()} cores, {options.steps} steps, {options.rounds} rounds; medians\n")
+    print("| | one run, s | two at once, s | throughput | processor, s | a text meanwhile, ms |")
+    print("|---|--:|--:|--:|--:|--:|")
+    for name in registries:
+        one, two = (statistics.median(clock[name, count]) for count in (1, 2))
+        busy = " and ".join(f"{statistics.median(processor[name, c]):.1f}" for c in (1, 2))
+        asked = " and ".join(f"{statistics.median(answers[name, c]):.0f}" for c in (1, 2))
+        print(f"| {name} | {one:.1f} | {two:.1f} | {2 * one / two:.2f} | {busy} | {asked} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Runs in worker processes: the same adapters, and a run that dies takes nothing with it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import lora_core as lc
+from lora_core.serving import wire
+from lora_core.serving.processes import Processes
+from lora_core.serving.registry import Registry, new_visitor
+from tests.serving.registry import WAIT, adapter, same, submit, wait
+
+
+def test_adapters_are_bit_for_bit_those_of_threads(tiny, words) -> None:
+    wanted = [
+        {"rank": 1 + i % 3, "seed": i, "method": method, "steps": 8, "evaluations": 4}
+        for i, method in enumerate(["lora", "head", "full", "lora"])
+    ]
+    digest = tiny.digest()
+    with Registry(workers=1) as registry:
+        alone = [submit(registry, tiny, words, watch=["win"], **s) for s in wanted]
+        wait(*alone)
+    with Registry(executor=Processes(2)) as registry:
+        runs = [submit(registry, tiny, words, watch=["win"], **s) for s in wanted * 2]
+        wait(*runs)
+    for i, run in enumerate(runs):
+        other = alone[i % len(alone)]
+        assert run.state == "finished" and run.test_score == other.test_score
+        assert same(adapter(run), adapter(other))
+        assert [type(e) for e in run.events] == [type(e) for e in other.events]
+        losses = [[e.loss for e in r.events if isinstance(e, lc.Step)] for r in (run, other)]
+        assert losses[0] == losses[1]
+        first, second = run.classifier, other.classifier
+        assert first.classify("win", 0.0) == second.classify("win", 0.0)
+        assert first.scores == second.scores
+    assert tiny.digest() == digest
+
+
+def test_a_run_stops_and_a_killed_worker_takes_only_its_own(tiny, words) -> None:
+    executor, ticker = Processes(2), threading.Event()
+    with Registry(executor=executor) as registry:
+        stopped, killed = (
+            submit(registry, tiny, words, new_visitor(), steps=2000, evaluations=500)
+            for _ in range(2)
+        )
+        following = submit(registry, tiny, words)
+        while killed.step < 20 or stopped.step < 20:
+            assert not killed.is_over and not stopped.is_over
+            ticker.wait(0.01)
+        os.kill(executor.process_of(killed.id), signal.SIGKILL)
+        wait(killed, following)
+        assert following.state == "finished"
+        assert killed.state == "failed" and "only that one" in killed.reason
+        assert killed.classifier is not None
+        assert killed.classifier.classify("win").label in words.labels
+        assert killed.interrupted
+        going = registry.go_on(killed.visitor, killed.id)  # without a store, from memory
+        while going.step < going.first_step + 5:
+            assert not going.is_over, going.reason
+            ticker.wait(0.01)
+        assert going.first_step > 0
+        registry.stop(going.visitor, going.id)
+        assert not stopped.is_over
+        registry.stop(stopped.visitor, stopped.id)
+        wait(stopped)
+        assert stopped.state == "stopped" and stopped.classifier is not None
+
+
+def test_a_base_is_the_same_on_the_other_side(base, tmp_path) -> None:
+    path = tmp_path / "base.safetensors"
+    wire.write_base(base, path)
+    again = wire.read_base(path)
+    assert again.digest() == base.digest() and again.config == base.config
+    text = "Free entry! ü 😀"
+    assert again.tokenizer.encode(text) == base.tokenizer.encode(text)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits another process as Linux can")
+def test_a_worker_without_memory_says_so_and_the_next_run_finishes(tiny, words) -> None:
+    executor, ticker = Processes(1), threading.Event()
+    with Registry(executor=executor) as registry:
+        first = submit(registry, tiny, words, steps=2000, evaluations=500)
+        while first.step < 20:
+            assert not first.is_over, first.reason
+            ticker.wait(0.01)
+        pid = executor.process_of(first.id)
+        held = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.prlimit(pid, resource.RLIMIT_AS, (held, held))
+        registry.stop(first.visitor, first.id)
+        big = submit(registry, tiny, words, rank=2, steps=400, batch_size=64)
+        wait(first, big)
+        assert first.state == "stopped"
+        assert big.state == "failed" and "memory" in big.reason, (big.state, big.reason)
+        if Path(f"/proc/{pid}").exists():
+            os.kill(pid, signal.SIGKILL)
+        following = submit(registry, tiny, words)  # in a new worker where that one has ended
+        wait(following)
+        assert following.state == "finished"
+
+
+def test_workers_end_with_their_server_however_it_ends() -> None:
+    code = (
+        "import os\n"
+        "from lora_core.serving.processes import Processes\n"
+        "workers = Processes(2)\n"
+        "print(*[workers._free.get().pid for _ in range(2)], flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(lc.__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, text=True)
+    ticker, pids = threading.Event(), [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    for _ in range(int(WAIT / 0.05)):
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            break
+        ticker.wait(0.05)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
