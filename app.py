@@ -35,7 +35,7 @@ import gradio as gr
 from lora_core.config import ConfigError
 from lora_core.devices import choose_device
 from lora_core.errors import LabError
-from lora_core.limits import Limits, add_arguments
+from lora_core.limits import Limits, add_arguments, memory_share_mb
 from lora_core.room.key import choose_key
 from lora_core.serving.executors import Executor, Threads, available_cores
 from lora_core.serving.processes import Processes
@@ -62,6 +62,7 @@ from lora_core.ui.room_setup import exercises_of, is_wanted, open_room, whereabo
 
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
 _CORES_FOR_THREADS = 8
+_PROCESS_MB = 1000  # of memory that a worker process needs
 _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
 
 
@@ -146,8 +147,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         choices=["threads", "processes"],
-        help="where runs train: in threads of this process (default, up to 8 cores or on a GPU), or "
-        "in processes beside it, where one that dies takes only its own run with it",
+        help="where runs train: in threads of this process (default up to 8 cores, and on a GPU) "
+        "or in processes beside it, where one that dies takes only its own run with it",
     )
     parser.add_argument(
         "--dask",
@@ -201,8 +202,9 @@ def where_runs_train(options: argparse.Namespace) -> tuple[Executor, list[str]]:
     """What executes runs, and sentences for the host about it."""
     kind = options.workers
     if kind is None:  # Python's lock holds threads up beyond so many cores (tests/benchmarks)
-        many = available_cores() > _CORES_FOR_THREADS and choose_device().device.type == "cpu"
-        kind = "processes" if many else "threads"
+        cores = available_cores()
+        many = cores > _CORES_FOR_THREADS and 4 * memory_share_mb() > _PROCESS_MB * cores
+        kind = "processes" if many and choose_device().device.type == "cpu" else "threads"
     executor: Executor = Processes() if kind == "processes" else Threads()
     if not options.dask:
         return executor, []

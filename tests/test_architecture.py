@@ -82,7 +82,6 @@ def test_a_circle_and_an_upward_arrow_would_be_seen() -> None:
 
 # What may be imported late, and why; each place says it again beside the import.
 LATE = {
-    "lora_core.serving.machines": "an extra, 0.7 s, only for --dask",
     "openpyxl": "0.3 s, only for who brings an XLSX",
     "pyarrow": "0.4 s, only for who brings a Parquet file",
     "huggingface_hub": "1 s, only for who asks the Hub",
@@ -98,10 +97,8 @@ def test_an_import_inside_a_function_has_its_reason() -> None:
     for path in FILES:
         lines, here = path.read_text(encoding="utf-8").splitlines(), set()
         for node in nested(parsed(path)):
-            names = [f"{name}." for name in imports(node)]
-            roots = {late for late in LATE for name in names if name.startswith(f"{late}.")}
-            reasons = [any(name.startswith(f"{late}.") for late in roots) for name in names]
-            assert all(reasons), f"{path}:{node.lineno}"
+            roots = {name.split(".")[0] for name in imports(node)}
+            assert roots <= set(LATE), f"{path}:{node.lineno}"
             said = "#" in lines[node.lineno - 1] or "#" in lines[node.lineno - 2]
             assert said or roots <= here, f"{path}:{node.lineno}: no reason beside it"
             here |= roots
