@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -43,3 +45,16 @@ def test_what_is_old_goes_by_itself(downloads) -> None:
     downloads.seconds = -1.0
     downloads.sweep()
     assert not folder.exists()
+
+
+def test_many_who_press_at_once_lose_none_and_leave_none_behind(downloads, tmp_path) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads take turns in the middle of things
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            made = list(pool.map(lambda _: downloads.folder("ann"), range(400)))
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(set(made)) == 400
+    downloads.folder("ann")
+    assert len(list(tmp_path.iterdir())) == files.OF_ONE
