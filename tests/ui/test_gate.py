@@ -307,40 +307,6 @@ def test_parts_of_a_file_that_make_no_sense_give_no_traceback(url, asked, capfd)
     assert "Traceback" not in said.out + said.err
 
 
-FILE = {"meta": {"_type": "gradio.FileData"}}
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        {"path": str(Path(__file__).resolve()), **FILE},
-        {"path": "../../../../etc/passwd", **FILE},
-        {"path": "", **FILE},
-        {"path": "//127.0.0.1/x"},
-        {"url": "x", **FILE},
-        "x",
-        7,
-        [],
-    ],
-)
-def test_what_is_no_uploaded_file_is_a_sentence_and_stays_where_it_is(url, data, capfd) -> None:
-    config = httpx.get(f"{url}/config", timeout=60).json()
-    for elem_id, before, after in (
-        ("own-file", ["v" * 40], []),
-        ("bring", ["v" * 40, ""], ["bundled"]),
-    ):
-        files = data if elem_id == "own-file" else [data]
-        (file,) = [c["id"] for c in config["components"] if c["props"].get("elem_id") == elem_id]
-        number = next(d["id"] for d in config["dependencies"] if [file, "upload"] in d["targets"])
-        body = {"data": [*before, files, *after], "fn_index": number, "session_hash": elem_id}
-        httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).raise_for_status()
-        stream = f"{url}/gradio_api/queue/data?session_hash={elem_id}"
-        answer = httpx.get(stream, timeout=60).text
-        assert "does not fit" in answer, answer
-    said = capfd.readouterr()
-    assert "Traceback" not in said.out + said.err and Path(__file__).is_file()
-
-
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "TRACE", "BREW"])
 def test_other_methods_find_nothing(url, method) -> None:
     assert httpx.request(method, f"{url}/config", timeout=60).status_code == 404
