@@ -18,6 +18,7 @@ from lora_core.limits import RunError
 AT_ONCE = 2
 IN_LINE = 40  # waiting and being read: a class that drops its files in the same minute
 OF_A_VISITOR = 3
+OF_AN_ADDRESS = 30  # a class behind one router, or one who invents visitors
 BUSY = "Many tables are being read at the moment. Try again in a few seconds."
 
 Answer = TypeVar("Answer")
@@ -29,33 +30,37 @@ class TableReaders:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(AT_ONCE, "lora-lab-tables")
         self._lock = threading.Lock()
-        self._line: Counter[str] = Counter()  # visitor -> tables waiting or being read
+        # Tables waiting or being read, by (visitor, address).
+        self._line: Counter[tuple[str, str]] = Counter()
 
-    async def run(self, visitor: str, read: Callable[[], Answer]) -> Answer:
+    async def run(self, visitor: str, read: Callable[[], Answer], address: str = "") -> Answer:
         """What `read` returns, called on a reader's thread. Raises what it raises.
 
-        `RunError` at once when the line is full, or this visitor's part of it.
+        `RunError` at once when the line is full, or this visitor's or this address's part of it.
         """
+        place = visitor, address or visitor
         with self._lock:
-            if self._line.total() >= IN_LINE or self._line[visitor] >= OF_A_VISITOR:
+            own = sum(n for (who, _), n in self._line.items() if who == visitor)
+            there = sum(n for (_, where), n in self._line.items() if where == place[1])
+            if self._line.total() >= IN_LINE or own >= OF_A_VISITOR or there >= OF_AN_ADDRESS:
                 raise RunError(BUSY)
-            self._line[visitor] += 1
+            self._line[place] += 1
 
         def counted() -> Answer:
             try:
                 return read()
             finally:
-                self._left(visitor)
+                self._left(place)
 
         future = self._pool.submit(counted)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:  # the visitor went away
             if future.cancelled():
-                self._left(visitor)
+                self._left(place)
             raise
 
-    def _left(self, visitor: str) -> None:
+    def _left(self, place: tuple[str, str]) -> None:
         with self._lock:
-            self._line[visitor] -= 1
+            self._line[place] -= 1
             self._line += Counter()  # forgets who has none

@@ -19,8 +19,8 @@ UNREAD_SECONDS = 60.0  # and one that was read: a broken line may come back
 class Watcher:
     """One place; `ended` is set when it has to be given up."""
 
-    def __init__(self, owner: str) -> None:
-        self.owner = owner
+    def __init__(self, owner: str, address: str) -> None:
+        self.owner, self.address = owner, address
         self.ended = threading.Event()
         self._unread = 0.0
         self._was_read = False
@@ -48,14 +48,20 @@ class Watchers:
         with self._lock:
             return len(self._watchers)
 
-    def admit(self, owner: str) -> Watcher:
-        """A place for one more watcher of this visitor or run; an older one may lose its own."""
-        watcher = Watcher(owner)
+    def admit(self, owner: str, address: str = "") -> Watcher:
+        """A place for one more watcher of this visitor or run; an older one may lose its own.
+
+        In a full house it is one from the `address` that has the most: anybody can invent visitors.
+        """
+        watcher = Watcher(owner, address or owner)
         with self._lock:
             counts = Counter(w.owner for w in self._watchers)
             if counts[owner] >= self.of_one:
                 self._end_oldest(owner)
             elif len(self._watchers) >= self.in_all:
+                addresses = Counter(w.address for w in self._watchers)
+                most = max(addresses, key=addresses.__getitem__)
+                counts = Counter(w.owner for w in self._watchers if w.address == most)
                 self._end_oldest(max(counts, key=counts.__getitem__))
             self._watchers.append(watcher)
         return watcher

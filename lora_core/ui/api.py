@@ -207,7 +207,8 @@ class Endpoints:
         run = self._lab.registry.find(run_id)
         number = max(0, whole("since", since))
         last: tuple[Any, ...] | None = None
-        looking = looks(self._lab.registry.watchers, f"run {run.id}", POLL_SECONDS)
+        address = address_of_caller(self._lab.behind_proxy)
+        looking = looks(self._lab.registry.watchers, f"run {run.id}", POLL_SECONDS, address)
         async with aclosing(looking):
             async for _ in looking:
                 state = run.state  # before the events, so that none of them is missed

@@ -17,10 +17,13 @@ from lora_core.limits import RunError
 from lora_core.serving.watchers import Watchers
 
 
-async def looks(watchers: Watchers, owner: str, seconds: float) -> AsyncGenerator[None, None]:
+async def looks(
+    watchers: Watchers, owner: str, seconds: float, address: str = ""
+) -> AsyncGenerator[None, None]:
     """One item now and every `seconds`, as long as there is a reader and a place for one.
 
-    `owner`: the run or the visitor whose bound this watcher counts for. Call it within the function
+    `owner`: the run or the visitor whose bound this watcher counts for; `address`: see
+    `Watchers.admit`. Call it within the function
     of an event. Raises `RunError` where the place was taken by a newer watcher.
     """
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
@@ -28,7 +31,7 @@ async def looks(watchers: Watchers, owner: str, seconds: float) -> AsyncGenerato
     session = request.session_hash if request is not None else None
     queue = blocks._queue if blocks is not None else None
     event = queue.event_ids_to_events.get(event_id) if queue is not None and event_id else None
-    watcher = watchers.admit(owner)
+    watcher = watchers.admit(owner, address)
     try:
         while True:
             yield

@@ -224,6 +224,14 @@ def test_watchers_are_bounded_and_the_oldest_of_who_has_most_gives_way() -> None
     assert len(watchers) == 1
 
 
+def test_invented_visitors_of_one_address_take_no_place_of_another() -> None:
+    watchers = Watchers(in_all=6, of_one=3)
+    ann = watchers.admit("ann", "192.0.2.2")
+    invented = [watchers.admit(f"v{i}", "192.0.2.1") for i in range(40)]
+    assert not ann.ended.is_set() and len(watchers) == 6
+    assert [w.ended.is_set() for w in invented] == [True] * 35 + [False] * 5
+
+
 def test_a_stream_that_nobody_opened_ends_before_one_with_a_broken_line() -> None:
     watchers = Watchers()
     unopened, broken = watchers.admit("a"), watchers.admit("b")

@@ -8,7 +8,13 @@ import threading
 import pytest
 
 from lora_core.limits import RunError
-from lora_core.serving.table_readers import AT_ONCE, IN_LINE, OF_A_VISITOR, TableReaders
+from lora_core.serving.table_readers import (
+    AT_ONCE,
+    IN_LINE,
+    OF_A_VISITOR,
+    OF_AN_ADDRESS,
+    TableReaders,
+)
 from lora_core.tasks import binary_formats
 from lora_core.tasks.file import TableBusyError, read_table
 
@@ -53,6 +59,23 @@ def test_one_visitor_does_not_fill_the_line() -> None:
 
     *mine, other = asyncio.run(rush())
     assert mine.count(True) == OF_A_VISITOR and other == "read"
+
+
+def test_who_invents_a_visitor_for_every_table_does_not_fill_the_line() -> None:
+    readers, go = TableReaders(), threading.Event()
+
+    async def rush() -> list[object]:
+        asked = [
+            asyncio.ensure_future(readers.run(f"invented {n}", lambda: go.wait(60), "192.0.2.1"))
+            for n in range(2 * IN_LINE)
+        ]
+        other = asyncio.ensure_future(readers.run("ann", lambda: "read", "192.0.2.2"))
+        await asyncio.sleep(0)  # all have come
+        go.set()
+        return [*await asyncio.gather(*asked, return_exceptions=True), await other]
+
+    *invented, other = asyncio.run(rush())
+    assert invented.count(True) == OF_AN_ADDRESS and other == "read"
 
 
 def test_what_a_reader_raises_reaches_its_visitor() -> None:

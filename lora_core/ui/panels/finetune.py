@@ -68,7 +68,12 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
         watchers[session] = mine
         try:
             view = View(lab, visitor)
-            looking = looks(lab.registry.watchers, f"visitor {visitor}", _POLL)
+            looking = looks(
+                lab.registry.watchers,
+                f"visitor {visitor}",
+                _POLL,
+                address_of_caller(lab.behind_proxy),
+            )
             async with aclosing(looking):
                 async for _ in looking:
                     if watchers.get(session) != mine:

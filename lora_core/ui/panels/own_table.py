@@ -32,6 +32,7 @@ from lora_core.tasks.own_table import (
 )
 from lora_core.tasks.task import Task, TaskError
 from lora_core.ui import sentences
+from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.settings import Settings
@@ -97,7 +98,11 @@ def build(context: Context) -> None:
     ) -> list[Any]:
         reading = reading_of(chosen)
         try:
-            return await lab.readers.run(visitor, lambda: _look(lab, path, text, label, reading))
+            return await lab.readers.run(
+                visitor,
+                lambda: _look(lab, path, text, label, reading),
+                address_of_caller(lab.behind_proxy),
+            )
         except RunError as error:
             return [{"title": Path(path or "").name, "problem": str(error)}, *_same()]
 
@@ -107,7 +112,9 @@ def build(context: Context) -> None:
         reading = reading_of(chosen)
         try:
             task = await lab.readers.run(
-                visitor, lambda: own_task(lab, visitor, path, text, label, reading)
+                visitor,
+                lambda: own_task(lab, visitor, path, text, label, reading),
+                address_of_caller(lab.behind_proxy),
             )
         except LabError as error:
             return [gr.skip(), gr.skip(), {"problem": str(error)}, *_same()]
