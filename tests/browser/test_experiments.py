@@ -198,7 +198,7 @@ def start_sweep(page: Page, kind: str, runs: int) -> str:
 
 def test_a_visitor_with_a_small_table(visit: Visit, log: Log, tmp_path: Path) -> None:
     """Seeds, LoRA against full fine-tuning, and every sweep to its end."""
-    page = visit("steps=3&batch_size=4&rank=2&alpha=4&seeds=3")
+    page = visit("steps=10&batch_size=4&rank=2&alpha=4&seeds=3")
     path = tmp_path / "mine.csv"
     rows = [
         f"{('you win cash', 'see you soon')[i % 2]} {i},{('yes', 'no')[i % 2]}" for i in range(60)
