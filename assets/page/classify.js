@@ -154,9 +154,11 @@
       const count = (given.rows?.length ?? 0);
       if (count !== value.rows?.length || given.others?.length !== value.others?.length) { rows = []; open = false; }
       value = given;
+      table.classList.toggle("long", [...(value.rows ?? []), ...(value.others ?? [])].some(([label]) => label.length > 9));
       emit("refused", Boolean(value.problem));
       clearTimeout(settled);
       render();
+      delete document.documentElement.dataset.loading;
       if (!value.problem && value.rows) settled = setTimeout(() => trigger("submit"), SETTLED);
     });
   });
@@ -304,6 +306,7 @@
   });
 
   // ---- The test texts: confusion matrix and mistakes
+  const NAMED_COLUMNS = 12; // classes whose columns have room for their names
   define("judged", ({ element, draw }) => {
     const title = node("h3", {});
     const line = node("p", { class: "hint", role: "status" });
@@ -311,19 +314,24 @@
     const right = node("div", { class: "mistakes" });
     element.append(node("div", { class: "judged-head" }, title, line), left, right);
 
+    /** The confusion matrix, each cell as dark as it is full. Of many classes: small cells, the columns in
+     *  the rows' order, only the counts that are not zero. */
     function matrix({ labels, confusion }) {
       const totals = confusion.map((row) => row.reduce((a, b) => a + b, 0));
       const worst = Math.max(1, ...confusion.flatMap((row, i) => row.filter((_, j) => i !== j)));
+      const small = labels.length > NAMED_COLUMNS;
+      const cell = (i, count, j) => node("td", {
+        class: i === j ? "right" : count ? "wrong" : "none",
+        title: small ? t("judged.cell", { n: count, truth: labels[i], said: labels[j] }) : null,
+        style: `--share: ${(i === j ? count / Math.max(1, totals[i]) : count / worst).toFixed(3)}` }, small && !count ? "" : thousands(count));
+      const heads = node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, label)));
       return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("judged.matrix") },
-        node("table", { class: "matrix", style: `--classes: ${labels.length}` },
-          node("caption", {}, t("judged.caption")),
-          node("thead", {},
-            node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, label)))),
+        node("table", { class: small ? "matrix small" : "matrix", style: `--classes: ${labels.length}` },
+          node("caption", {}, t(small ? "judged.caption_small" : "judged.caption")),
+          small ? null : node("thead", {}, heads),
           node("tbody", {}, ...confusion.map((row, i) => node("tr", {},
             node("th", { scope: "row", title: labels[i] }, labels[i]),
-            ...row.map((count, j) => node("td", {
-              class: i === j ? "right" : count ? "wrong" : "none",
-              style: `--share: ${(i === j ? count / Math.max(1, totals[i]) : count / worst).toFixed(3)}` }, thousands(count))))))));
+            ...row.map((count, j) => cell(i, count, j)))))));
     }
 
     const most = (pairs) => node("ul", {}, ...pairs.map(([count, truth, said]) =>
@@ -351,7 +359,9 @@
       element.classList.toggle("wide", (value.confusion?.length ?? 0) > 4);
       say(title, t("judged.title"));
       say(line, t("judged.line", { correct: value.correct, rows: value.rows, p: percent(value.correct / value.rows) }));
-      left.replaceChildren(value.confusion ? matrix(value) : node("div", {}, node("h4", {}, t("judged.pairs")), most(value.pairs)));
+      const listed = (value.labels.length > NAMED_COLUMNS && value.pairs.length) || !value.confusion;
+      left.replaceChildren(...[value.confusion && matrix(value),
+        listed && node("div", { class: "pairs" }, node("h4", {}, t("judged.pairs")), most(value.pairs))].filter(Boolean));
       if (value.reliability.length) left.append(honest(value));
       const shown = value.mistakes.length;
       right.replaceChildren(

@@ -77,7 +77,7 @@
     /** The axes that show all of what is drawn, and no more than that. */
     function bounds() {
       const visible = shown().map((id) => data.runs[id]);
-      const steps = Math.max(1, ...visible.map((run) => run.total || 0), visible.length ? 0 : baseline?.steps ?? 300);
+      const steps = Math.max(1, ...visible.map((run) => run.total || 0), visible.length ? 0 : Number(LoraLab.state.settings?.steps) || (baseline?.steps ?? 300));
       const accuracies = known(visible.flatMap((run) => [...run.validation_accuracy, ...run.train_accuracy]));
       const lowest = Math.min(baseline?.majority ?? 0.5, ...accuracies);
       const losses = known(visible.flatMap((run) => [...run.loss, ...run.validation_loss]));
@@ -205,11 +205,14 @@
       "aria-valuemin": 0, "aria-valuemax": 100 }, node("i"));
     // What Fine-tune trains is said where one presses: a table that was dropped, and not taken yet.
     const table = node("span", {});
-    const dropped = node("p", { class: "shown-state", role: "status", hidden: true }, table, " ",
-      node("button", { type: "button", class: "toggle", onclick: () => document.querySelector("#own-use").click() }, t("finetune.use")));
+    const back = node("button", { type: "button", class: "toggle",
+      onclick: () => document.querySelector("#own-file button[aria-label]")?.click() });
+    const dropped = node("p", { class: "shown-state", role: "status", hidden: true }, table, " ", back);
     on("dropped", (title) => {
       dropped.hidden = !title;
-      if (title) say(table, t("finetune.dropped", { table: title }));
+      if (!title) return;
+      say(table, t("finetune.dropped", { table: title }));
+      say(back, t("finetune.keep", { task: LoraLab.state.task?.title ?? "" }));
     });
     element.append(dropped, bar, line, reason, sentence);
     draw((value) => {

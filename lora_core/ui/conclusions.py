@@ -64,7 +64,7 @@ def of_setting(one: Setting) -> str:
     """How many unseen texts it gets right, with how much trained, and what habit reaches."""
     run = one.runs[0]
     assert run.test_score is not None and run.task is not None
-    share, label = _habit(run.task)
+    share, label = habit(run.task)
     return say(
         "result.run" if len(one.runs) == 1 else "result.seeds",
         n=len(one.runs),
@@ -111,7 +111,13 @@ def counted(run: Run) -> ParameterCount:
     )
 
 
-def _habit(task: Task) -> tuple[float, str]:
-    """(share of the test texts, label): what answering the commonest label always would reach."""
-    label = task.labels.index(task.majority[1])
-    return sum(row.label == label for row in task.test) / len(task.test), task.majority[1]
+def habit(task: Task) -> tuple[float, str]:
+    """(share of the test texts, label): what answering the commonest label always would reach.
+
+    Of the validation texts where there are none to test with.
+    """
+    share, label = task.majority
+    if not task.test:
+        return share, label
+    index = task.labels.index(label)
+    return sum(row.label == index for row in task.test) / len(task.test), label

@@ -195,12 +195,17 @@ def test_another_visitor_does_not_see_it(visit: Visit, browser: Browser, tmp_pat
 
 
 def test_what_lies_there_is_what_is_trained(visit: Visit, tmp_path: Path) -> None:
-    """A table that was dropped is said beside Fine-tune, which takes it; or it is taken before."""
+    """A table that was dropped is said beside Fine-tune, which takes it; there is a way back."""
     page = visit("view=simple&steps=10&batch_size=4&rank=2")
-    drop(page, csv_file(tmp_path, "mine.csv"))
+    before = chosen_task(page)
     state = page.locator("#status .shown-state")
+    drop(page, csv_file(tmp_path, "other.csv"))
+    expect(state).to_contain_text("other.csv: 60 rows, 2 columns. Fine-tune trains on it.")
+    state.get_by_role("button", name=f"Keep {before}").click()
+    expect(state).to_be_hidden()
+    assert chosen_task(page) == before
+    drop(page, csv_file(tmp_path, "mine.csv"))
     expect(state).to_contain_text("mine.csv")
-    expect(state).to_contain_text("Fine-tune trains on it")
     page.click("#start")
     expect(page.locator("#own-report .own-done")).to_be_visible()
     expect(state).to_be_hidden()
@@ -208,8 +213,3 @@ def test_what_lies_there_is_what_is_trained(visit: Visit, tmp_path: Path) -> Non
     assert chosen_task(page) == "mine (yours)"
     expect(page.locator("#runs tbody tr:not(.planned)")).to_have_count(1)
     expect(page.locator("#runs tbody tr.away")).to_have_count(0)
-    drop(page, csv_file(tmp_path, "other.csv"))
-    state.get_by_role("button").click()
-    expect(state).to_be_hidden()
-    assert chosen_task(page) == "other (yours)"
-    expect(page.locator("#runs tbody tr:not(.planned)")).to_have_count(0)

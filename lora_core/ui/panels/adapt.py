@@ -11,6 +11,7 @@ import gradio as gr
 from lora_core.errors import LabError
 from lora_core.limits import Limits
 from lora_core.tasks.task import Task
+from lora_core.ui.conclusions import habit
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.panels import more, own_table
@@ -128,7 +129,7 @@ def task_value(task: Task) -> dict[str, Any]:
         if f"label.{label}" in sentences()
     ]
     split = say("task.split", train=counts[0], validation=counts[1], test=counts[2])
-    share, label = task.majority
+    share, label = habit(task)
     return {
         "name": task.name,
         "title": task.title or task.name,

@@ -16,7 +16,7 @@ from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
-_CONFUSED = 12  # a confusion matrix of more classes is written as a list
+_CONFUSED = 40  # a confusion matrix of more classes is written as a list
 _MISTAKES = 8
 _EXAMPLES = 4  # texts to try
 _SCRIPT = "classify.js"
