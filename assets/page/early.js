@@ -5,5 +5,5 @@
   document.documentElement.dataset.view = view === "full" ? "full" : "simple";
   // What stands below the first three cards appears when these have their height: nothing jumps.
   document.documentElement.dataset.loading = "";
-  setTimeout(() => { delete document.documentElement.dataset.loading; }, 4000); // whatever happens
+  setTimeout(() => { delete document.documentElement.dataset.loading; }, 10000); // whatever happens
 })();
