@@ -21,13 +21,16 @@ PATIENCE = 1_800_000  # milliseconds
 
 
 def finish(page: Page, runs: int) -> None:
-    """Until so many runs are done, and drawn."""
+    """Until so many runs are done, and every card below them shows the last one."""
     page.wait_for_function(
         "(n) => [...document.querySelectorAll('#runs tbody tr')]"
         ".filter((row) => row.lastChild.textContent === 'done').length >= n",
         arg=runs,
         timeout=PATIENCE,
     )
+    page.wait_for_selector("#judged h3:visible", timeout=PATIENCE)
+    page.wait_for_selector("#inside .cell", timeout=PATIENCE)
+    page.wait_for_selector("#take .shelf-remove >> nth=" + str(runs - 1), timeout=PATIENCE)
     page.wait_for_timeout(4000)
 
 

@@ -23,7 +23,7 @@ from lora_core.ui.drawing.figures import accuracy_figure, loss_figure
 from lora_core.ui.drawing.html_head import Head
 from lora_core.ui.drawing.layer import HAIR, HEIGHT, SIDE, WIDTH, draw
 from lora_core.ui.names import layer_name, short_names
-from lora_core.ui.panels.adapt import RANKS, describe
+from lora_core.ui.panels.adapt import RANKS, describe, task_value
 from lora_core.ui.panels.finetune import View, baseline, queue_runs
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweep import sweep_of
@@ -183,6 +183,8 @@ def test_baseline_is_what_habit_reaches(lab: Lab) -> None:
     assert share == sum(e.label == index for e in task.validation) / len(task.validation)
     shown = baseline(lab, Settings(), "")
     assert shown["loss"] == pytest.approx(math.log(2)) and shown["majority"] == share
+    unseen = sum(e.label == index for e in task.test) / len(task.test)
+    assert task_value(task)["floor"] == {"accuracy": unseen, "label": label}, "as in the sentence"
 
 
 def test_view_of_a_run_and_its_return(lab: Lab, task: lc.Task) -> None:

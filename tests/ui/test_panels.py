@@ -136,6 +136,8 @@ def test_many_classes_are_told_as_pairs() -> None:
     value = evidence.judged_value(TestReport(labels, confusion, ()))
     assert value["confusion"] is None
     assert value["pairs"][0] == (100, "l99", "l0") and len(value["pairs"]) <= 12
+    few = TestReport(labels[:24], tuple(row[:24] for row in confusion[:24]), ())
+    assert evidence.judged_value(few)["confusion"] == [list(row) for row in few.confusion]
 
 
 def test_a_followed_text_is_what_the_run_watched(task: lc.Task, base: lc.Base) -> None:
