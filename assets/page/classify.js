@@ -1,7 +1,7 @@
 // Step 3: both answers, the words that mattered, the pinned text along the run, the test texts.
 // Every text, typed or not, becomes a text node; nothing here is ever read as HTML.
 (() => {
-  const { define, node, svg, say, emit, isStill, t, rich } = LoraLab;
+  const { define, node, svg, say, emit, state, isStill, t, rich } = LoraLab;
   const SETTLED = 220; // ms without a new answer before words are weighed
   const PLAIN = 1.0; // nats that give the full colour where no word weighs more
 
@@ -159,6 +159,7 @@
       clearTimeout(settled);
       render();
       delete document.documentElement.dataset.loading;
+      if (!state.stands) emit("stands", true);
       if (!value.problem && value.rows) settled = setTimeout(() => trigger("submit"), SETTLED);
     });
   });
@@ -247,6 +248,8 @@
     let pinned = "";
     let value = null; // the text that is drawn: the pinned one, or the first that is followed
 
+    const short = (label) => (label.length > 17 ? `${label.slice(0, 16)}…` : label);
+
     function plot() {
       const drawn = value ?? { labels: [], lines: [], steps: [], total: LoraLab.state.settings?.steps ?? 300 };
       const width = Math.max(240, figure.clientWidth);
@@ -275,7 +278,7 @@
       ends.forEach((end, k) => { if (k) end.at = Math.max(end.at, ends[k - 1].at + 14); });
       for (const end of ends)
         drawing.append(svg("text", { x: width - right + 8, y: end.at + 4, class: end.i ? "name other" : "name" },
-          drawn.labels[end.i]));
+          short(drawn.labels[end.i])));
       const first = drawn.lines[0];
       drawing.append(svg("circle", { cx: x(0), cy: y(first[0]), r: 4.5, class: "base" }),
         svg("circle", { cx: x(drawn.steps.at(-1)), cy: y(first.at(-1)), r: 4.5, class: "adapted" }));
@@ -360,9 +363,10 @@
       say(title, t("judged.title"));
       say(line, t("judged.line", { correct: value.correct, rows: value.rows, p: percent(value.correct / value.rows) }));
       const listed = (value.labels.length > NAMED_COLUMNS && value.pairs.length) || !value.confusion;
-      left.replaceChildren(...[value.confusion && matrix(value),
-        listed && node("div", { class: "pairs" }, node("h4", {}, t("judged.pairs")), most(value.pairs))].filter(Boolean));
-      if (value.reliability.length) left.append(honest(value));
+      const beside = node("div", { class: "confusion-side" });
+      if (listed) beside.append(node("div", { class: "pairs" }, node("h4", {}, t("judged.pairs")), most(value.pairs)));
+      if (value.reliability.length) beside.append(honest(value));
+      left.replaceChildren(...[value.confusion && matrix(value), beside].filter(Boolean));
       const shown = value.mistakes.length;
       right.replaceChildren(
         node("h4", {}, value.wrong === 0 ? t("judged.no_mistakes") : t("judged.mistakes", { shown, wrong: value.wrong })),

@@ -89,7 +89,8 @@
       // Never over what it speaks about.
       const box = target?.getBoundingClientRect();
       document.getElementById("guide").classList.toggle("left", Boolean(box && box.left > innerWidth / 2));
-      target?.scrollIntoView({ block: "center", behavior: isStill() ? "auto" : "smooth" });
+      // On a phone the card is below, so what it speaks about is above.
+      target?.scrollIntoView({ block: innerWidth > 700 ? "center" : "start", behavior: isStill() ? "auto" : "smooth" });
       look();
       next.focus({ preventScroll: true });
     }
@@ -117,6 +118,7 @@
     document.addEventListener("input", look);
     document.addEventListener("keydown", (event) => { if (event.key === "Escape" && at >= 0) leave(); });
     on("guide", () => go(0));
-    if (new URLSearchParams(location.search).has("tour")) go(0);
+    // By a link: when the page stands, or the first stop would scroll to where nothing is yet.
+    if (new URLSearchParams(location.search).has("tour")) state.stands ? go(0) : on("stands", () => at < 0 && go(0));
   });
 })();
