@@ -79,7 +79,7 @@ def build(context: Context) -> None:
         use = gr.Button(
             say("own.use"), variant="primary", visible=False, elem_id="own-use", min_width=120
         )
-        gr.HTML(_collection_words(), apply_default_css=False)
+        gr.HTML(_collection_words(), apply_default_css=False, elem_id="own-source")
         fetch = gr.Button(say("own.fetch"), elem_id="own-fetch", size="sm")
         fetched = part("table", {}, script="table.js", elem_id="own-fetched")
     looked = [report, text, label, *ways, use]

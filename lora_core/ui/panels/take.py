@@ -87,7 +87,7 @@ def build(context: Context) -> None:
 
     def refresh(visitor: str, ready: str) -> list[Any]:
         run = _find(lab, visitor, ready)
-        is_adapter = run is not None and run.lora_config is not None
+        is_adapter = run is not None and _has_adapter(run)
         return [
             shelf_value(lab, visitor, ready),
             _about(run),
@@ -292,6 +292,13 @@ def _chosen(lab: Lab, visitor: str, run_id: str) -> Run:
     return run
 
 
+def _has_adapter(run: Run) -> bool:
+    """Whether A and B were trained; full fine-tuning and the head alone have a LoRA setting, too."""
+    return run.lora_config is not None and not (
+        run.train_config and run.train_config.method != "lora"
+    )
+
+
 def _about(run: Run | None) -> dict[str, Any]:
     """What is shown at present, in a line."""
     if run is None or run.classifier is None:
@@ -299,7 +306,7 @@ def _about(run: Run | None) -> dict[str, Any]:
             "title": say("take.untrained"),
             "text": say("take.untrained_about"),
         }
-    adapter = run.lora_config is not None
+    adapter = _has_adapter(run)
     first, more = run.classifier.labels[:6], len(run.classifier.labels) - 6
     labels = ", ".join(first)
     if more > 0:
@@ -316,7 +323,7 @@ def _programs(run: Run | None, settings: Settings) -> dict[str, Any]:
     source, adapter, tokenizer = "assets/base", True, "."
     if run is not None and run.classifier is not None:
         labels, source = run.classifier.labels, run.classifier.base_source
-        adapter = run.lora_config is not None
+        adapter = _has_adapter(run)
         tokenizer = "." if run.classifier.base_name == "bundled" else source
     use = peft_snippet(labels, source) if adapter else merged_snippet(tokenizer)
     return {
