@@ -214,11 +214,21 @@
       say(table, t("finetune.dropped", { table: title }));
       say(back, t("finetune.keep", { task: LoraLab.state.task?.title ?? "" }));
     });
+    // What a run of another task showed is said to be of that one.
+    let told = {};
+    function conclude() {
+      const chosen = LoraLab.state.settings?.task;
+      const away = Boolean(told.sentence && told.task && chosen && told.task !== chosen);
+      say(sentence, away ? t("status.of_other", { task: told.title, sentence: told.sentence }) : told.sentence ?? "");
+      sentence.classList.toggle("other", away);
+    }
+    on("settings", conclude);
     element.append(dropped, bar, line, reason, sentence);
     draw((value) => {
       say(line, value.line);
       say(reason, value.reason ?? "");
-      say(sentence, value.sentence ?? "");
+      told = value;
+      conclude();
       const percent = Math.round(100 * (value.share ?? 0));
       bar.firstChild.style.width = `${100 * (value.share ?? 0)}%`;
       bar.setAttribute("aria-valuenow", percent);

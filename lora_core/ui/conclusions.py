@@ -20,14 +20,22 @@ _AS_GOOD = 0.01  # a rank counts as good as the best one when it is at most so m
 def conclusion(seen: Sequence[Seen]) -> str:
     """Of the setting that ended last, all its seeds together; of all settings of its task where
     they can be compared."""
-    over = [entry for entry in seen if entry[0].test_score is not None and entry[0].is_over]
-    if not over:
+    over, last = _over(seen), latest(seen)
+    if last is None:
         return ""
-    last = max(over, key=lambda entry: entry[0].ended or 0.0)[0]
     settings = [Setting(name, [run for run, _, _ in members]) for name, members in gathered(over)]
     own = next(one for one in settings if last in one.runs)
     peers = [one for one in settings if one.runs[0].task is last.task]
     return " ".join(part for part in (of_setting(own), of_several(peers)) if part)
+
+
+def latest(seen: Sequence[Seen]) -> Run | None:
+    """The run that ended last, of those whose test texts were judged."""
+    return max((run for run, _, _ in _over(seen)), key=lambda run: run.ended or 0.0, default=None)
+
+
+def _over(seen: Sequence[Seen]) -> list[Seen]:
+    return [entry for entry in seen if entry[0].test_score is not None and entry[0].is_over]
 
 
 @dataclass(frozen=True)

@@ -293,7 +293,7 @@ def _chosen(lab: Lab, visitor: str, run_id: str) -> Run:
 
 
 def _has_adapter(run: Run) -> bool:
-    """Whether A and B were trained; full fine-tuning and the head alone have a LoRA setting, too."""
+    """Whether A and B were trained: every run has settings of LoRA, also where they do nothing."""
     return run.lora_config is not None and not (
         run.train_config and run.train_config.method != "lora"
     )

@@ -12,7 +12,7 @@ import gradio as gr
 
 from lora_core.events import Watched
 from lora_core.serving.registry import Run
-from lora_core.ui.conclusions import conclusion
+from lora_core.ui.conclusions import conclusion, latest
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.names import short_names
@@ -191,6 +191,8 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
         "share": 0.0,
         "sentence": conclusion(seen),
     }
+    if (last := latest(seen)) and last.task:
+        line_of_run |= {"task": last.task.name, "title": last.task.title or last.task.name}
     if run.state == "waiting":
         return {**line_of_run, "line": _waiting_words(run, name)}
     started = curve.started
