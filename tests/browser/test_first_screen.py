@@ -91,8 +91,8 @@ def test_targets_are_as_large_as_a_thumb(browser: Browser, server: str, width: i
     page.wait_for_selector("#answer tbody tr")
     small = page.evaluate(
         """() => [...document.querySelectorAll(
-            ".banner button, .card :is(button, summary, input[type=range]), footer button")]
-          .filter((e) => e.offsetParent && !e.matches(".term"))
+            ".banner button, .card :is(button, summary, input[type=range])")]
+          .filter((e) => e.offsetParent && !e.matches(".term, [aria-label*=Reset], .reset-button"))
           .map((e) => [e.outerHTML.slice(0, 90), Math.round(e.getBoundingClientRect().height)])
           .filter(([, height]) => height < 44)"""
     )

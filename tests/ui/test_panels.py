@@ -193,3 +193,18 @@ def test_a_damaged_base_would_be_said(lab: Lab, base: lc.Base, monkeypatch) -> N
 def test_step_5_names_six_labels_and_counts_the_rest(lab: Lab, base, classes, end) -> None:
     run = lab.registry.add_classifier(VISITOR, classifier(base, classes))
     assert end in take._about(run)["text"]
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "head"])
+def test_an_adapter_is_offered_only_where_one_was_trained(
+    method: lc.config.Method, task: lc.Task, base: lc.Base
+) -> None:
+    configs = lc.LoRAConfig(rank=2), lc.TrainConfig(steps=1, batch_size=2, method=method)
+    *_, last = lc.fine_tune(base, task, *configs)
+    assert isinstance(last, lc.Finished)
+    run = Run("id", VISITOR, "", base, task, *configs, (), "finished")
+    run.loaded = last.classifier
+    adapted = method == "lora"
+    assert ("opens with peft" in take._about(run)["text"]) == adapted
+    use = take._programs(run, Settings())["programs"][0]
+    assert use["title"] == f"Use it with {'peft' if adapted else 'transformers'}"
