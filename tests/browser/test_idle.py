@@ -10,16 +10,18 @@ from playwright.sync_api import Page, expect
 from .conftest import PATIENCE, Log, wait_for_state
 
 Visit = Callable[..., Page]
-QUIET = 4000  # milliseconds that are looked at
+QUIET = 8000  # milliseconds that are looked at
+OFTEN = 20  # so many times; what was asked before comes late on a busy machine
 
 
 def idle(page: Page, log: Log) -> list[str]:
-    """What the page asks for, once what it was doing is done."""
-    page.wait_for_load_state("networkidle")
-    page.wait_for_timeout(2500)  # words are weighed when an answer has stood still
-    page.wait_for_load_state("networkidle")
-    log.requests.clear()
-    page.wait_for_timeout(QUIET)
+    """What the page still asks for when it has had all the time to come to rest: nothing, if in one
+    of the times that are looked at it asks for nothing."""
+    for _ in range(OFTEN):
+        log.requests.clear()
+        page.wait_for_timeout(QUIET)
+        if not log.requests:
+            break
     return log.requests
 
 
