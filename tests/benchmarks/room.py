@@ -197,7 +197,8 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
         boards[0].wait(lambda s: s["counts"]["here"] == pupils)
         teacher.does("clock", 1800, lambda s: bool(s["clock"]["ends"]))
         cut: list[str] = []
-        trained = [e.number for e in told.exercises if e.settings.get("steps")][-rounds:]
+        trained = [e.number for e in told.exercises if e.settings.get("steps")]
+        trained = trained[max(0, len(trained) - rounds) :]
         for exercise in told.exercises:
             title = exercise.title
             teacher.does("offer", exercise.number, lambda s, t=title: s["lesson"]["title"] == t)  # type: ignore[misc]
