@@ -31,6 +31,7 @@ from lora_core.serving.executors import Executor, WorkerLostError
 from lora_core.serving.worker import Job, Outcome, Progress, Report, train, use_one_thread
 
 _CONNECT = 5.0  # seconds in which a scheduler must answer
+_SEND = 120.0  # seconds in which a base must reach all workers
 _LOOK = 1.0  # seconds between two looks at the workers
 _AGAIN = 10.0  # seconds between two tries to find a scheduler that is away
 _PATIENCE = 15.0  # seconds that a run waits for the last worker to come back
@@ -199,7 +200,7 @@ class Machines:
             kept = self._sent.get(base)
             if kept is None or kept.client is not client or kept.status != "finished":
                 content = wire.base_bytes(base)
-                kept = client.scatter(content, broadcast=True, hash=False, timeout=_CONNECT)
+                kept = client.scatter(content, broadcast=True, hash=False, timeout=_SEND)
                 self._sent[base] = kept
             return kept
 

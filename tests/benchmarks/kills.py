@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.kills                 100 kills, eight visitors
     python -m tests.benchmarks.kills --start 500     seconds of a start with 500 stored runs
+    python -m tests.benchmarks.kills --halt 60       a server that stands still (SIGSTOP)
 
 Each round starts a server in a process of its own, lets eight visitors queue, train, stop, remove
 and go on at random, and kills it (SIGKILL) after a random time. Before it answers a visitor that a
@@ -23,11 +24,14 @@ import threading
 import time
 from pathlib import Path
 
+from gradio_client import Client
+
 from lora_core.base.checkpoint import Base
 from lora_core.limits import Limits
 from lora_core.serving.registry import Registry, RunError
 from lora_core.serving.store import Store
 from lora_core.tasks.task import Task
+from tests.servers import served
 from tests.serving.registry import submit, tiny_base, words_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,12 +164,35 @@ def start(stored: int) -> int:
     return 0
 
 
+def halt(seconds: float, *options: str) -> int:
+    """A run that is watched while its server stands still; the number of steps that are missing."""
+    with served("--data", "none", *options) as server:
+        client = Client(server.address, verbose=False)
+        run = client.predict(task="sms-spam", steps=60, api_name="/fine_tune")
+        steps: list[int] = []
+        stood = False
+        for update in client.submit(run, api_name="/watch"):
+            steps += [event["step"] for event in update["events"] if event["kind"] == "step"]
+            if len(steps) >= 10 and not stood:
+                server.process.send_signal(signal.SIGSTOP)
+                time.sleep(seconds)
+                server.process.send_signal(signal.SIGCONT)
+                stood = True
+        client.close()
+    order = "in order" if steps == list(range(1, 61)) else "with gaps"
+    print(f"stood still for {seconds:g} s: {update['state']}, {len(steps)} of 60 steps, {order}")
+    return len(set(range(1, 61)) - set(steps)) + (update["state"] != "finished")
+
+
 def main() -> int:
     """The command line; 0 when nothing went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--start", type=int, help="instead: start with so many stored runs")
+    parser.add_argument("--halt", type=float, help="instead: stand still for so many seconds")
     options = parser.parse_args()
+    if options.halt:
+        return halt(options.halt)
     if options.start:
         return start(options.start)
     return min(1, kills(options.kills))

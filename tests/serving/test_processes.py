@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -85,6 +84,7 @@ def test_a_base_is_the_same_on_the_other_side(base, tmp_path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits another process as Linux can")
 def test_a_worker_without_memory_says_so_and_the_next_run_finishes(tiny, words) -> None:
+    resource = pytest.importorskip("resource")  # not on Windows
     executor, ticker = Processes(1), threading.Event()
     with Registry(executor=executor) as registry:
         first = submit(registry, tiny, words, steps=2000, evaluations=500)
