@@ -125,6 +125,8 @@ def test_shapes_are_the_models(lab: Lab) -> None:
 
 
 def test_numbers_in_words() -> None:
+    assert words.number(192.3, 2) == "192" and words.number(999.7) == "1,000"  # never 1.9e+02
+    assert words.number(0.0000312) == "0.0000312" and words.number(0.0) == "0"
     assert words.number(2.0) == "2" and words.number(16 / math.sqrt(8)) == "5.66"
     assert words.percent(100.0) == "100 %" and words.percent(99.97) == "100.0 %"
     assert words.megabytes(999) == "999 bytes" and words.megabytes(591_880) == "592 kB"

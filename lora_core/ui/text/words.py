@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from lora_core.config import Method, Scaling
@@ -21,8 +22,15 @@ SCALINGS: dict[Scaling, str] = {
 
 
 def number(value: float, digits: int = 3) -> str:
-    """At most so many significant digits, without a trailing zero: 2, 0.5, 5.66, 0.0312."""
-    return f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+    """At most so many significant digits of a fraction, without a trailing zero, and never as a
+    power of ten unless it is below a millionth: 2, 0.5, 5.66, 0.0312, 192 (also with two digits).
+    """
+    size = abs(value)
+    if size < 1e-6:
+        return f"{value:.{digits}g}"
+    places = max(0, digits - 1 - math.floor(math.log10(size)))
+    text = f"{value:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if places else text
 
 
 def exact(value: float) -> str:
