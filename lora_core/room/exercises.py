@@ -163,8 +163,8 @@ def _text(entry: Mapping[str, Any], key: str) -> str:
     return text
 
 
-def _known(given: Mapping[str, Any], names: Sequence[str], what: str) -> None:
-    for name in given:
+def _known(table: Mapping[str, Any], names: Sequence[str], what: str) -> None:
+    for name in table:
         if name not in names:
             raise RoomError(f"{what}: {_no_such(name, names)}")
 

@@ -22,7 +22,7 @@ class Key:
     no browser sends; what the browser sends afterwards is `pass_`, made of it."""
 
     secret: str = field(repr=False)
-    given: bool = False  # by the environment: its owner knows it, and nothing prints it
+    from_environment: bool = False  # by the environment: its owner knows it, and nothing prints it
 
     @property
     def pass_(self) -> str:
@@ -48,15 +48,15 @@ def choose_key(folder: Path | None, *, new: bool = False) -> Key:
 
     `new`: another one than before. Raises `ConfigError`, in words.
     """
-    given = os.environ.get(VARIABLE, "").strip()
-    if given:
+    secret = os.environ.get(VARIABLE, "").strip()
+    if secret:
         if new:
             raise ConfigError(
                 f"The key is the one in {VARIABLE}: change it there, not by --new-key."
             )
-        if len(given) < _LEAST:
+        if len(secret) < _LEAST:
             raise ConfigError(f"{VARIABLE} must have at least {_LEAST} characters.")
-        return Key(given, given=True)
+        return Key(secret, from_environment=True)
     if os.environ.get("SPACE_ID"):
         raise ConfigError(
             f"On a Space the teacher's key is a secret of the Space: add one called {VARIABLE} in "

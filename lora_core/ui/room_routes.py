@@ -171,8 +171,8 @@ class Routes:
 
     async def enter(self, request: Request) -> Response:
         """The key for the cookie; a wrong one is answered as if there were no such route."""
-        given = await _json(request)
-        if not self.room.key.opens(given.get("key")):
+        body = await _json(request)
+        if not self.room.key.opens(body.get("key")):
             return _not_found()
         answer = JSONResponse({"ok": True}, headers=_SECURE)
         answer.set_cookie(
@@ -190,8 +190,8 @@ class Routes:
         """What a button of the desk asks for: {"do": …, "value": …}."""
         if not self._may(request) or not _is_json(request):
             return _not_found()
-        given = await _json(request)
-        room, value = self.room, given.get("value")
+        body = await _json(request)
+        room, value = self.room, body.get("value")
         actions: dict[str, Callable[[], None]] = {
             "offer": lambda: room.offer(value),
             "pause": lambda: room.pause(value is True),
@@ -202,7 +202,7 @@ class Routes:
             "end": room.end,
             "begin": room.begin,
         }
-        action = actions.get(str(given.get("do")))
+        action = actions.get(str(body.get("do")))
         if action is None:
             return _not_found()
         return await _done(action)
@@ -230,17 +230,17 @@ class Routes:
 
     async def join(self, request: Request) -> Response:
         """{"visitor": token} -> the ticket with which a page listens and chooses a name."""
-        given = await _json(request)
+        body = await _json(request)
         try:
-            pupil = self.room.join(given.get("visitor"))
+            pupil = self.room.join(body.get("visitor"))
         except RoomError as error:
             return JSONResponse({"detail": str(error)}, 409)
         return JSONResponse({"ticket": pupil.ticket, "name": str(pupil.name)}, headers=_SECURE)
 
     async def name(self, request: Request) -> Response:
         """{"ticket": …} -> names to choose from; with "name": take one of them."""
-        given = await _json(request)
-        ticket, name = given.get("ticket"), given.get("name")
+        body = await _json(request)
+        ticket, name = body.get("ticket"), body.get("name")
         if name is not None:
             return await _done(lambda: self.room.rename(ticket, name))
         try:
@@ -253,10 +253,10 @@ class Routes:
 
 async def _json(request: Request) -> dict[str, Any]:
     try:
-        given = orjson.loads(await request.body())
+        body = orjson.loads(await request.body())
     except orjson.JSONDecodeError:
         return {}
-    return given if isinstance(given, dict) else {}
+    return body if isinstance(body, dict) else {}
 
 
 async def _left(request: Request) -> None:

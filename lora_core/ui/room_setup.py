@@ -47,8 +47,8 @@ def open_room(
 def checker(limits: Limits) -> Callable[[Mapping[str, Any]], None]:
     """Raises `ConfigError` for settings that this server does not take."""
 
-    def check(given: Mapping[str, Any]) -> None:
-        settings = Settings.read(given)
+    def check(settings_by_name: Mapping[str, Any]) -> None:
+        settings = Settings.read(settings_by_name)
         settings.lora_config()
         settings.train_config()
         settings.each_seed()
@@ -76,6 +76,10 @@ def whereabouts(key: Key, shared: str | None, address: Address) -> str:
     space = os.environ.get("SPACE_HOST")
     public = f"https://{space}/" if space else shared or address.outside or address.here
     public = public.rstrip("/") + "/"
-    shown = f"KEY, the secret {VARIABLE}" if key.given else "the teacher's link, for nobody else"
-    secret = "KEY" if key.given else key.secret
+    shown = (
+        f"KEY, the secret {VARIABLE}"
+        if key.from_environment
+        else "the teacher's link, for nobody else"
+    )
+    secret = "KEY" if key.from_environment else key.secret
     return f"The board for the projector: {public}board\nThe desk: {public}desk#{secret}  ({shown})"

@@ -73,7 +73,7 @@ def wire(context: Context, room: Room, part: gr.HTML) -> None:
 
 def settings_of(exercise: Exercise, number: int, context: Context) -> Settings:
     """The settings of an exercise for a pupil, within what this server takes."""
-    given = {"seed": number} if exercise.own_seed else {}
+    own_seed = {"seed": number} if exercise.own_seed else {}
     default = Settings.within(context.lab.registry.limits)
     known = {name: getattr(default, name) for name in Settings.names()}
-    return Settings.read({**known, **exercise.settings, **given})
+    return Settings.read({**known, **exercise.settings, **own_seed})
