@@ -62,7 +62,7 @@ def test_a_lost_worker_s_run_begins_again_and_adapters_are_those_of_one_machine(
 ) -> None:
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
-    settings = [{"rank": 1 + i, "seed": i, "steps": 600, "evaluations": 40} for i in range(2)]
+    settings = [{"rank": 1 + i, "seed": i, "steps": 2000, "evaluations": 40} for i in range(2)]
     with Registry(workers=1) as registry:
         alone = [submit(registry, tiny, words, watch=["win"], **s) for s in settings]
         wait(*alone)
@@ -76,6 +76,8 @@ def test_a_lost_worker_s_run_begins_again_and_adapters_are_those_of_one_machine(
             until(lambda: machines.workers == 2)
             assert "2 workers" in machines.sentence
             digest = tiny.digest()
+            # Whoever gets the base first would be at its end while the other still reads it.
+            wait(*[submit(registry, tiny, words, seed=i) for i in range(2)])
             runs = [submit(registry, tiny, words, watch=["win"], **s) for s in settings]
             until(lambda: all(run.step > 20 for run in runs))
             first.send_signal(signal.SIGKILL)  # in the middle of one of the two
@@ -85,7 +87,7 @@ def test_a_lost_worker_s_run_begins_again_and_adapters_are_those_of_one_machine(
                 assert run.state == "finished", run.reason
                 assert same(adapter(run), adapter(other)) and run.test_score == other.test_score
                 steps = [e.step for e in run.events if isinstance(e, lc.Step)]
-                assert steps == list(range(1, 601))  # nothing twice, nothing missing
+                assert steps == list(range(1, 2001))  # nothing twice, nothing missing
                 assert [type(e) for e in run.events] == [type(e) for e in other.events]
             until(lambda: machines.workers == 1)
             assert tiny.digest() == digest
@@ -111,7 +113,8 @@ def test_without_a_scheduler_runs_train_here_and_it_may_come_and_go(
         assert here.state == "finished"
         with scheduler(tmp_path, port), worker(tmp_path, address), worker(tmp_path, address):
             until(lambda: machines.workers == 2)
-            there = [submit(registry, tiny, words, steps=600, seed=i) for i in range(2)]
+            wait(*[submit(registry, tiny, words, seed=i) for i in range(2)])
+            there = [submit(registry, tiny, words, steps=2000, seed=i) for i in range(2)]
             until(lambda: all(run.step > 20 for run in there))
             assert [run.state for run in there] == ["running"] * 2
         wait(*there)  # they began again here
