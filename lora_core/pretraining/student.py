@@ -26,10 +26,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import tiktoken
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -39,8 +37,10 @@ from lora_core.base.tokenizer import load_encoding
 from lora_core.config import GPTConfig
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
+from lora_core.pretraining.aim_block import append_aim_block, end_residuals
 from lora_core.pretraining.corpus import Windows, line_ends, prepare_tokens
 from lora_core.pretraining.export import export
+from lora_core.pretraining.lessons import Lessons, scales
 from lora_core.pretraining.measure import Validation, bits_per_byte, read_validation, summed_loss
 from lora_core.pretraining.network import (
     Weights,
@@ -57,7 +57,7 @@ from lora_core.pretraining.teach import States
 from lora_core.pretraining.vocabulary import grow_embedding, pieces
 
 CHECKPOINT = "student.safetensors"
-LENGTHS = (4, 8, 12, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160)  # padded to one of these
+DEEPEN_TEXTS = 2000  # from which the sizes of an aim block come
 _FREE = ("tokens", "decay", "language_every", "state", "last", "average")  # may change on the way
 
 
@@ -76,6 +76,7 @@ class Settings:
     state: float = 0.3  # weight of the teacher's state beside its mean
     last: float = 2.0  # how much more a text's last position counts
     power: float = 0.75  # of the deviations by which targets are divided
+    fixed: bool = False  # the matrix through which the mean is said stays as it began
     seed: int = 0
 
     def lr_share(self, step: int, tokens: int) -> float:
@@ -93,85 +94,6 @@ class Progress:
     seconds: float = 0.0
     losses: dict[str, float] = field(default_factory=dict)  # smoothed
     log: list[dict[str, float]] = field(default_factory=list)
-
-
-class Lessons:
-    """Texts with what the teacher said of them, in batches of about one length.
-
-    `targets` are made when asked for: the means so far come from the states.
-    """
-
-    def __init__(self, states: States, texts: list[str], encoding: tiktoken.Encoding) -> None:
-        self.states, self.end = states, encoding.eot_token
-        sizes = [len(encoding.decode_single_token_bytes(i)) for i in range(encoding.n_vocab)]
-        length_of = np.array(sizes)
-        self.ids: list[NDArray[np.uint16]] = []
-        self.places: list[tuple[NDArray[np.uint16], NDArray[np.uint16]]] = []
-        self.number: list[int] = []
-        by_length: dict[int, list[int]] = {}
-        for start in range(0, len(states), 4096):
-            group = [texts[i] for i in range(start, min(start + 4096, len(states)))]
-            for offset, own in enumerate(encoding.encode_ordinary_batch(group, num_threads=1)):
-                ids = np.array(own[: LENGTHS[-1]], np.uint16)
-                ends = states.ends_of(start + offset).astype(np.int64)
-                _, mine, theirs = np.intersect1d(
-                    np.cumsum(length_of[ids]), ends, return_indices=True
-                )
-                if not len(mine):
-                    continue
-                ids = ids[: int(mine[-1]) + 1]
-                bucket = next(n for n in LENGTHS if n >= len(ids))
-                by_length.setdefault(bucket, []).append(len(self.ids))
-                self.ids.append(ids)
-                self.places.append((mine.astype(np.uint16), theirs.astype(np.uint16)))
-                self.number.append(start + offset)
-        if not self.ids:
-            raise PretrainingError("No text has a position where both tokenisers cut.")
-        self.lengths = sorted(by_length)
-        self.members = {n: np.array(by_length[n]) for n in self.lengths}
-        weights = np.array([n * len(self.members[n]) for n in self.lengths], float)
-        self.shares = weights / weights.sum()
-        self.tokens = int(sum(map(len, self.ids)))
-
-    def batch(self, step: int, seed: int, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Ids (rows, length); of the n asked positions: index (n,) into rows * length, whether it
-        is its text's last (n,), and the teacher's (2, n, k): mean so far and state.
-        """
-        chance = np.random.default_rng([seed, step])
-        length = self.lengths[int(chance.choice(len(self.lengths), p=self.shares))]
-        rows = max(1, size // length)
-        picked = chance.choice(self.members[length], rows)
-        ids = np.full((rows, length), self.end, np.int64)
-        index, last, means, states = [], [], [], []
-        for row, text in enumerate(picked):
-            mine, theirs = self.places[text]
-            ids[row, : len(self.ids[text])] = self.ids[text]
-            state = self.states.states_of(self.number[text])
-            so_far = np.cumsum(state, 0) / np.arange(1, len(state) + 1, dtype=np.float32)[:, None]
-            index.append(row * length + mine.astype(np.int64))
-            flags = np.zeros(len(mine), bool)
-            flags[-1] = True
-            last.append(flags)
-            means.append(so_far[theirs])
-            states.append(state[theirs])
-        both = np.stack([np.concatenate(means), np.concatenate(states)]).astype(np.float32)
-        return (
-            torch.from_numpy(ids),
-            torch.from_numpy(np.concatenate(index)),
-            torch.from_numpy(np.concatenate(last)),
-            torch.from_numpy(both),
-        )
-
-
-def scales(states: States, power: float) -> Tensor:
-    """(2, k): what to multiply means and states by; then they have mean square 1."""
-    rows = []
-    for name in ("deviations", "state_deviations"):
-        deviation = states.basis[name]
-        deviation = deviation.clamp_min(1e-3 * float(deviation.max()))  # a direction nobody took
-        scale = deviation.pow(-power)
-        rows.append(scale / (deviation * scale).square().mean().sqrt())
-    return torch.stack(rows)
 
 
 class Student:
@@ -203,6 +125,7 @@ class Student:
     def train_step(self) -> None:
         """One step of the teacher's aims, or of the next token's."""
         settings, progress = self.settings, self.progress
+        mean_matrix = self.aims["aim.matrix"].detach()[0].clone()
         weights = working_weights(self.model, self.dtype)
         for _, parameter in self.named:
             parameter.grad = None
@@ -217,6 +140,9 @@ class Student:
                 parameter.grad = torch.zeros_like(parameter)
         torch.nn.utils.clip_grad_norm_([p for _, p in self.named], 1.0)
         self.optimizer.step(share)
+        if settings.fixed:
+            with torch.no_grad():
+                self.aims["aim.matrix"][0].copy_(mean_matrix)
         progress.step += 1
         for name, value in losses.items():
             old = progress.losses.get(name, value)
@@ -359,6 +285,22 @@ def begin(base: Path | str, tokenizer: Path | None) -> tuple[GPT, tiktoken.Encod
     return model, encoding
 
 
+def deepened(folder: Path, config: GPTConfig, texts: list[str], encoding: tiktoken.Encoding) -> GPT:
+    """The student whose checkpoint lies in `folder`, one aim block deeper (`aim_block.py`)."""
+    path = folder / CHECKPOINT
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise PretrainingError(f"{path} is no student's checkpoint: {error}.") from error
+    weights = {n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")}
+    layers = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
+    model = GPT(dataclasses.replace(config, n_layers=layers), num_classes=None)
+    model.load_state_dict(weights)
+    residuals = end_residuals(model, texts, encoding)
+    return append_aim_block(model, tensors["aim.matrix"][0], tensors["aim.bias"][0], residuals)
+
+
 def measure(model: GPT, validation: Validation, stride: int = 128, limit: int = 0) -> float:
     """Bits per byte, see `measure.summed_loss`."""
     ids, size = validation
@@ -381,6 +323,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--tokenizer", type=Path, metavar="DIR", help="a vocabulary grown from the base's")
     add("--fresh", action="store_true", help="begin as the teacher's bag of words, not as --base")
     add("--layers", type=int, default=4, help="of a fresh model")
+    add("--deepen", type=Path, metavar="DIR", help="begin as the student there, with an aim block")
     add("--out", type=Path, required=True, metavar="DIR", help="checkpoint and exported model")
     add("--tokens", type=float, required=True, help="of taught texts, repetitions counted")
     add("--decay", type=float, default=Settings.decay, help="share with falling rate")
@@ -407,6 +350,8 @@ def learn(options: argparse.Namespace) -> None:
         config = dataclasses.replace(model.config, n_layers=options.layers)
         means = token_states(states, texts, encoding)
         model = bag_start(config, means, scales(states, options.power)[0], options.seed)
+    if options.deepen:
+        model = deepened(options.deepen, model.config, texts[-DEEPEN_TEXTS:], encoding)
     lessons = Lessons(states, texts, encoding)
     windows = None
     if options.corpus:
@@ -421,13 +366,14 @@ def learn(options: argparse.Namespace) -> None:
         state=options.state,
         last=options.last,
         power=options.power,
+        fixed=options.deepen is not None,
         seed=options.seed,
     )
     use_compiler(True)
     student = Student(model, lessons, windows, settings)
     if (options.out / CHECKPOINT).is_file():
         student.resume(options.out)
-    elif options.fresh:
+    elif options.fresh or options.deepen:
         student.begin_aims()
     print(f"{len(lessons.ids):,} texts, {lessons.tokens:,} tokens", flush=True)
     student.run(options.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
 
@@ -12,8 +13,10 @@ import torch
 from lora_core.base.tokenizer import load_encoding, read_ranks
 from lora_core.config import GPTConfig
 from lora_core.pretraining import PretrainingError, phrases, reading, student, vocabulary
+from lora_core.pretraining.aim_block import append_aim_block, end_residuals
+from lora_core.pretraining.lessons import Lessons, scales
 from lora_core.pretraining.start import bag_start, token_states
-from lora_core.pretraining.student import Lessons, Settings, Student, begin, scales
+from lora_core.pretraining.student import Settings, Student, begin
 from lora_core.pretraining.teach import States, Teacher, find_basis, write_states
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -259,6 +262,49 @@ def test_a_fresh_students_first_attention_is_nearly_even(lessons):
 
 
 # The reading list, and the vocabulary -------------------------------------------------------------
+
+
+def test_an_aim_block_adds_what_the_matrix_says(lessons):
+    encoding = load_encoding(FOLDER / "tokenizer.tiktoken")
+    student = fresh_student(lessons)
+    student.begin_aims()
+    matrix, bias = student.aims["aim.matrix"].detach()[0], student.aims["aim.bias"].detach()[0]
+    before = end_residuals(student.model, TEXTS, encoding, batch=3)
+    deeper = append_aim_block(student.model, matrix, bias, before, strength=2.0, gain=0.5)
+    after = end_residuals(deeper, TEXTS, encoding)
+    with torch.no_grad():
+        said = student.model.final_norm(before) @ matrix.t() + bias
+        expected = said - said.mean(0)
+        added = after - before
+    size = 2.0 * before.square().mean().sqrt() / expected.square().mean().sqrt()
+    torch.testing.assert_close(
+        added[:, : len(bias)], size * expected, rtol=1e-3, atol=1e-4 * float(size)
+    )
+    assert not added[:, len(bias) :].abs().max() > 1e-4 * float(size)
+    assert deeper.config.n_layers == student.model.config.n_layers + 1
+    assert torch.equal(deeper.final_norm.weight.detach(), torch.full((32,), 0.5))
+
+
+def test_a_deepened_student_learns_while_the_matrix_stays(lessons, tmp_path):
+    encoding = load_encoding(FOLDER / "tokenizer.tiktoken")
+    first = fresh_student(lessons)
+    first.begin_aims()
+    first.save(tmp_path)
+    config = dataclasses.replace(first.model.config, n_layers=7)  # the checkpoint's counts
+    model = student.deepened(tmp_path, config, TEXTS, encoding)
+    assert model.config.n_layers == 3
+    settings = dataclasses.replace(first.settings, fixed=True)
+    second = Student(model, lessons, None, settings, torch.float32)
+    second.begin_aims()
+    mean, state = second.aims["aim.matrix"].detach().clone()
+    weights = second.model.blocks[-1].mlp.up.weight.detach().clone()
+    for _ in range(3):
+        second.train_step()
+    assert torch.equal(second.aims["aim.matrix"][0], mean)
+    assert not torch.equal(second.aims["aim.matrix"][1], state)
+    assert (second.model.blocks[-1].mlp.up.weight != weights).any(1).all()  # no unit is dead
+    with pytest.raises(PretrainingError, match="no student's checkpoint"):
+        student.deepened(tmp_path / "none", config, TEXTS, encoding)
 
 
 def test_the_reading_list_is_mixed_and_leaves_out_what_it_must(tmp_path):
