@@ -35,7 +35,7 @@ class OwnFolder:
     def __init__(self) -> None:
         self.remark = ""  # a sentence for the host, when the place that was wanted cannot be used
         self._lock: IO[str] | None = None
-        wanted = os.environ.get("GRADIO_TEMP_DIR")
+        wanted = _not_of_a_parent(os.environ.get("GRADIO_TEMP_DIR"))
         self._home = _home(Path(wanted)) if wanted else None
         if self._home is None:
             self._home = _home(Path(tempfile.gettempdir()))
@@ -76,9 +76,22 @@ class OwnFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def _not_of_a_parent(wanted: str | None) -> str | None:
+    """What was wanted by a person: a process that imported this gives its children its own folder,
+    which may go before they end."""
+    if wanted and Path(wanted).name == "files" and _name() == Path(wanted).parent.parent.name:
+        return str(Path(wanted).parents[2])
+    return wanted
+
+
+def _name() -> str:
+    """Of this user's folder."""
+    return f"lora-lab-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+
+
 def _home(parent: Path) -> Path | None:
     """The folder of this user below `parent`, made if need be; None where that cannot be."""
-    home = parent / f"lora-lab-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    home = parent / _name()
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):

@@ -59,7 +59,7 @@ def together(curves: Sequence[Curve]) -> dict[str, Any]:
     each = [curve.data() for curve in curves]
     if len(each) == 1:
         return each[0]
-    made = each[0]
+    made = dict(each[0])  # the band needs the first as it was
     if all(one["step"] == made["step"] for one in each):
         for key in ("loss", "smooth"):
             made[key] = _mean([one[key] for one in each])

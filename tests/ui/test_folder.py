@@ -98,3 +98,12 @@ def test_a_folder_that_others_can_write_to_or_that_points_elsewhere_is_not_used(
     home.rmdir()
     home.symlink_to(tmp_path_factory.mktemp("elsewhere"))
     assert home.resolve() not in OwnFolder().path.parents
+
+
+def test_a_childs_folder_is_beside_its_parents_not_in_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    parent = OwnFolder()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(parent.files))  # as importing the page does
+    child = OwnFolder()
+    assert child.path.parent == parent.path.parent and child.path != parent.path
+    assert not parent.path.exists()  # a folder without a lock: the next start would empty it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 
 import pytest
 
@@ -49,6 +50,9 @@ def test_one_row_and_one_curve(seen: list[tuple[Run, Curve, str]]) -> None:
         assert curve["validation_accuracy"][i] == pytest.approx(sum(reached) / 3, abs=1e-5)
         low, high = (end[i] for end in curve["band"]["validation_accuracy"])
         assert (low, high) == (min(reached), max(reached))
+    curves = [curve for _, curve, _ in (seen[0], seen[1], seen[3])]
+    for order in permutations(curves):  # nobody's values are taken for the mean
+        assert together(order)["band"] == curve["band"]
     assert "band" not in value["runs"][seen[2][0].id]
     rows = compare(seen)["rows"]
     assert [row["cells"]["name"] for row in rows] == ["r 2, α 16, 3 seeds", "r 4, seed 0"]
