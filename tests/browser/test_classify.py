@@ -173,8 +173,8 @@ def test_a_pinned_text_is_drawn_along_the_run(trained: Trained) -> None:
 
 def test_the_answer_moves_while_the_model_trains(visit: Visit) -> None:
     """Typed, trained, and seen to change: without a pin, and without a word more."""
-    page = visit("view=simple&steps=100&batch_size=8")
-    page.fill(BOX, "WINNER! Claim your free prize now, call 09061701461")
+    page = visit("view=simple&steps=1000")
+    page.fill(BOX, PRIZE)
     expect(page.locator("#answer .verdict")).to_contain_text("The base guesses")
     page.click("#start")
     expect(page.locator("#answer thead .adapted")).to_contain_text(
@@ -185,6 +185,15 @@ def test_the_answer_moves_while_the_model_trains(visit: Visit) -> None:
     expect(seen).not_to_have_text(first)
     expect(page.locator("#answer .verdict")).to_contain_text("Now: ")
     expect(page.locator("#followed .path")).to_have_count(1)
+    page.click("#stop")
+    wait_for_state(page, "stopped")
+    expect(page.locator("#answer .verdict")).to_contain_text("Adapted: ")
+
+
+def test_the_answer_after_training_is_the_run_s(visit: Visit) -> None:
+    page = visit("view=simple&steps=100&batch_size=8")
+    page.fill(BOX, PRIZE)
+    page.click("#start")
     wait_for_state(page, "finished")
     expect(page.locator("#answer .verdict")).to_contain_text("Adapted: spam")
     expect(page.locator("#followed .hint")).to_contain_text("at step 100 of r 8")

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 import lora_core as lc
 
-from .conftest import PATIENCE, wait_for_state
+from .conftest import ENDLESS, PATIENCE, wait_for_state
 
 Visit = Callable[..., Page]
 SHORT = "steps=30&batch_size=4&rank=4"
@@ -34,10 +34,7 @@ def finish(page: Page) -> None:
 
 def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     page = visit(SHORT)
-    page.click("#start")
-    wait_for_state(page, "running")
-    expect(page.locator("#stop")).to_be_enabled()
-    wait_for_state(page, "finished")
+    finish(page)
     curves = drawn(page)
     steps, losses = curves["raw"]
     assert steps == list(range(1, 31)) and all(loss > 0 for loss in losses)
@@ -76,7 +73,7 @@ def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
 
 
 def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> None:
-    page = visit("steps=1000&batch_size=16&rank=2")
+    page = visit(f"{ENDLESS}&rank=2")
     page.click("#start")
     wait_for_state(page, "running")
     page.wait_for_function(
@@ -99,18 +96,19 @@ def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> Non
 
 
 def test_stop_acts_at_once(visit: Visit) -> None:
-    page = visit("steps=1000&batch_size=16&rank=2")
+    page = visit(f"{ENDLESS}&rank=2")
     page.click("#start")
     page.wait_for_function(
         "document.querySelector('#status .status-line').textContent.includes('tokens/s')",
         timeout=PATIENCE,
     )
+    expect(page.locator("#stop")).to_be_enabled()
     page.click("#stop")
     wait_for_state(page, "stopped")
     at = page.inner_text("#status .status-line")
     page.wait_for_timeout(1500)
     assert page.inner_text("#status .status-line") == at
-    assert len(drawn(page)["raw"][0]) < 1000
+    assert len(drawn(page)["raw"][0]) < 2000
 
 
 def test_visitors_do_not_see_each_other(visit: Visit, browser: Browser, server: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from playwright.sync_api import Page, expect
 
-from .conftest import PATIENCE, Log, wait_for_state
+from .conftest import ENDLESS, PATIENCE, Log, wait_for_state
 
 Visit = Callable[..., Page]
 QUIET = 8000  # milliseconds that are looked at
@@ -50,7 +50,7 @@ def test_after_a_sweep_and_a_reload(visit: Visit, log: Log, query: str) -> None:
 
 
 def test_after_a_stop(visit: Visit, log: Log) -> None:
-    page = visit("steps=1000&batch_size=16")
+    page = visit(ENDLESS)
     page.click("#start")
     expect(page.locator("#status .status-line")).to_contain_text("tokens/s", timeout=PATIENCE)
     page.click("#stop")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,14 @@ import torch
 import lora_core as lc
 from lora_core.base.checkpoint import Base
 from lora_core.base.tokenizer import load_encoding
+from lora_core.limits import Limits
 from lora_core.serving import executors, worker
 from lora_core.serving.registry import Run, new_visitor
 from lora_core.tasks.task import Example, Task
 
 WAIT = 120.0  # seconds after which a wait is a failure; no test depends on how long it took
+ENDLESS = 100_000  # steps: minutes, for a run that a test stops or kills
+LONG = Limits(max_steps=ENDLESS)
 
 
 def tiny_base() -> Base:
@@ -73,14 +77,36 @@ def submit(registry, base, task, visitor=None, *, rank=2, watch=(), **train) -> 
     return registry.submit(visitor or new_visitor(), base, task, lora, config, watch_texts=watch)
 
 
-def wait(*some: Run) -> None:
+def endless(registry, base, task, visitor=None, **train) -> Run:
+    """A run that is under way until somebody ends it, evaluated every hundred steps.
+
+    The registry's limits are `LONG`.
+    """
+    train = {"steps": ENDLESS, "evaluations": ENDLESS // 100, "warmup": 0.0, **train}
+    return submit(registry, base, task, visitor, **train)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what other threads or processes bring about."""
     ticker = threading.Event()
+    for _ in range(int(WAIT / 0.01)):
+        if condition():
+            return
+        ticker.wait(0.01)
+    raise AssertionError("waited in vain")
+
+
+def under_way(*some: Run, steps: int = 3) -> None:
+    """Wait until each has done so many steps; none of them may have ended."""
     for run in some:
-        for _ in range(int(WAIT / 0.01)):
-            if run.is_over:
-                break
-            ticker.wait(0.01)
-        assert run.is_over, run
+        until(lambda run=run: run.step >= steps or run.is_over)
+        assert not run.is_over, (run, run.reason)
+
+
+def wait(*some: Run) -> None:
+    """Until all have ended."""
+    for run in some:
+        until(lambda run=run: run.is_over)
 
 
 def adapter(run: Run) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ from lora_core.serving.clock import AwakeClock
 from lora_core.serving.registry import Registry, Run, RunError, new_visitor
 from lora_core.serving.watchers import NEVER_READ_SECONDS, UNREAD_SECONDS, Watchers
 from lora_core.tasks.task import Example, Task
-from tests.serving.registry import Clock, submit, wait
+from tests.serving.registry import LONG, Clock, endless, submit, under_way, wait
 
 
 def big_table(rows: int = 60) -> Task:
@@ -197,13 +197,12 @@ def test_observers_hear_of_every_change_from_a_thread_of_their_own(tiny, words) 
 
 
 def test_a_host_pauses_and_stops_all(tiny, words) -> None:
-    with Registry(workers=1) as registry:
+    with Registry(LONG, workers=1) as registry:
         registry.pause()
-        held = [submit(registry, tiny, words, steps=500) for _ in range(2)]
+        held = [endless(registry, tiny, words) for _ in range(2)]
         assert registry.paused and registry.counts() == {"waiting": 2}
         registry.unpause()
-        while held[0].step < 2:
-            assert not held[0].is_over
+        under_way(held[0])
         assert registry.all_runs() == held
         registry.stop_all("The lesson is over.")
         wait(*held)

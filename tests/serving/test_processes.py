@@ -15,7 +15,7 @@ import lora_core as lc
 from lora_core.serving import wire
 from lora_core.serving.processes import Processes
 from lora_core.serving.registry import Registry, new_visitor
-from tests.serving.registry import WAIT, adapter, same, submit, wait
+from tests.serving.registry import LONG, WAIT, adapter, endless, same, submit, under_way, wait
 
 
 def test_adapters_are_bit_for_bit_those_of_threads(tiny, words) -> None:
@@ -44,33 +44,27 @@ def test_adapters_are_bit_for_bit_those_of_threads(tiny, words) -> None:
 
 
 def test_a_run_stops_and_a_killed_worker_takes_only_its_own(tiny, words) -> None:
-    executor, ticker = Processes(2), threading.Event()
-    with Registry(executor=executor) as registry:
-        stopped, killed = (
-            submit(registry, tiny, words, new_visitor(), steps=2000, evaluations=500)
-            for _ in range(2)
-        )
+    executor = Processes(2)
+    with Registry(LONG, executor=executor) as registry:
+        stopped, killed = (endless(registry, tiny, words, new_visitor()) for _ in range(2))
         following = submit(registry, tiny, words)
-        while killed.step < 20 or stopped.step < 20:
-            assert not killed.is_over and not stopped.is_over
-            ticker.wait(0.01)
+        under_way(stopped)
+        under_way(killed, steps=210)
         os.kill(executor.process_of(killed.id), signal.SIGKILL)
-        wait(killed, following)
+        wait(killed)
+        under_way(stopped, steps=stopped.step + 20)
+        registry.stop(stopped.visitor, stopped.id)
+        wait(stopped, following)
+        assert stopped.state == "stopped" and stopped.classifier is not None
         assert following.state == "finished"
         assert killed.state == "failed" and "only that one" in killed.reason
         assert killed.classifier is not None
         assert killed.classifier.classify("win").label in words.labels
         assert killed.interrupted
         going = registry.go_on(killed.visitor, killed.id)  # without a store, from memory
-        while going.step < going.first_step + 5:
-            assert not going.is_over, going.reason
-            ticker.wait(0.01)
+        under_way(going, steps=going.first_step + 5)
         assert going.first_step > 0
         registry.stop(going.visitor, going.id)
-        assert not stopped.is_over
-        registry.stop(stopped.visitor, stopped.id)
-        wait(stopped)
-        assert stopped.state == "stopped" and stopped.classifier is not None
 
 
 def test_a_base_is_the_same_on_the_other_side(base, tmp_path) -> None:
@@ -85,12 +79,10 @@ def test_a_base_is_the_same_on_the_other_side(base, tmp_path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="limits another process as Linux can")
 def test_a_worker_without_memory_says_so_and_the_next_run_finishes(tiny, words) -> None:
     resource = pytest.importorskip("resource")  # not on Windows
-    executor, ticker = Processes(1), threading.Event()
-    with Registry(executor=executor) as registry:
-        first = submit(registry, tiny, words, steps=2000, evaluations=500)
-        while first.step < 20:
-            assert not first.is_over, first.reason
-            ticker.wait(0.01)
+    executor = Processes(1)
+    with Registry(LONG, executor=executor) as registry:
+        first = endless(registry, tiny, words)
+        under_way(first, steps=20)
         pid = executor.process_of(first.id)
         held = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
         resource.prlimit(pid, resource.RLIMIT_AS, (held, held))

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,17 @@ from lora_core.serving.fair_queue import Rounds, Turns
 from lora_core.serving.registry import NOT_HERE, Registry, RunError, new_visitor
 from lora_core.tasks.task import Example, Task
 from tests.servers import Server
-from tests.serving.registry import Clock, adapter, same, submit, wait
+from tests.serving.registry import (
+    ENDLESS,
+    LONG,
+    Clock,
+    adapter,
+    endless,
+    same,
+    submit,
+    under_way,
+    wait,
+)
 
 # Turns -----------------------------------------------------------------------------------------
 
@@ -266,18 +275,15 @@ def test_log_lines_name_no_text_no_table_and_no_whole_id(tiny, caplog) -> None:
 
 
 def test_stop_ends_at_the_next_step_keeps_weights_and_frees_the_worker(tiny, words) -> None:
-    with Registry(workers=1) as registry:
-        long = submit(registry, tiny, words, steps=2000)
+    with Registry(LONG, workers=1) as registry:
+        long = endless(registry, tiny, words)
         following = submit(registry, tiny, words)
-        ticker = threading.Event()
-        while long.step < 3:
-            assert not long.is_over
-            ticker.wait(0.005)
+        under_way(long)
         registry.stop(long.visitor, long.id)
         registry.stop(long.visitor, long.id)  # again: nothing happens
         wait(long, following)
         assert long.state == "stopped" and "stopped" in long.reason
-        assert long.step < 2000 and following.state == "finished"
+        assert long.step < ENDLESS and following.state == "finished"
         assert isinstance(long.events[-1], lc.Finished) and long.events[-1].outcome == "stopped"
         assert long.classifier is not None and long.classifier.classify("win").label in words.labels
         registry.stop(long.visitor, long.id)
@@ -381,12 +387,10 @@ def test_a_run_that_breaks_after_an_evaluation_keeps_its_best_weights(
 
 
 def test_close_ends_runs_at_a_step_and_tells_everybody(tiny, words) -> None:
-    registry = Registry(workers=1)
-    running = submit(registry, tiny, words, steps=2000)
+    registry = Registry(LONG, workers=1)
+    running = endless(registry, tiny, words)
     waiting = submit(registry, tiny, words)
-    ticker = threading.Event()
-    while running.step < 2:
-        ticker.wait(0.005)
+    under_way(running)
     registry.close()
     assert running.state == waiting.state == "stopped"
     assert "server is ending" in running.reason and "had not started" in waiting.reason
@@ -405,13 +409,13 @@ def test_sigterm_ends_a_serving_process_gracefully() -> None:
         "ended = threading.Event()\n"
         "signal.signal(signal.SIGTERM, lambda *_: ended.set())\n"
         "tiny, words = t.tiny_base(), t.words_task()\n"
-        "with Registry(workers=1) as registry:\n"
-        "    first = t.submit(registry, tiny, words, steps=2000)\n"
+        "with Registry(t.LONG, workers=1) as registry:\n"
+        "    first = t.endless(registry, tiny, words)\n"
         "    second = t.submit(registry, tiny, words)\n"
-        "    while first.step < 2: ended.wait(0.01)\n"
+        "    t.under_way(first)\n"
         "    print('training', flush=True)\n"
         "    ended.wait()\n"
-        "print(first.state, second.state, first.classifier is not None, first.step < 2000)\n"
+        "print(first.state, second.state, first.classifier is not None, first.step < t.ENDLESS)\n"
     )
     server = Server(code=serve)
     server.wait_for("training")

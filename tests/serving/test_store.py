@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,17 @@ from lora_core.serving import records
 from lora_core.serving.registry import NOT_HERE, Registry, RunError, new_visitor
 from lora_core.serving.store import APPLICATION, MIGRATIONS, Store, StoreError
 from lora_core.tasks.task import Example, Task
-from tests.serving.registry import Clock, adapter, same, submit, tiny_base, wait
+from tests.serving.registry import (
+    LONG,
+    Clock,
+    adapter,
+    endless,
+    same,
+    submit,
+    tiny_base,
+    under_way,
+    wait,
+)
 
 ROOT = Path(lc.__file__).parent.parent
 
@@ -123,12 +132,12 @@ from pathlib import Path
 from lora_core.serving.registry import Registry
 from lora_core.serving.store import Store
 tiny, words = t.tiny_base(), t.words_task()
-registry = Registry(workers=1, store=Store(Path(sys.argv[1])), bases=lambda _: tiny)
+registry = Registry(t.LONG, workers=1, store=Store(Path(sys.argv[1])), bases=lambda _: tiny)
 done = t.submit(registry, tiny, words, sys.argv[2])
 t.wait(done)
-running = t.submit(registry, tiny, words, sys.argv[2], steps=2000, evaluations=500)
+running = t.endless(registry, tiny, words, sys.argv[2])
 waiting = t.submit(registry, tiny, words, sys.argv[2], steps=5)
-while running.step < 30: threading.Event().wait(0.01)
+t.under_way(running, steps=210)
 print(done.id, running.id, waiting.id, flush=True)
 threading.Event().wait()
 """
@@ -149,12 +158,12 @@ def test_a_killed_server_loses_only_the_steps_since_the_last_evaluation(
     finally:
         process.kill()
         process.wait()
-    with Registry(workers=1, store=Store(tmp_path), bases=lambda _: tiny) as registry:
+    with Registry(LONG, workers=1, store=Store(tmp_path), bases=lambda _: tiny) as registry:
         assert [run.id for run in registry.runs(ann)] == [done, running, waiting]
         assert registry.get(ann, done).state == "finished" and registry.get(ann, done).classifier
         broken = registry.get(ann, running)
         assert broken.state == "stopped" and broken.interrupted and "go on" in broken.reason
-        assert broken.step >= 28 and isinstance(broken.events[0], lc.Started)  # an evaluation: 4
+        assert broken.step >= 200 and isinstance(broken.events[0], lc.Started)  # evaluated
         assert broken.classifier.classify("win").label in words.labels
         wait(registry.get(ann, waiting))
         best = max(
@@ -162,10 +171,7 @@ def test_a_killed_server_loses_only_the_steps_since_the_last_evaluation(
             key=lambda e: (e.validation_accuracy, -e.validation_loss),
         )
         going = registry.go_on(ann, running)
-        ticker = threading.Event()
-        while going.step < best.step + 5:
-            assert not going.is_over, going.reason
-            ticker.wait(0.01)
+        under_way(going, steps=best.step + 5)
         registry.stop(ann, going.id)
         wait(going)
         steps = [e.step for e in going.events if isinstance(e, lc.Step)]
@@ -176,11 +182,10 @@ def test_a_killed_server_loses_only_the_steps_since_the_last_evaluation(
 
 
 def test_after_a_graceful_end_running_ones_go_on_and_waiting_ones_wait(reopen, tiny, words) -> None:
-    ann, registry = new_visitor(), reopen()
-    running = submit(registry, tiny, words, ann, steps=2000, evaluations=400)
+    ann, registry = new_visitor(), reopen(LONG)
+    running = endless(registry, tiny, words, ann)
     waiting = submit(registry, tiny, words, ann)
-    while running.step < 6:
-        assert not running.is_over
+    under_way(running)
     registry = reopen()
     assert registry.get(ann, running.id).interrupted
     wait(registry.get(ann, waiting.id))
@@ -320,15 +325,14 @@ def test_caps_and_expiry_hold_on_disk(tmp_path, reopen, tiny, words) -> None:
 
 
 def test_a_visitor_deletes_all_that_is_theirs(reopen, tiny, words) -> None:
-    ann, bob, registry = new_visitor(), new_visitor(), reopen()
+    ann, bob, registry = new_visitor(), new_visitor(), reopen(LONG)
     mine = Task("mine", words.labels, words.train, words.validation, words.test)
     registry.add_task(ann, mine)
     wait(submit(registry, tiny, mine, ann))
     other = submit(registry, tiny, words, bob)
     wait(other)
-    running = submit(registry, tiny, mine, ann, steps=2000, evaluations=1000)
-    while running.step < 2:
-        assert not running.is_over
+    running = endless(registry, tiny, mine, ann)
+    under_way(running)
     registry.remove_all(ann)
     wait(running)
     store = registry._recall.store

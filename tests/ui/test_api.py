@@ -23,6 +23,7 @@ from lora_core.serving.registry import NOT_HERE, Registry, new_visitor
 from lora_core.ui import api, api_experiments, files, sentences
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.page import build_page
+from tests.serving.registry import ENDLESS, LONG
 
 ROWS = [
     [f"{'win cash' if i % 2 else 'see you'} {i}", "spam" if i % 2 else "ham"] for i in range(60)
@@ -50,7 +51,7 @@ def serving(base: lc.Base, limits: Limits | None = None) -> Iterator[tuple[str, 
 
 @pytest.fixture(scope="module")
 def server(tiny: lc.Base) -> Iterator[tuple[str, Registry]]:
-    with serving(tiny) as started:
+    with serving(tiny, LONG) as started:
         yield started
 
 
@@ -148,7 +149,7 @@ def test_strength_zero_is_the_base(client, server, run) -> None:
 
 
 def test_stop_over_the_wire(client, server) -> None:
-    long = client.predict(**{**SHORT, "steps": 2000}, api_name="/fine_tune")
+    long = client.predict(**{**SHORT, "steps": ENDLESS}, api_name="/fine_tune")
     waiting = client.predict(**SHORT, api_name="/fine_tune")
     assert client.predict(waiting, api_name="/stop") == "stopped"
     job = client.submit(long, api_name="/watch")
@@ -157,7 +158,7 @@ def test_stop_over_the_wire(client, server) -> None:
             break
     client.predict(long, api_name="/stop")
     last = list(client.submit(long, api_name="/watch"))[-1]
-    assert last["state"] == "stopped" and last["step"] < 2000
+    assert last["state"] == "stopped" and last["step"] < ENDLESS
     assert client.predict(long, "win", api_name="/classify")[0]["label"] in ("ham", "spam")
     assert "nothing to classify" in refused(client, "/classify", waiting, "win")
 
