@@ -47,7 +47,7 @@ runpy.run_path("app.py", run_name="__main__")
 """
 
 FAKE_SPACES = '''
-"""Stands in for the package that ZeroGPU installs: notes what is decorated, and makes CUDA seem to
+"""In place of the package that ZeroGPU installs: notes what is decorated, and makes CUDA seem to
 be present until it is used, as `spaces` 0.51 does."""
 from pathlib import Path
 
@@ -218,7 +218,7 @@ def test_on_a_cpu_space(clone, tmp_path) -> None:
 
 
 def test_on_zero_gpu(clone, tmp_path) -> None:
-    """With a stand-in for `spaces`: something is decorated, and training stays on the CPU."""
+    """With a small `spaces` of our own: something is decorated, and training stays on the CPU."""
     package = tmp_path / "site" / "spaces"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(FAKE_SPACES)

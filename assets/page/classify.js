@@ -228,10 +228,10 @@
       const order = [...words].sort((a, b) => b[1] - a[1]);
       const pro = order.filter((piece) => piece[1] > 0.05).slice(0, 3);
       const contra = order.filter((piece) => piece[1] < -0.05).reverse().slice(0, 2);
-      const told = [pro.length ? t("evidence.most_for", { label: value.label, words: list(pro) }) : t("evidence.none_for", { label: value.label })];
-      if (value.group > 1) told.unshift(t("evidence.groups", { n: value.group }));
-      if (contra.length) told.push(t("evidence.most_against", { words: list(contra) }));
-      say(spoken, told.join(" "));
+      const sentences = [pro.length ? t("evidence.most_for", { label: value.label, words: list(pro) }) : t("evidence.none_for", { label: value.label })];
+      if (value.group > 1) sentences.unshift(t("evidence.groups", { n: value.group }));
+      if (contra.length) sentences.push(t("evidence.most_against", { words: list(contra) }));
+      say(spoken, sentences.join(" "));
       body.replaceChildren(...order.map((piece) => node("tr", {},
         node("th", { scope: "row" }, quoted(piece[0])),
         node("td", {}, sign(piece[1])), node("td", {}, percent(piece[2])))));

@@ -215,11 +215,11 @@
       say(back, t("finetune.keep", { task: LoraLab.state.task?.title ?? "" }));
     });
     // What a run of another task showed is said to be of that one.
-    let told = {};
+    let shown = {};
     function conclude() {
       const chosen = LoraLab.state.settings?.task;
-      const away = Boolean(told.sentence && told.task && chosen && told.task !== chosen);
-      say(sentence, away ? t("status.of_other", { task: told.title, sentence: told.sentence }) : told.sentence ?? "");
+      const away = Boolean(shown.sentence && shown.task && chosen && shown.task !== chosen);
+      say(sentence, away ? t("status.of_other", { task: shown.title, sentence: shown.sentence }) : shown.sentence ?? "");
       sentence.classList.toggle("other", away);
     }
     on("settings", conclude);
@@ -227,7 +227,7 @@
     draw((value) => {
       say(line, value.line);
       say(reason, value.reason ?? "");
-      told = value;
+      shown = value;
       conclude();
       const percent = Math.round(100 * (value.share ?? 0));
       bar.firstChild.style.width = `${100 * (value.share ?? 0)}%`;

@@ -445,7 +445,7 @@
   });
 
   /** Hand an answer on once: a value is drawn again with another theme. */
-  function told() {
+  function answerOnce() {
     let last = "";
     return (said) => {
       const key = JSON.stringify(said);
@@ -458,12 +458,12 @@
   // The run that a question would like to compare with: an event and a value of their own, too.
   define("experiment-run", ({ draw, trigger }) => {
     on("experiment-train", () => trigger("select", {}));
-    draw(told());
+    draw(answerOnce());
   });
 
   // The quick answers beside the open question: an event and a value of their own.
   define("experiment-side", ({ draw, trigger }) => {
     on("experiment-aside", () => trigger("select", {}));
-    draw(told());
+    draw(answerOnce());
   });
 })();

@@ -123,7 +123,7 @@ Made with LoRA Lab: a whole model, ready for `transformers`.
 def _rows(classifier: Classifier) -> list[tuple[str, str]]:
     rows = [
         ("Base", f"`{_plain(classifier.base_source)}`"),
-        ("Task", _plain(classifier.task_name) or "not told"),
+        ("Task", _plain(classifier.task_name) or "unknown"),
         ("Labels", ", ".join(_plain(label) for label in classifier.labels)),
     ]
     train = classifier.train_config

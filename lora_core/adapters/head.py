@@ -49,7 +49,7 @@ def norm_bias_for(model: GPT, weight: Tensor, bias: Tensor) -> Tensor:
     if not (reached - bias.double()).abs().max() <= 1e-6 * max(1.0, float(bias.abs().max())):
         raise AdapterError(
             "The head has a bias, and PEFT's format has no place for it: `transformers` gives the "
-            "head none, and for these weights no other tensor can stand in."
+            "head none, and for these weights no other tensor can hold it."
         )
     return norm_bias
 

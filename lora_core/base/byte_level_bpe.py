@@ -268,14 +268,6 @@ class ByteLevelBPE(tiktoken.Encoding):
             )
         ]
 
-    def encode_single_token(self, text_or_bytes: str | bytes) -> int:
-        """The id of a token that is spelt so; raises `KeyError`."""
-        raw = text_or_bytes.encode() if isinstance(text_or_bytes, str) else text_or_bytes
-        for token, spelt in self._spelling.items():
-            if spelt == raw:
-                return token
-        raise KeyError(raw)
-
     def decode_single_token_bytes(self, token: int) -> bytes:
         """The bytes of a token; raises `KeyError`."""
         return self._spelling[token]

@@ -58,12 +58,6 @@ def frozen_cast(
     return cast.tensor
 
 
-def frozen_bytes() -> int:
-    """Bytes that the shared casts of all living bases take."""
-    with _casts_lock:
-        return sum(cast.tensor.nbytes for casts in _casts.values() for cast in casts.values())
-
-
 class Workspace:
     """Large intermediate results by name, written again at each step.
 

@@ -69,15 +69,11 @@ def add_gradients(model: GPT, weights: Weights, gradients: tuple[Tensor, ...]) -
             parameter.grad += gradient
 
 
-def language_loss(
-    weights: Weights, config: GPTConfig, tokens: Tensor, targets: Tensor, scale: float
-) -> Tensor:
-    """`scale` times the summed cross-entropy, in nats, of `targets` (batch, length)."""
-    return next_token_loss(weights, hidden_states(weights, config, tokens), targets, scale)
-
-
 def next_token_loss(weights: Weights, states: Tensor, targets: Tensor, scale: float) -> Tensor:
-    """The same from the states (batch, length, emb) that `hidden_states` gave."""
+    """`scale` times the summed cross-entropy, in nats, of `targets` (batch, length).
+
+    `states` (batch, length, emb) are those of `hidden_states`.
+    """
     embedding = weights["token_embedding.weight"]
     return TiedLoss.apply(states.flatten(0, 1), embedding, targets.flatten(), scale)  # type: ignore[no-untyped-call]
 

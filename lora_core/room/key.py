@@ -68,9 +68,9 @@ def choose_key(folder: Path | None, *, new: bool = False) -> Key:
     path = folder / _FILE
     try:
         if not new and path.is_file():
-            kept = path.read_text(encoding="utf-8").strip()
-            if len(kept) >= _LEAST:
-                return Key(kept)
+            written = path.read_text(encoding="utf-8").strip()
+            if len(written) >= _LEAST:
+                return Key(written)
         path.touch(mode=0o600)
         path.chmod(0o600)
         path.write_text(made + "\n", encoding="utf-8")

@@ -32,8 +32,8 @@ class Memory:
         if self._path is None:
             return None
         with contextlib.suppress(OSError, ValueError):
-            kept = json.loads(self._path.read_text(encoding="utf-8"))
-            return kept if isinstance(kept, dict) else None
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            return content if isinstance(content, dict) else None
         return None
 
     def changed(self) -> None:

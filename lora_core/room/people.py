@@ -46,25 +46,25 @@ class People:
 
     def join(self, visitor: str) -> Pupil:
         """The pupil of a token, new or known. Raises `RoomError` in a full room."""
-        found = self._by_visitor.get(visitor)
-        if found is None:
+        pupil = self._by_visitor.get(visitor)
+        if pupil is None:
             self.sweep()
             names = free_names(self._names(), 1, self._chance)
             if not names:
                 raise RoomError(f"This room is full: it has names for {MOST} people.")
             self._last += 1
-            found = Pupil(self._last, visitor, names[0])
-            self._add(found)
-        found.seen = self._clock()
-        return found
+            pupil = Pupil(self._last, visitor, names[0])
+            self._add(pupil)
+        pupil.seen = self._clock()
+        return pupil
 
     def of_ticket(self, ticket: object) -> Pupil:
         """Raises `RoomError` for one that is not known here."""
-        found = self._by_ticket.get(ticket) if isinstance(ticket, str) else None
-        if found is None:
+        pupil = self._by_ticket.get(ticket) if isinstance(ticket, str) else None
+        if pupil is None:
             raise RoomError("This room does not know you any more. Load the page again.")
-        found.seen = self._clock()
-        return found
+        pupil.seen = self._clock()
+        return pupil
 
     def offer(self, pupil: Pupil) -> list[Pseudonym]:
         """Free names to choose from; the same until one is chosen or taken by another."""
@@ -120,9 +120,9 @@ class People:
             if p.has_run or p.streams
         ]
 
-    def take_up(self, kept: Iterable[dict[str, Any]]) -> None:
+    def take_up(self, pupils: Iterable[dict[str, Any]]) -> None:
         """What `kept` gave."""
-        for one in kept:
+        for one in pupils:
             name = Pseudonym.of(one["name"])
             pupil = Pupil(one["number"], one["visitor"], name, one["ticket"], has_run=True)
             self._add(pupil)

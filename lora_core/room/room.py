@@ -377,17 +377,17 @@ class Room:
             }
 
     def _take_up(self) -> None:
-        kept = self._memory.read()
-        if kept is None:
+        picture = self._memory.read()
+        if picture is None:
             return
         try:
-            lesson = Lesson(**kept["lesson"])
-            runs = {run_id: Record.read(record) for run_id, record in kept["runs"].items()}
+            lesson = Lesson(**picture["lesson"])
+            runs = {run_id: Record.read(record) for run_id, record in picture["runs"].items()}
             people = People()
-            people.take_up(kept["pupils"])
+            people.take_up(picture["pupils"])
         except (KeyError, TypeError, ValueError, AttributeError):
             return  # of another version: the lesson begins anew
-        if kept.get("exercises") != [exercise.title for exercise in self.exercises]:
+        if picture.get("exercises") != [exercise.title for exercise in self.exercises]:
             lesson.exercise = 0  # another file: its numbers mean others
         old = self._clock() - _KEPT
         if lesson.begun < old or (lesson.over is not None and lesson.over < old):
@@ -400,8 +400,8 @@ class Room:
     def recount(self) -> None:
         """After a restart, once the registry has taken up its runs: they vote again."""
         with self._lock:
-            kept = list(self._over.items())
-        for run_id, record in kept:
+            records = list(self._over.items())
+        for run_id, record in records:
             if record.task != OWN_TABLE and record.validation is not None:
                 self._ask(run_id, record)
 

@@ -28,9 +28,9 @@ Find = Callable[[], Classifier | None]
 class Votes:
     """Probabilities of a room's runs by their numbers. May be called from any thread."""
 
-    def __init__(self, task_named: Callable[[str], Task], told: Callable[[], None]) -> None:
-        """`told` is called after each ballot that was counted."""
-        self._task_named, self._told = task_named, told
+    def __init__(self, task_named: Callable[[str], Task], counted: Callable[[], None]) -> None:
+        """`counted` is called after each ballot that was counted."""
+        self._task_named, self._counted = task_named, counted
         self._lock = threading.Lock()
         self._cast: dict[int, Tensor] = {}  # (rows, classes), classes in the task's order
         self._waiting: queue.SimpleQueue[tuple[int, str, Find] | None] = queue.SimpleQueue()
@@ -82,7 +82,7 @@ class Votes:
             if ballot is not None:
                 with self._lock:
                     self._cast[number] = ballot
-                self._told()
+                self._counted()
             del item, find
 
     def _ballot(self, task: Task, classifier: Classifier | None) -> Tensor | None:

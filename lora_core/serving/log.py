@@ -60,7 +60,7 @@ def once(sentence: str) -> None:
 
 
 def is_new(text: str) -> bool:
-    """Whether this was not told before."""
+    """Whether this was not written before."""
     with _lock:
         if text in _messages:
             return False

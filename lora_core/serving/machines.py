@@ -1,8 +1,9 @@
 """Workers on other machines, lent by a scheduler of dask.distributed: `--dask tcp://host:8786`.
 
 The engine does what engines do: it knows its workers, notices one that is lost, and gives its task
-to another. A run that begins again has the same seed and so makes the same steps: what was told of
-it before is told once. Where the scheduler or all of its workers are away, a local executor trains.
+to another. A run that begins again has the same seed and so makes the same steps: what was reported
+of it before is reported once. Where the scheduler or all of its workers are away, a local executor
+trains.
 
 Messages are those of `wire`, through a queue of the scheduler; a base goes to each worker once and
 is checked by its digest. Dask itself uses pickle: its network must be one that you trust.
@@ -161,12 +162,12 @@ class Machines:
         stopped: threading.Event,
         once: _Once,
     ) -> Outcome:
-        attempt, told, last = "", False, time.monotonic()
+        attempt, stop_sent, last = "", False, time.monotonic()
         past: set[str] = set()
         while True:
-            if stopped.is_set() and not told:
+            if stopped.is_set() and not stop_sent:
                 event.set()
-                told = True
+                stop_sent = True
             try:
                 batch = channel.get(timeout=0.2)
             except TimeoutError:

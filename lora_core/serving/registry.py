@@ -214,11 +214,6 @@ class Registry:
             self._fetch(visitor)
             return self._held.of(visitor)
 
-    def all_runs(self) -> list[Run]:
-        """The runs of all visitors that are in memory, oldest first: for the host."""
-        with self._lock:
-            return list(self._held.runs.values())
-
     def stop(self, visitor: str, run_id: str) -> None:
         """End a run at its next step, keeping its best weights; a waiting one never starts.
 

@@ -324,7 +324,7 @@ def _counted(what: str, count: int) -> str:
 
 
 def _gaps(labels: list[str], column: str) -> list[str]:
-    """A word on labels that stand in the first row of their group only, as merged cells leave."""
+    """A word on labels in the first row of their group only, as merged cells leave."""
     empty = labels.count("")
     follows = sum(not label and bool(before) for before, label in pairwise(labels))
     if labels and empty > 0.5 * len(labels) and labels[0] and follows > 0.5 * (len(labels) - empty):

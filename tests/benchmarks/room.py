@@ -186,20 +186,20 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
     os.environ[VARIABLE] = key
     wrong: list[str] = []
     with server(free_port(), "--room") as (url, _):
-        told = Lesson(url, steps, exercises_of(None, Limits()))
-        told.typed.append(key)
+        played = Lesson(url, steps, exercises_of(None, Limits()))
+        played.typed.append(key)
         boards = [Line(f"{url}/room/board") for _ in range(2)]
         begin = time.monotonic()
-        class_ = [Pupil(told, number) for number in range(pupils)]
+        class_ = [Pupil(played, number) for number in range(pupils)]
         lines = lambda: [*boards, *(pupil.line for pupil in class_)]  # noqa: E731
         teacher = Teacher(url, key, lambda: boards)
         desk = Line(f"{url}/room/desk", cookies=teacher.client.cookies)
         boards[0].wait(lambda s: s["counts"]["here"] == pupils)
         teacher.does("clock", 1800, lambda s: bool(s["clock"]["ends"]))
         cut: list[str] = []
-        trained = [e.number for e in told.exercises if e.settings.get("steps")]
+        trained = [e.number for e in played.exercises if e.settings.get("steps")]
         trained = trained[max(0, len(trained) - rounds) :]
-        for exercise in told.exercises:
+        for exercise in played.exercises:
             title = exercise.title
             teacher.does("offer", exercise.number, lambda s, t=title: s["lesson"]["title"] == t)  # type: ignore[misc]
             if exercise.number not in trained:
@@ -216,8 +216,8 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
             for thread in threads:
                 thread.join()
         teacher.does("names", True, lambda s: bool(s["pupils"]))
-        boards[0].wait(lambda s: s["counts"]["ended"] == told.runs)
-        votes = sum(not k.startswith("own") for k in told.results if "sentiment" in k)
+        boards[0].wait(lambda s: s["counts"]["ended"] == played.runs)
+        votes = sum(not k.startswith("own") for k in played.results if "sentiment" in k)
         for board in boards:
             board.wait(lambda s: s["votes"]["n"] >= votes)
         teacher.does("reveal", True, lambda s: s["runs"]["revealed"])
@@ -231,33 +231,33 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
         sent = [*cut, *(raw for line in [*lines(), desk] for raw in line.raw), table, page]
         for line in [*lines(), desk]:
             line.close()
-    leaks = sum(text in one for one in sent for text in told.typed)
+    leaks = sum(text in one for one in sent for text in played.typed)
     rows = list(csv.DictReader(io.StringIO(table)))
-    lost = abs(told.runs - len(rows)) + len(told.errors) + lost_results(told, rows)
+    lost = abs(played.runs - len(rows)) + len(played.errors) + lost_results(played, rows)
     ends = arrivals(boards[0])
     late = [
         max(0.0, at - ended + POLL_SECONDS)
-        for at, ended in zip(ends, sorted(told.ends), strict=False)
+        for at, ended in zip(ends, sorted(played.ends), strict=False)
     ]
-    report(pupils, told, rows, seconds, late, teacher.lags, lost, leaks, sent)
+    report(pupils, played, rows, seconds, late, teacher.lags, lost, leaks, sent)
     every = sorted([*late, *teacher.lags])
     share = sum(lag <= _WITHIN for lag in every) / max(1, len(every))
     if share < 0.95:
         wrong.append(f"only {share:.0%} of the changes were on the board within a second")
-    if lost or len(ends) != told.runs:
-        wrong.append(f"lost: {lost}; ends on the board: {len(ends)} of {told.runs}")
+    if lost or len(ends) != played.runs:
+        wrong.append(f"lost: {lost}; ends on the board: {len(ends)} of {played.runs}")
     if leaks:
         wrong.append(f"{leaks} texts leaked")
-    return [*wrong, *told.errors]
+    return [*wrong, *played.errors]
 
 
-def lost_results(told: Lesson, rows: list[dict[str, str]]) -> int:
+def lost_results(played: Lesson, rows: list[dict[str, str]]) -> int:
     """Runs whose figures in the table are not those that the pupil got."""
     found = {
         f"{r['task']} r{r['rank']} seed {r['seed']} steps {r['steps']}": r["validation_accuracy"]
         for r in rows
     }
-    return sum(found.get(key) != f"{value:.4f}" for key, value in told.results.items())
+    return sum(found.get(key) != f"{value:.4f}" for key, value in played.results.items())
 
 
 def arrivals(board: Line) -> list[float]:
@@ -272,7 +272,7 @@ def arrivals(board: Line) -> list[float]:
 
 def report(
     pupils: int,
-    told: Lesson,
+    played: Lesson,
     rows: list[dict[str, str]],
     seconds: float,
     late: list[float],
@@ -283,7 +283,7 @@ def report(
 ) -> None:
     """The table."""
     print(
-        f"\n{pupils} pupils, {told.runs} runs of {told.steps} to {told.steps + 6} steps in "
+        f"\n{pupils} pupils, {played.runs} runs of {played.steps} to {played.steps + 6} steps in "
         f"{seconds:.0f} s; {os.cpu_count()} cores\n"
     )
     print("| | median | 95 % | worst |\n|---|---|---|---|")
@@ -300,8 +300,8 @@ def beside(pupils: int, asked: int) -> list[str]:
     """The page and an answer with a room that is in use, against a server without one, in turns."""
     key = os.environ[VARIABLE]
     with server(free_port()) as (plain, _), server(free_port(), "--room") as (url, _):
-        told = Lesson(url, 5, [])
-        lines = [Pupil(told, number).line for number in range(pupils)]
+        played = Lesson(url, 5, [])
+        lines = [Pupil(played, number).line for number in range(pupils)]
         lines += [Line(f"{url}/room/board") for _ in range(2)]
         teacher = Teacher(url, key, lambda: lines[-2:])
         lines.append(Line(f"{url}/room/desk", cookies=teacher.client.cookies))

@@ -5,8 +5,8 @@
 
 `typed.csv` (columns task, text, label) holds 200 clear texts of one to eight words, written without
 a look at the training tables, its labels read a second time without having been seen, frozen before
-the first comparison. Told are the share that is right and, of the wrong ones, the share that was
-said with more than 90 %. A text that stands in the task's own table counts like any other.
+the first comparison. Printed are the share that is right and, of the wrong ones, the share that was
+said with more than 90 %. A text of the task's own table counts like any other.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ Visit = Callable[..., Page]
 Trained = tuple[Page, Log]
 CLOSE = 0.02  # two processes, and perhaps two number formats, trained the same adapter
 BOX = "#text textarea"
+PRIZE = "WINNER! Claim your free prize now, call 09061701461"
 
 
 def answers(page: Page) -> dict[str, tuple[float, float | None]]:

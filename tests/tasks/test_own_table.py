@@ -86,7 +86,7 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 
 def late_rows() -> bytes:
-    """The second row stands in a sheet's last line, after a million empty ones."""
+    """The second row is in a sheet's last line, after a million empty ones."""
     book = openpyxl.Workbook()
     for line, row in ((1, ("text", "label")), (2, ROWS[0]), (1_048_576, ROWS[1])):
         for column, value in enumerate(row, 1):

@@ -103,12 +103,12 @@ def scatter(
         kind += " best" if p.number in on_front else ""
         cx, cy = places[p.number]
         parts.append(_tag("circle", class_=kind, cx=cx, cy=cy, r=9 if p.number in on_front else 8))
-    told = [p for p in some if p.number == newest]
-    told += [p for p in front if p.number != newest and on_front]
+    named = [p for p in some if p.number == newest]
+    named += [p for p in front if p.number != newest and on_front]
     if newest in places:
         cx, cy = places[newest]
         parts.append(_tag("circle", class_="newest", cx=cx, cy=cy, r=15))
-    parts += _names(told, places, names or {}, right)
+    parts += _names(named, places, names or {}, right)
     label = say("room.scatter_words", n=len(some), columns=_spoken(columns))
     return _svg(WIDTH, HEIGHT, label, parts, "scatter")
 
@@ -187,7 +187,7 @@ def _columns(
 
 
 def _names(
-    told: Sequence[Point],
+    named: Sequence[Point],
     places: Mapping[int, tuple[float, float]],
     names: Mapping[int, str],
     right: float,
@@ -195,7 +195,7 @@ def _names(
     """Names beside their dots, as far as none stands in another's way."""
     parts: list[str] = []
     taken: list[tuple[float, float, float]] = []
-    for p in reversed(told):  # the best first: it keeps its name
+    for p in reversed(named):  # the best first: it keeps its name
         name = names.get(p.pupil)
         if not name:
             continue
