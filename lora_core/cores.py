@@ -25,9 +25,9 @@ _REMEMBERED = 5  # steps whose median is a speed
 _TRIAL = 3  # steps after which a speed is believed
 _PAUSE, _LONGEST_PAUSE = 16, 1024  # steps until more cores are tried again; longer each time
 _LOOK_AGAIN = 64  # steps after which the speed of one core is measured anew
-_GAIN = 0.95  # more cores must take at most this share of one core's time
-_HOPELESS = 2.0  # so many times one core's time, and the step is finished with one
-_CONTENDED = 1.25  # wall time by processor time of one core, above which others compute here too
+GAIN = 0.95  # more cores must take at most this share of one core's time
+HOPELESS = 2.0  # so many times one core's time, and the step is finished with one
+CONTENDED = 1.25  # wall time by processor time of one core, above which others compute here too
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -67,9 +67,18 @@ class Cores:
     else two threads wait for each other, and can take many times as long as one.
     """
 
-    def __init__(self, free: Callable[[], int]) -> None:
-        """`free` says how many cores this run may use now; it is asked before every step."""
+    def __init__(
+        self,
+        free: Callable[[], int],
+        clock: Callable[[], float] = time.perf_counter,
+        processor_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
+        """`free` says how many cores this run may use now; it is asked before every step.
+
+        The clocks give seconds: those that pass, and those that this thread has computed for.
+        """
         self._free = free
+        self._clock, self._processor_clock = clock, processor_clock
         # Seconds a unit of work, of the last steps: with one core, beside processor seconds; and
         # by the number of cores.
         self._alone: deque[tuple[float, float]] = deque(maxlen=_REMEMBERED)
@@ -89,21 +98,21 @@ class Cores:
         in a run for each number of cores: to compare the bits."""
         self._steps += 1
         self._count = self._choose(gradient)
-        begin, processor = time.perf_counter(), time.thread_time()
+        begin, processor = self._clock(), self._processor_clock()
         if self._count > 1:
-            self._deadline = begin + _HOPELESS * work * self._one_core_seconds
+            self._deadline = begin + HOPELESS * work * self._one_core_seconds
         with computing_with(self._count):
             yield
         self._deadline = math.inf
-        seconds = (time.perf_counter() - begin) / work
+        seconds = (self._clock() - begin) / work
         if self._count == 1:
-            self._alone.append((seconds, (time.thread_time() - processor) / work))
+            self._alone.append((seconds, (self._processor_clock() - processor) / work))
         else:
             self._together[self._count].append(seconds)
 
     def between(self) -> None:
         """Called within a step: finishes one that takes far too long with one core."""
-        if time.perf_counter() > self._deadline:
+        if self._clock() > self._deadline:
             torch.set_num_threads(1)
 
     def evaluation(self) -> contextlib.AbstractContextManager[None]:
@@ -131,9 +140,9 @@ class Cores:
         together, alone = self._together[count], self._one_core_seconds
         # One bad step in a good series is chance; in a trial, or twice, it is not.
         recent = list(together)[-2:] if len(together) >= _TRIAL else list(together)[-1:]
-        hopeless = bool(recent) and min(recent) > _HOPELESS * alone
-        slower = len(together) >= _TRIAL and statistics.median(together) > _GAIN * alone
-        if hopeless or slower or seconds > _CONTENDED * processor:
+        hopeless = bool(recent) and min(recent) > HOPELESS * alone
+        slower = len(together) >= _TRIAL and statistics.median(together) > GAIN * alone
+        if hopeless or slower or seconds > CONTENDED * processor:
             together.clear()
             self._resume_at = self._steps + self._pause
             self._pause = min((8 if hopeless else 2) * self._pause, _LONGEST_PAUSE)

@@ -25,7 +25,7 @@ from lora_core.scores import Score, best_temperature, score
 from lora_core.tasks.task import Task
 
 _WATCHES = 50  # how often along a run the watched texts are classified
-_ASK = 0.2  # seconds after which should_stop is asked even within a step or an evaluation
+ASK_SECONDS = 0.2  # seconds after which should_stop is asked even within a step or an evaluation
 _RUNAWAY = 4.0  # a smoothed loss so many times the first one will not come back
 
 
@@ -176,7 +176,7 @@ class _Patience:
 
     def check(self) -> None:
         """Ask, if the last time is long ago."""
-        if not self.resting and time.perf_counter() - self._asked > _ASK:
+        if not self.resting and time.perf_counter() - self._asked > ASK_SECONDS:
             self.ask()
 
 

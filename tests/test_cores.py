@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -11,6 +12,20 @@ import lora_core as lc
 from lora_core import cores as module
 from lora_core.cores import Cores, computing_with, set_threads
 from lora_core.devices import Device
+
+
+class NotedCores(Cores):
+    """Notes with how many cores the steps were computed."""
+
+    def __init__(self, free) -> None:
+        super().__init__(free)
+        self.counts: set[int] = set()
+
+    @contextlib.contextmanager
+    def step(self, work, gradient):
+        with super().step(work, gradient):
+            self.counts.add(torch.get_num_threads())
+            yield
 
 
 def weights(base, task, dtype, lora, method, cores) -> list[torch.Tensor]:
@@ -31,30 +46,46 @@ def weights(base, task, dtype, lora, method, cores) -> list[torch.Tensor]:
     ],
 )
 def test_cores_that_come_and_go_change_no_bit(base, task, monkeypatch, dtype, method, lora) -> None:
-    for name in ("_GAIN", "_HOPELESS", "_CONTENDED"):
+    for name in ("GAIN", "HOPELESS", "CONTENDED"):
         monkeypatch.setattr(module, name, float("inf"))  # use them, however slow they are
     set_threads(1)
     alone = weights(base, task, dtype, lora, method, None)
     number = itertools.cycle((2, 3, 1, 2))
-    cores = Cores(lambda: next(number))
+    cores = NotedCores(lambda: next(number))
     shared = weights(base, task, dtype, lora, method, cores)
-    assert cores._same_bits.keys() == {2}  # there were steps with more than one
+    assert cores.counts == {1, 2}  # there were steps with more than one
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+class Times:
+    """Seconds of the wall and of the processor that pass when the test says so."""
+
+    wall = processor = 0.0
+
+    def cores(self, free: int) -> Cores:
+        """Of a run that may use `free` cores, from now on."""
+        return Cores(lambda: free, lambda: self.wall, lambda: self.processor)
+
+    def step(self, cores: Cores, wall: float, processor: float, gradient=torch.ones) -> int:
+        """Take a step of so many seconds; with how many cores it was computed."""
+        with cores.step(1.0, lambda: gradient(1)):
+            self.wall += wall
+            self.processor += processor
+            cores.between()
+            return torch.get_num_threads()
 
 
 def test_numbers_of_threads_are_given_back_and_bits_that_differ_are_seen() -> None:
     set_threads(1)
-    cores = Cores(lambda: 2)
-    cores._alone.extend([(1.0, 1.0)] * 5)
     answers = itertools.count()
-    gradient = lambda: torch.tensor([float(next(answers))])  # noqa: E731  each another one
-    with cores.step(10.0, gradient):
-        assert torch.get_num_threads() == 1
-    assert cores._same_bits == {2: False}
-    steady = Cores(lambda: 5)
-    steady._alone.extend([(1.0, 1.0)] * 5)
-    with steady.step(10.0, lambda: torch.ones(1)):
-        assert torch.get_num_threads() == 4  # three and five cut products at odd places
+    times = Times()
+    cores = times.cores(2)
+    each_another = lambda _: torch.tensor([float(next(answers))])  # noqa: E731
+    assert [times.step(cores, 1.0, 1.0, each_another) for _ in range(8)] == [1] * 8
+    assert next(answers) == 2  # compared once
+    cores = times.cores(5)
+    used = [times.step(cores, 1.0, 1.0) for _ in range(4)]
+    assert used == [1, 1, 1, 4]  # three and five cut products at odd places
     assert torch.get_num_threads() == 1
     with pytest.raises(ZeroDivisionError), computing_with(2):
         raise ZeroDivisionError
@@ -63,17 +94,16 @@ def test_numbers_of_threads_are_given_back_and_bits_that_differ_are_seen() -> No
 
 def test_cores_that_others_use_are_left_alone() -> None:
     set_threads(1)
-    cores = Cores(lambda: 2)
-    cores._alone.extend([(2.0, 1.0)] * 5)  # half of the time something else computed
-    with cores.step(1.0, lambda: torch.ones(1)):
-        assert torch.get_num_threads() == 1
-    slow = Cores(lambda: 2)
-    slow._alone.extend([(1e-9, 1e-9)] * 5)
-    for threads in (2, 1):  # the first step with two takes far more than twice a nanosecond
-        with slow.step(1.0, lambda: torch.ones(1)):
-            assert torch.get_num_threads() == threads
-            slow.between()
-            assert torch.get_num_threads() == 1
+    times = Times()
+    cores = times.cores(2)  # half of the time something else computes
+    assert [times.step(cores, 2.0, 1.0) for _ in range(8)] == [1] * 8
+    cores = times.cores(2)
+    assert [times.step(cores, 1.0, 1.0) for _ in range(3)] == [1, 1, 1]
+    # The first step with two takes more than twice as long: it ends with one, and so do the next.
+    assert [times.step(cores, 2.5, 2.5) for _ in range(3)] == [1, 1, 1]
+    cores = times.cores(2)
+    assert [times.step(cores, 1.0, 1.0) for _ in range(3)] == [1, 1, 1]
+    assert [times.step(cores, 0.5, 0.5) for _ in range(3)] == [2, 2, 2]
 
 
 def test_items_are_computed_in_their_order_with_one_thread_each() -> None:

@@ -90,7 +90,7 @@ def test_stopping_ends_at_the_next_step_with_a_usable_classifier(base, task) -> 
 
 
 def test_a_run_stopped_in_its_first_evaluation_still_finishes(base, task, monkeypatch) -> None:
-    monkeypatch.setattr("lora_core.training._ASK", 0.0)  # as if everything took long
+    monkeypatch.setattr("lora_core.training.ASK_SECONDS", 0.0)  # as if everything took long
     events = run(base, task, steps=50, should_stop=lambda: True)
     assert [type(e) for e in events] == [lc.Started, lc.Finished]
     assert events[-1].outcome == "stopped" and events[-1].step == 0

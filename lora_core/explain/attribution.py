@@ -24,9 +24,9 @@ from lora_core.batches import encode_text
 from lora_core.classifier import Classifier, ClassifyError, batched_logits, check_text
 
 MAX_PARTS = 64  # a longer text is erased in so many groups of neighbouring words
-_FEWEST_PARTS = 8
-_TOKEN_BUDGET = 6_000  # tokens through the model for one text: what bounds the time
-_TOKENS_A_TURN = 1_024  # then the classifier is handed to whoever waits for an answer
+FEWEST_PARTS = 8
+TOKEN_BUDGET = 6_000  # tokens through the model for one text: what bounds the time
+TOKENS_A_TURN = 1_024  # then the classifier is handed to whoever waits for an answer
 _LONGEST_WORD = 40  # characters; what has no blanks is cut into pieces of this length
 
 # Scripts written without blanks, whose characters stand for words or syllables: Han and kana.
@@ -78,7 +78,7 @@ def attribute(
     ids = classifier.encode(text)
     read = characters_read(classifier, text, ids)
     every_word = [span for span in words(text) if span.start < read]
-    limit = max(_FEWEST_PARTS, min(MAX_PARTS, _TOKEN_BUDGET // max(1, len(ids))))
+    limit = max(FEWEST_PARTS, min(MAX_PARTS, TOKEN_BUDGET // max(1, len(ids))))
     group = -(-len(every_word) // limit)
     parts = [every_word[i : i + group] for i in range(0, len(every_word), group)]
     spans = [Span(part[0].start, part[-1].end) for part in parts]
@@ -166,7 +166,7 @@ def _logits(classifier: Classifier, ids: list[list[int]], strength: float) -> Te
         end, longest = start, 0
         while end < len(ids):
             longest = max(longest, len(ids[end]))
-            if end > start and longest * (end + 1 - start) > _TOKENS_A_TURN:
+            if end > start and longest * (end + 1 - start) > TOKENS_A_TURN:
                 break
             end += 1
         with classifier.at_strength(strength) as model:

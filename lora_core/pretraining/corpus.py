@@ -25,7 +25,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lora_core.pretraining import PretrainingError
 
-_LONGEST_DOCUMENT = 1_000_000  # characters; what has no blank line is cut there
+LONGEST_DOCUMENT = 1_000_000  # characters; what has no blank line is cut there
 _ENCODE_AT_ONCE = 4_000_000  # characters
 
 
@@ -41,9 +41,9 @@ def documents(path: Path) -> Iterator[str]:
     size = 0
     try:
         with open_text(path) as file:
-            while line := file.readline(_LONGEST_DOCUMENT):
+            while line := file.readline(LONGEST_DOCUMENT):
                 size += len(line)
-                if line.strip() and size < _LONGEST_DOCUMENT:
+                if line.strip() and size < LONGEST_DOCUMENT:
                     lines.append(line)
                     continue
                 if line.strip():
@@ -90,7 +90,7 @@ def prepare_tokens(
     """Encode a corpus into `folder`/tokens-….bin (uint16), unless that has been done already."""
     if encoding.n_vocab > 2**16:
         raise PretrainingError(f"A vocabulary of {encoding.n_vocab:,} does not fit into 16 bits.")
-    target = folder / f"tokens-{_fingerprint(paths, encoding)}.bin"
+    target = folder / f"tokens-{fingerprint(paths, encoding)}.bin"
     if target.is_file():
         return target
     partial = target.with_suffix(".part")
@@ -120,7 +120,7 @@ def prepare_tokens(
     return partial.rename(target)
 
 
-def _fingerprint(paths: Sequence[Path], encoding: tiktoken.Encoding) -> str:
+def fingerprint(paths: Sequence[Path], encoding: tiktoken.Encoding) -> str:
     """Changes with the files (name, size, time) and with the vocabulary."""
     try:
         stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]

@@ -31,10 +31,10 @@ from lora_core.serving import log, wire
 from lora_core.serving.executors import Executor, WorkerLostError
 from lora_core.serving.worker import Job, Outcome, Progress, Report, train, use_one_thread
 
-_CONNECT = 5.0  # seconds in which a scheduler must answer
+CONNECT_SECONDS = 5.0  # seconds in which a scheduler must answer
 _SEND = 120.0  # seconds in which a base must reach all workers
 _LOOK = 1.0  # seconds between two looks at the workers
-_AGAIN = 10.0  # seconds between two tries to find a scheduler that is away
+AGAIN_SECONDS = 10.0  # seconds between two tries to find a scheduler that is away
 _PATIENCE = 15.0  # seconds that a run waits for the last worker to come back
 _FLUSH = 0.1  # seconds in which a worker collects what it says
 _AT_ONCE = 512  # runs
@@ -64,7 +64,7 @@ class Machines:
         self._pool = ThreadPoolExecutor(_AT_ONCE, "lora-lab-machine", use_one_thread)
         self._looking = threading.Lock()
         self._said = ""
-        dask.config.set({"distributed.comm.timeouts.connect": f"{_CONNECT:g}s"})
+        dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS:g}s"})
         self._look()
         threading.Thread(target=self._watch, name="lora-lab-machines", daemon=True).start()
 
@@ -208,7 +208,7 @@ class Machines:
     # The scheduler ---------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        while not self._closing.wait(_LOOK if self._client is not None else _AGAIN):
+        while not self._closing.wait(_LOOK if self._client is not None else AGAIN_SECONDS):
             self._look()
 
     def _look(self) -> None:
@@ -218,7 +218,7 @@ class Machines:
             try:
                 if self._client is None:
                     self._client = Client(
-                        self.address, timeout=_CONNECT, set_as_default=False, name="lora-lab"
+                        self.address, timeout=CONNECT_SECONDS, set_as_default=False, name="lora-lab"
                     )
                 self._remote = sum(self._client.nthreads().values())
             except Exception:  # dask's own, of many kinds: it is away

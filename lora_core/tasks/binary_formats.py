@@ -18,7 +18,7 @@ from lora_core.tasks import binary_program
 from lora_core.tasks.binary_program import DAMAGED, RawTable, SheetError
 
 SECONDS = 40.0  # for one file; ordinary ones take about one
-_AT_ONCE = threading.BoundedSemaphore(2)  # such programs, whoever asks
+PROGRAMS = threading.BoundedSemaphore(2)  # such programs, whoever asks
 
 
 class BusyError(SheetError):
@@ -45,7 +45,7 @@ def read_sheet(
     # -P: its folder must not come before the standard library on the path
     command = [sys.executable, "-P", program, str(path), kind, *limits, json.dumps(part)]
     environment = {**os.environ, "ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1"}
-    if not _AT_ONCE.acquire(blocking=wait):
+    if not PROGRAMS.acquire(blocking=wait):
         raise BusyError(
             "Other tables are being read on this machine at the moment. Try again in a few seconds."
         )
@@ -61,7 +61,7 @@ def read_sheet(
     except OSError as error:
         raise SheetError(f"{kind} files cannot be read on this machine. Save it as CSV.") from error
     finally:
-        _AT_ONCE.release()
+        PROGRAMS.release()
     try:
         answer = json.loads(done.stdout)
     except ValueError as error:  # it was killed, or crashed, or ran out of memory

@@ -14,7 +14,7 @@ from lora_core.ui.seeds import Seen, accuracy_words, gathered
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
-_AS_GOOD = 0.01  # a rank counts as good as the best one when it is at most so much behind it
+AS_GOOD = 0.01  # a rank counts as good as the best one when it is at most so much behind it
 
 
 def conclusion(seen: Sequence[Seen]) -> str:
@@ -92,7 +92,7 @@ def of_several(settings: Sequence[Setting]) -> str:
     if not adapted or (len(adapted) < 2 and not full):
         return ""
     best = max(one.accuracy for one in adapted)
-    good = [one for one in adapted if one.accuracy >= best - _AS_GOOD]
+    good = [one for one in adapted if one.accuracy >= best - AS_GOOD]
     small = min(good, key=lambda one: one.trainable)
     if full:
         large = max(full, key=lambda one: one.accuracy)

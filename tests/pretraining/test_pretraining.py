@@ -26,8 +26,8 @@ from lora_core.pretraining import trainer as trainer_module
 from lora_core.pretraining.__main__ import main
 from lora_core.pretraining.corpus import (
     Windows,
-    _fingerprint,
     documents,
+    fingerprint,
     line_ends,
     prepare_tokens,
 )
@@ -252,7 +252,7 @@ def test_a_corpus_spells_its_text_and_every_window_comes_once_a_pass(corpus, tmp
 
 
 def test_a_document_without_end_is_cut_not_held(tmp_path, encoding, monkeypatch):
-    monkeypatch.setattr("lora_core.pretraining.corpus._LONGEST_DOCUMENT", 1000)
+    monkeypatch.setattr("lora_core.pretraining.corpus.LONGEST_DOCUMENT", 1000)
     path = tmp_path / "long.txt"
     path.write_text("word " * 1000)
     parts = list(documents(path))
@@ -355,7 +355,7 @@ def test_a_full_disk_is_a_sentence_and_keeps_the_old_checkpoint(
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_disk_that_fills_while_encoding_is_a_sentence(corpus, tmp_path, encoding):
-    target = tmp_path / f"tokens-{_fingerprint([corpus], encoding)}.part"
+    target = tmp_path / f"tokens-{fingerprint([corpus], encoding)}.part"
     target.symlink_to("/dev/full")
     with pytest.raises(PretrainingError, match="half the size of the text"):
         prepare_tokens([corpus], encoding, tmp_path, quiet=True)

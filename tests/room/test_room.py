@@ -12,6 +12,7 @@ import torch
 import lora_core as lc
 from lora_core.base.checkpoint import Base
 from lora_core.room import RoomError
+from lora_core.room.people import People
 from lora_core.room.pseudonyms import MOST
 from lora_core.room.room import STOPPED, Room
 from lora_core.room.runs import Point, best_within, groups, pareto_front
@@ -20,7 +21,7 @@ from lora_core.serving.store import Store
 from lora_core.ui import room_views
 from lora_core.ui.room_report import csv_of, report
 from tests.room.served import TASK, pupil, room_over, submit, until
-from tests.serving.registry import Gate, wait
+from tests.serving.registry import Clock, Gate, wait
 
 TYPED = "a text of mine that nobody may read"
 
@@ -192,13 +193,15 @@ def test_a_name_is_chosen_among_those_offered_and_had_once(room: Room) -> None:
             room.names_for(ticket)
 
 
-def test_a_room_has_a_bound_and_who_only_passed_by_is_forgotten(room: Room) -> None:
+def test_a_room_has_a_bound_and_who_only_passed_by_is_forgotten() -> None:
+    clock = Clock()
+    people = People(clock)
     for number in range(MOST):
-        room.join(pupil(number))
+        people.join(pupil(number))
     with pytest.raises(RoomError, match="full"):
-        room.join(pupil(MOST))
-    room.people._clock = lambda: 1e9  # an hour later
-    assert room.join(pupil(MOST)).name
+        people.join(pupil(MOST))
+    clock.now += 3600
+    assert people.join(pupil(MOST)).name
 
 
 @pytest.mark.parametrize("visitor", [None, 3, "", "short", "x" * 201, ["x" * 20]])

@@ -15,6 +15,7 @@ from lora_core.base.tokenizer import load_encoding
 from lora_core.limits import Limits
 from lora_core.serving import executors, worker
 from lora_core.serving.registry import Run, new_visitor
+from lora_core.serving.worker import Report
 from lora_core.tasks.task import Example, Task
 
 WAIT = 120.0  # seconds after which a wait is a failure; no test depends on how long it took
@@ -52,12 +53,14 @@ class Gate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.opened = threading.Event()
         self.started: list[str] = []  # ids
+        self._reports: dict[str, Callable[[Report], None]] = {}
         self._some = threading.Condition()
         original = worker.train
 
         def held(job, report, should_stop, *free_cores):
             with self._some:
                 self.started.append(job.id)
+                self._reports[job.id] = report
                 self._some.notify_all()
             while not self.opened.wait(0.01):
                 if should_stop():
@@ -65,6 +68,10 @@ class Gate:
             return original(job, report, should_stop, *free_cores)
 
         monkeypatch.setattr(executors, "train", held)
+
+    def step(self, run: Run, number: int) -> None:
+        """Report a step of a run that is held, as its worker would."""
+        self._reports[run.id](lc.Step(number, 0.5, 1e-3, 100.0, 1.0))
 
     def wait_for(self, number: int) -> None:
         with self._some:

@@ -89,8 +89,7 @@ def test_who_has_no_token_shares_one_turn_and_hears_an_honest_estimate(tiny, wor
         assert ann.place == 2
         submit(registry, tiny, words)
         clock.now += 600
-        first.step = 1  # of three, in ten minutes
-        registry._dispatcher.measure(first)
+        gate.step(first, 1)  # of three, in ten minutes
         with pytest.raises(
             RunError, match=r"12 runs are waiting, and the last starts in about 6 h"
         ):

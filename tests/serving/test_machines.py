@@ -101,8 +101,8 @@ def test_a_lost_worker_s_run_begins_again_and_adapters_are_those_of_one_machine(
 def test_without_a_scheduler_runs_train_here_and_it_may_come_and_go(
     tmp_path, tiny, words, caplog, monkeypatch
 ) -> None:
-    monkeypatch.setattr("lora_core.serving.machines._CONNECT", 1.0)
-    monkeypatch.setattr("lora_core.serving.machines._AGAIN", 0.5)
+    monkeypatch.setattr("lora_core.serving.machines.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("lora_core.serving.machines.AGAIN_SECONDS", 0.5)
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     machines = Machines(address, Threads(1))

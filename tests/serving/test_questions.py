@@ -62,17 +62,22 @@ def test_a_plan_that_is_over_holds_no_table_and_few_are_kept(
     monkeypatch.setattr("lora_core.serving.plans.KEPT_IN_ALL", 3)
     with Registry(workers=1) as registry:
         plans = Plans(registry)
+        made: list[str] = []
         for _ in range(6):
             table = replace(words, name="own")
             held = weakref.ref(table)
             plan = plans.submit(new_visitor(), "ranks", tiny, table, cells([1]))
+            made.append(plan.id)
             until(lambda plan=plan: plan.state != "running")
             for run in registry.runs(plan.visitor):
                 registry.remove(plan.visitor, run.id)
             del table
             gc.collect()
             assert plan.state == "done" and plan.task_name == "own" and held() is None
-        assert len(plans._plans) <= 3 + 1, "those that are over, and the newest"
+        for forgotten in made[:2]:  # three that are over are kept, and the newest
+            with pytest.raises(RunError, match="forgotten"):
+                plans.find(forgotten)
+        assert plans.find(made[-1]) is plan
 
 
 def test_a_plan_starves_nobody(

@@ -111,17 +111,22 @@ def test_as_many_runs_train_at_once_as_there_are_workers(tiny, words, gate) -> N
 def test_workers_compute_with_one_thread_whatever_the_process_uses() -> None:
     script = (
         "import threading, torch\n"
+        "import tests.serving.registry as t\n"
+        "from lora_core.serving import executors\n"
         "from lora_core.serving.registry import Registry\n"
-        "both = threading.Barrier(2)\n"
-        "def ask():\n"
+        "from lora_core.serving.worker import Outcome\n"
+        "both, counts = threading.Barrier(2), []\n"
+        "def train(*_):\n"
         "    both.wait()\n"
-        "    return torch.get_num_threads()\n"
-        "torch.set_num_threads(4)\n"
+        "    counts.append(torch.get_num_threads())\n"
+        "    return Outcome('finished')\n"
+        "executors.train = train\n"
+        "tiny, words = t.tiny_base(), t.words_task()\n"
         "with Registry(workers=2) as registry:\n"
         "    for _ in range(2):\n"
-        "        asked = [registry.executor._pool.submit(ask) for _ in range(2)]\n"
-        "        print([a.result() for a in asked])\n"
         "        torch.set_num_threads(4)\n"
+        "        t.wait(*[t.submit(registry, tiny, words) for _ in range(2)])\n"
+        "        print(counts[-2:])\n"
     )
     root = Path(lc.__file__).parent.parent
     command = [sys.executable, "-c", script]
@@ -190,8 +195,7 @@ def test_estimates_come_from_measured_steps_only(tiny, words, gate) -> None:
         second, third = (submit(registry, tiny, words, steps=6) for _ in range(2))
         assert first.estimate_seconds is None and second.estimate_seconds is None
         clock.now += 10
-        first.step = 1  # of 3, in 10 seconds
-        registry._dispatcher.measure(first)
+        gate.step(first, 1)  # of 3, in 10 seconds
         assert first.estimate_seconds == pytest.approx(20)
         assert second.estimate_seconds == pytest.approx(20)
         assert third.estimate_seconds == pytest.approx(20 + 60)

@@ -33,21 +33,33 @@ from tests.serving.registry import (
 ROOT = Path(lc.__file__).parent.parent
 
 
+class Reopen:
+    """Begins a server over the same folder, as after an update of the app."""
+
+    store: Store  # of the server that was begun last
+
+    def __init__(self, folder: Path, base: lc.Base) -> None:
+        self._folder, self._base = folder, base
+        self._registry: Registry | None = None
+
+    def __call__(self, limits: Limits | None = None, **options) -> Registry:
+        self.close()
+        self.store = Store(self._folder)
+        self._registry = Registry(
+            limits, workers=1, store=self.store, bases=lambda _: self._base, **options
+        )
+        return self._registry
+
+    def close(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
+
+
 @pytest.fixture
 def reopen(tmp_path, tiny):
-    """Begins a server over the same folder, as after an update of the app."""
-    opened: list[Registry] = []
-
-    def begin(limits: Limits | None = None, **options) -> Registry:
-        if opened:
-            opened[-1].close()
-        store = Store(tmp_path / "data")
-        opened.append(Registry(limits, workers=1, store=store, bases=lambda _: tiny, **options))
-        return opened[-1]
-
+    begin = Reopen(tmp_path / "data", tiny)
     yield begin
-    for registry in opened:
-        registry.close()
+    begin.close()
 
 
 def test_finished_runs_come_back_whole_and_bit_for_bit(reopen, tiny, words) -> None:
@@ -115,7 +127,7 @@ def test_what_waited_waits_again_in_its_order(reopen, tiny, words, gate) -> None
     assert sorted(runs, key=lambda run: run.started) == runs
     assert [table.name for table in registry.tasks(visitors[1])] == ["my table"]
     assert registry.tasks(visitors[0]) == []
-    held = (registry._recall.store.folder / "runs.sqlite").read_bytes()
+    held = (reopen.store.folder / "runs.sqlite").read_bytes()
     assert b"secret text" not in held  # what was typed is never written
 
 
@@ -289,8 +301,9 @@ def test_a_store_of_the_first_version_is_read(tmp_path, tiny, words) -> None:
     old.executemany("INSERT INTO tables VALUES (?, ?)", tables)
     old.executescript(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = 1;")
     old.close()
-    with Registry(workers=1, store=Store(tmp_path), bases=lambda _: tiny) as registry:
-        assert registry._recall.store.notes == []
+    store = Store(tmp_path)
+    with Registry(workers=1, store=store, bases=lambda _: tiny) as registry:
+        assert store.notes == []
         (again,) = registry.runs(ann)
         assert again.events == run.events and same(adapter(again), adapter(run))
 
@@ -300,7 +313,7 @@ def test_caps_and_expiry_hold_on_disk(tmp_path, reopen, tiny, words) -> None:
     ann, bob = new_visitor(), new_visitor()
     limits = Limits(stored_hours=2, idle_minutes=1, runs_kept=2)
     registry = reopen(limits, clock=clock)
-    store = registry._recall.store
+    store = reopen.store
     for i in range(3):
         clock.now += 1
         wait(submit(registry, tiny, words, ann, seed=i))
@@ -335,7 +348,7 @@ def test_a_visitor_deletes_all_that_is_theirs(reopen, tiny, words) -> None:
     under_way(running)
     registry.remove_all(ann)
     wait(running)
-    store = registry._recall.store
+    store = reopen.store
     assert registry.runs(ann) == [] and registry.tasks(ann) == [] and store.of(ann) == []
     assert len(list((store.folder / "weights").iterdir())) == 1
     assert [run.id for run in reopen().runs(bob)] == [other.id]
@@ -351,7 +364,7 @@ def test_what_the_server_keeps_for_itself_does_not_outlive_it(reopen, tiny, word
 
 def test_a_full_disk_is_said_once_and_runs_go_on(reopen, tiny, words, caplog) -> None:
     ann, registry = new_visitor(), reopen()
-    store = registry._recall.store
+    store = reopen.store
     pages = store._db.execute("PRAGMA page_count").fetchone()[0]
     store._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own "disk is full"
     runs = [submit(registry, tiny, words, ann, steps=200, seed=i) for i in range(3)]
@@ -363,7 +376,7 @@ def test_a_full_disk_is_said_once_and_runs_go_on(reopen, tiny, words, caplog) ->
 
 def test_a_folder_that_went_is_said_once_too(reopen, tiny, words, caplog) -> None:
     registry = reopen()
-    shutil.rmtree(registry._recall.store.folder / "weights")
+    shutil.rmtree(reopen.store.folder / "weights")
     runs = [submit(registry, tiny, words, seed=i) for i in range(3)]
     wait(*runs)
     assert [run.state for run in runs] == ["finished"] * 3

@@ -91,6 +91,6 @@ def test_what_a_reader_raises_reaches_its_visitor() -> None:
 def test_a_workbook_is_not_waited_for_where_a_page_asks(tmp_path, monkeypatch) -> None:
     path = tmp_path / "a.xlsx"
     path.write_bytes(b"PK\x03\x04 xl/ and no more")
-    monkeypatch.setattr(binary_formats, "_AT_ONCE", threading.BoundedSemaphore(1))
-    with binary_formats._AT_ONCE, pytest.raises(TableBusyError, match="Try again"):
+    monkeypatch.setattr(binary_formats, "PROGRAMS", threading.BoundedSemaphore(1))
+    with binary_formats.PROGRAMS, pytest.raises(TableBusyError, match="Try again"):
         read_table(path, wait=False)

@@ -241,9 +241,6 @@ def test_an_export_can_be_fetched_for_a_time(server, run) -> None:
     endpoints = api.Endpoints(Lab(server[1]))
     made = [Path(endpoints.export_adapter(run)) for _ in range(files.OF_ONE + 1)]
     assert [path.is_file() for path in made] == [False, *[True] * files.OF_ONE]
-    endpoints._downloads.seconds = -1.0
-    endpoints._downloads.sweep()
-    assert not any(path.parent.exists() for path in made)
 
 
 def test_a_bug_reaches_the_client_as_a_sentence_and_the_log_without_texts(

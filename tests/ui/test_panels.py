@@ -192,7 +192,7 @@ def test_a_damaged_base_would_be_said(lab: Lab, base: lc.Base, monkeypatch) -> N
 )
 def test_step_5_names_six_labels_and_counts_the_rest(lab: Lab, base, classes, end) -> None:
     run = lab.registry.add_classifier(VISITOR, classifier(base, classes))
-    assert end in take._about(run)["text"]
+    assert end in take.about_run(run)["text"]
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "head"])
@@ -205,6 +205,6 @@ def test_an_adapter_is_offered_only_where_one_was_trained(
     run = Run("id", VISITOR, "", base, task, *configs, (), "finished")
     run.loaded = last.classifier
     adapted = method == "lora"
-    assert ("opens with peft" in take._about(run)["text"]) == adapted
-    use = take._programs(run, Settings())["programs"][0]
+    assert ("opens with peft" in take.about_run(run)["text"]) == adapted
+    use = take.programs_for(run, Settings())["programs"][0]
     assert use["title"] == f"Use it with {'peft' if adapted else 'transformers'}"

@@ -71,7 +71,7 @@ def test_what_is_concluded_of_several_seeds(
     assert said.startswith(f"{accuracy_words(scores)} of 8 unseen texts in the mean of 3 seeds")
     one = conclusion(seen[:1])
     assert "seeds" not in one and "times as many" not in one, "there is nothing to compare"
-    monkeypatch.setattr(conclusions, "_AS_GOOD", 1.0)  # whatever luck has made of rank 2 here
+    monkeypatch.setattr(conclusions, "AS_GOOD", 1.0)  # whatever luck has made of rank 2 here
     several, alone = conclusion(seen), seen[2][0].test_score
     assert alone is not None
     first, second = accuracy_words(scores), accuracy_words([alone.accuracy])

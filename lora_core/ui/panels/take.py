@@ -55,7 +55,7 @@ def build(context: Context) -> None:
             )
             note = part("note", {"text": "", "bad": False}, script=_SCRIPT, elem_id="take-note")
         with gr.Column(scale=5, min_width=320):
-            about = part("about", _about(None), script=_SCRIPT, elem_id="take-about")
+            about = part("about", about_run(None), script=_SCRIPT, elem_id="take-about")
             with gr.Row(elem_classes="take-actions"):
                 adapter = _button("adapter", variant="primary", interactive=False)
                 merged = _button("model", interactive=False)
@@ -70,7 +70,9 @@ def build(context: Context) -> None:
                 svg = _button("svg")
                 link = _button("copy_link", "link")
             contents = part("contents", contents_value(None), script=_SCRIPT, elem_id="contents")
-            programs = part("programs", _programs(None, Settings()), script=_SCRIPT, elem_id="code")
+            programs = part(
+                "programs", programs_for(None, Settings()), script=_SCRIPT, elem_id="code"
+            )
     with gr.Accordion(say("take.hub"), open=False, elem_classes=["fold", "expert"], elem_id="hub"):
         hub_note = hub.build(context)
     delete = gr.Button(say("mine.delete"), elem_id="take-delete", size="sm", variant="stop")
@@ -90,7 +92,7 @@ def build(context: Context) -> None:
         is_adapter = run is not None and _has_adapter(run)
         return [
             shelf_value(lab, visitor, ready),
-            _about(run),
+            about_run(run),
             contents_value(run),
             gr.update(interactive=is_adapter),
             gr.update(interactive=run is not None),
@@ -108,7 +110,7 @@ def build(context: Context) -> None:
 
     def write_programs(visitor: str, ready: str, *values: Any) -> Any:
         try:
-            return _programs(_find(lab, visitor, ready), Settings.from_values(*values))
+            return programs_for(_find(lab, visitor, ready), Settings.from_values(*values))
         except ConfigError:
             return gr.skip()
 
@@ -299,7 +301,7 @@ def _has_adapter(run: Run) -> bool:
     )
 
 
-def _about(run: Run | None) -> dict[str, Any]:
+def about_run(run: Run | None) -> dict[str, Any]:
     """What is shown at present, in a line."""
     if run is None or run.classifier is None:
         return {
@@ -317,7 +319,7 @@ def _about(run: Run | None) -> dict[str, Any]:
     }
 
 
-def _programs(run: Run | None, settings: Settings) -> dict[str, Any]:
+def programs_for(run: Run | None, settings: Settings) -> dict[str, Any]:
     """The programs: use what is shown, and train the present settings again."""
     labels: Sequence[str] = (say("take.label_one"), say("take.label_two"))
     source, adapter, tokenizer = "assets/base", True, "."
