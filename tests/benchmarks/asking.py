@@ -23,16 +23,15 @@ from pathlib import Path
 from gradio_client import Client
 
 from tests.benchmarks.load import (
-    Sampler,
     Visit,
     asked_plainly,
     connect,
-    free_port,
-    server,
     settings_of,
     timed,
     visit,
 )
+from tests.benchmarks.served import Sampler, server
+from tests.servers import free_port
 
 ABOUT_A_RUN = ("rank_knife", "knock_out", "forgetting", "merging", "memorised")
 _NUMBERS = itertools.count()

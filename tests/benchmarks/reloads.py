@@ -16,8 +16,9 @@ import sys
 from playwright.sync_api import Page, sync_playwright
 from playwright.sync_api import TimeoutError as NotFound
 
-from tests.benchmarks.load import free_port, server
+from tests.benchmarks.served import server
 from tests.browser.conftest import FLAGS, chromium_path
+from tests.servers import free_port
 
 RUNNING = '#status .lab-status[data-state="running"]'
 STOPPED = '#status .lab-status[data-state="stopped"]'

@@ -41,8 +41,10 @@ from lora_core.room.key import VARIABLE
 from lora_core.ui.api import POLL_SECONDS
 from lora_core.ui.room_setup import exercises_of
 from lora_core.ui.settings import Settings
-from tests.benchmarks.load import free_port, row, server
+from tests.benchmarks.load import row
+from tests.benchmarks.served import server
 from tests.room.served import Line
+from tests.servers import free_port
 
 _PATIENCE = 1800.0  # seconds for everybody's runs of one exercise
 _WITHIN = 1.0  # seconds in which a change is to be on the board

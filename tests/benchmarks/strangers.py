@@ -29,7 +29,8 @@ from urllib.parse import urlsplit
 import httpx
 import openpyxl
 
-from tests.benchmarks.load import Sampler, asked_plainly, resident_mb, row, timed
+from tests.benchmarks.load import asked_plainly, row, timed
+from tests.benchmarks.served import Sampler, resident_mb
 from tests.servers import Server, free_port
 
 LIMITED = """

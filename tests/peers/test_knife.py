@@ -13,13 +13,7 @@ from lora_core.adapters.adapter import zip_adapter
 from lora_core.explain.knife import Knife
 from lora_core.lora import lora_layers
 from lora_core.serving.registry import Registry, new_visitor
-from tests.peers.stranger import adapted, opened, our_logits, padded, random_base
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory) -> lc.Base:
-    """A small base of random weights; its `source` is a folder that `transformers` opens."""
-    return random_base(tmp_path_factory.mktemp("tiny") / "base")
+from tests.peers.stranger import adapted, opened, our_logits, padded
 
 
 def by_hand(classifier: lc.Classifier, rank: int) -> lc.Classifier:
