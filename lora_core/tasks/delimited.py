@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
 
 CELL = 131_072  # characters; the csv module's own bound
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
 _GUESSED = ("\t", ",", ";", "|", "\x1f", "\x01", "^", "¦")  # the first that fits
 _SAMPLE_LINES = 300
 _LONG = 30  # lines of one cell that are worth a remark
@@ -68,12 +68,13 @@ def read_csv(
 
 def shown(separator: str) -> str:
     """A separator in a sentence."""
-    return {"\t": "tab", "\x1f": "unit separator", "\x01": "Ctrl-A"}.get(separator, separator)
+    names = {"\t": "tab", " ": "space", "\x1f": "unit separator", "\x01": "Ctrl-A"}
+    return names.get(separator, separator)
 
 
 def _checked_separator(separator: str) -> str:
     names = {name: sign for sign, name in SEPARATORS.items()} | {"\\t": "\t", "pipe": "|"}
-    sign = names.get(separator.strip().casefold(), separator) if separator != "\t" else separator
+    sign = names.get(separator.strip().casefold(), separator) if separator.strip() else separator
     if len(sign) != 1 or sign in '"\r\n\x00':
         raise SheetError(
             f"A separator is one character, such as a comma, not “{separator[:20].strip()}”."
@@ -92,8 +93,8 @@ def _without_sep_line(text: str) -> tuple[str, str | None]:
 def _fasttext(lines: Sequence[str]) -> RawTable | None:
     """Lines of fastText, `__label__spam You won`, as two columns."""
     filled = [(i, line.strip()) for i, line in enumerate(lines) if line.strip()]
-    marked = [(i, line) for i, line in filled if line.startswith("__label__")]
-    if not marked or len(marked) < 0.9 * len(filled):
+    marked = sum(bool(re.search(r"(?:^|\s)__label__\S", line)) for _, line in filled)
+    if not marked or marked < 0.9 * len(filled):
         return None
     rows: list[list[str]] = []
     numbers = []
@@ -105,7 +106,7 @@ def _fasttext(lines: Sequence[str]) -> RawTable | None:
         one = names[0] if len(names) == 1 else repr(names) if names else ""
         rows.append([one, text])
         numbers.append(number + 1)
-    remark = "Read as fastText writes: __label__ and the label, then the text."
+    remark = "Read as fastText writes: __label__ and the label, beside the text."
     return RawTable(rows, numbers, ["label", "text"], [remark])
 
 
@@ -354,6 +355,8 @@ def _width(rows: Sequence[_Row]) -> int:
 def _delimiter(lines: list[str]) -> str:
     """The separator under which the first rows look most like a table with texts and labels."""
     sample = lines[:_SAMPLE_LINES]
+    if _spaced(sample):
+        return " "
     while len(sample) > 1 and sum(map(len, sample)) > 300_000:
         sample = sample[: len(sample) // 2]
 
@@ -372,6 +375,18 @@ def _delimiter(lines: list[str]) -> str:
     scores = {delimiter: score(delimiter) for delimiter in _GUESSED}
     best = max(scores, key=lambda delimiter: scores[delimiter])
     return best if any(scores[best]) else ","
+
+
+_SPACED = re.compile(
+    r"""(?=.*")(?:"(?:[^"\\]|\\.|"")*"|[^\s",;]+)(?:[ ](?:"(?:[^"\\]|\\.|"")*"|[^\s",;]+))+\s*"""
+)
+
+
+def _spaced(lines: list[str]) -> bool:
+    """Whether cells have one blank between them and texts have quotes, as R writes tables."""
+    filled = [line for line in lines if line.strip()]
+    fitting = sum(bool(_SPACED.fullmatch(line)) for line in filled)
+    return len(filled) > 1 and fitting >= 0.95 * len(filled)
 
 
 def _unquoted(lines: list[str]) -> bool:

@@ -51,6 +51,7 @@ ENCODINGS = {
     "cp949": "EUC-KR (Korean)",
     "iso8859_2": "ISO 8859-2 (Central European)",
     "iso8859_5": "ISO 8859-5 (Cyrillic)",
+    "iso8859_6": "ISO 8859-6 (Arabic)",
     "iso8859_7": "ISO 8859-7 (Greek)",
     "iso8859_15": "ISO 8859-15 (Western European)",
     "koi8_r": "KOI8-R (Russian)",
@@ -62,6 +63,7 @@ ENCODINGS = {
     "mac_turkish": "Mac Turkish",
     "cp850": "DOS 850 (Western European)",
     "cp437": "DOS 437 (United States)",
+    "cp860": "DOS 860 (Portuguese)",
     "cp852": "DOS 852 (Central European)",
     "cp775": "DOS 775 (Baltic)",
     "cp857": "DOS 857 (Turkish)",
@@ -89,6 +91,10 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded:
 
     Zero bytes that are no part of a letter, which some exports leave, are dropped and counted.
     """
+    data, padding = _without_padding(data)
+    if padding:
+        read = decode(data, encoding)
+        return read._replace(remarks=(*read.remarks, _PADDED))
     if encoding is not None:
         return _decoded(data, known(encoding), chosen=True)
     for mark, unicode in _BOMS:
@@ -109,6 +115,21 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded:
     if 4 * text.count("\ufffd") < beyond:  # UTF-8 all the same, with a few broken letters
         return _decoded(data, "utf-8")
     return _decoded(data, guess(data), guessed=True)
+
+
+_PADDED = "The zero bytes at the file's end were left out."
+
+
+def _without_padding(data: bytes) -> tuple[bytes, bool]:
+    """A file without the zeros that fill up its last block on a disk, and whether it had any.
+
+    In UTF-16 a letter may end with a zero or two of its own.
+    """
+    content = data.rstrip(b"\0")
+    if len(data) - len(content) < 16:
+        return data, False
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff")) or bool(_utf_16(content))
+    return content + b"\0" * (len(content) % 2 if wide else 0), True
 
 
 def known(encoding: str) -> str:

@@ -92,6 +92,11 @@ _BETWEEN = re.compile(r"[\s,]*")
 
 
 def _broken(text: str, line: int, before: int) -> str:
+    if re.match(r"\s*(?:\[\s*)?\{\s*'", text):
+        return (
+            "The names in this file are in single quotes, as Python prints them; JSON has double "
+            "ones. Write it with Python's json.dump."
+        )
     if not before and text.lstrip()[:1] == "[":
         return f"The file is not valid JSON: line {line:,} breaks its rules. Is it cut off?"
     return (

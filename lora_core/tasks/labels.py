@@ -110,7 +110,7 @@ def _look_alikes(labels: list[str]) -> list[str]:
     warnings = []
     spellings = defaultdict(list)
     for label in labels:
-        spellings[label.casefold()].append(label)
+        spellings[label.lower()].append(label)
     for same in spellings.values():
         if len(same) > 1:
             warnings.append(
@@ -120,7 +120,7 @@ def _look_alikes(labels: list[str]) -> list[str]:
     for label in labels:
         shapes[_shape(label)].append(label)
     for same in shapes.values():
-        if len({label.casefold() for label in same}) > 1:
+        if len({label.lower() for label in same}) > 1:
             first, second = same[:2]
             warnings.append(
                 f"'{first[:30]}' and '{second[:30]}' look the same, yet are two labels: they "
@@ -145,7 +145,7 @@ _TWINS = {
 
 
 def _shape(label: str) -> str:
-    return unicodedata.normalize("NFKC", label).translate(_TWINS).replace("l", "I").casefold()
+    return unicodedata.normalize("NFKC", label).translate(_TWINS).replace("l", "I").lower()
 
 
 def _difference(first: str, second: str) -> str:

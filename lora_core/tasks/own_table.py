@@ -320,7 +320,7 @@ _NO_TEXT = {"nan", "null", "<na>", "n/a", "#n/a", "nat"}
 
 
 def _counted(what: str, count: int) -> str:
-    return f"{count:,} {what.replace('#', '' if count == 1 else 's')}"
+    return f"{count:,} {what.replace('#', '' if count == 1 else 's', 1)}"
 
 
 def _gaps(labels: list[str], column: str) -> list[str]:
@@ -345,8 +345,9 @@ def _check_rows(
 ) -> None:
     if not table.rows:
         raise TaskError("This table has a first row with names, and nothing under it.")
+    classes = Counter(label for _, label in rows)
     for column in (text, label):
-        if not rows and column in table.notes:
+        if len(classes) < 2 and column in table.notes:
             raise TaskError(f"Column '{column}': {table.notes[column]}")
     if not rows and quarrels:
         shown, labels = quarrels[0]
@@ -355,8 +356,9 @@ def _check_rows(
             f"“{shown[:40]}” with '{labels[0][:30]}' and '{labels[1][:30]}'."
         )
     if not rows:
-        raise TaskError(f"No row has both a text in '{text}' and a label in '{label}'.")
-    classes = Counter(label for _, label in rows)
+        reasons = [said for said in left_out if "without a text" not in said]
+        sentence = f"No row has both a text in '{text}' and a label in '{label}'."
+        raise TaskError(" ".join([sentence, *reasons]))
     if len(classes) == 1:
         raise TaskError(
             f"All usable rows ({len(rows):,}) have the label '{next(iter(classes))}'. Two "

@@ -254,6 +254,19 @@ def test_a_question_is_a_name_and_data_are_none(tmp_path) -> None:
     assert len(read_table(named, reading=Reading(header=0)).rows) == 61
 
 
+@pytest.mark.parametrize("separator", [" ", "\t", ";"])
+@pytest.mark.parametrize("numbered", [True, False])
+def test_what_r_s_write_table_makes(tmp_path, separator, numbered) -> None:
+    """Quotes around every text, one blank between two cells unless told, a name too few."""
+    data = [(f'she said "{text}", yes', label) for text, label in rows()]
+    quoted = [[f'"{cell}"' for cell in (t.replace('"', '\\"'), c)] for t, c in data]
+    filled = [[f'"{i}"', *row] if numbered else row for i, row in enumerate(quoted, 1)]
+    content = "\n".join(separator.join(row) for row in [['"text"', '"label"'], *filled])
+    task = taken(write(tmp_path, "r.txt", content))
+    assert examples(task) == set(data)
+    assert any("names of rows" in said for said in task.warnings) == numbered
+
+
 def test_names_of_rows_as_r_writes_them(tmp_path) -> None:
     data = [(f'"{i}"', f'"{t}"', f'"{c}"') for i, (t, c) in enumerate(rows(), 1)]
     path = write(tmp_path, "a.tsv", lines(data, '"text"\t"label"', "\t"))
@@ -269,6 +282,32 @@ def test_three_rows_of_names_as_a_survey_program_writes_them(tmp_path) -> None:
 def test_fasttext(tmp_path) -> None:
     path = write(tmp_path, "a.txt", "".join(f"__label__{c} {t}, yes\n" for t, c in rows()))
     assert examples(taken(path)) == {(f"{t}, yes", c) for t, c in rows()}
+
+
+def test_labels_of_fasttext_at_the_end_and_several(tmp_path) -> None:
+    content = "".join(f"{text} __label__{label}\n" for text, label in rows())
+    assert examples(taken(write(tmp_path, "end.txt", content))) == set(rows())
+    content = "".join(f"__label__x __label__{label} {text}\n" for text, label in rows())
+    report = inspect_table(write(tmp_path, "several.txt", content))
+    assert "60 rows with several labels" in report.problem
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le"])
+def test_zeros_that_fill_up_a_file_s_end_are_left_out(tmp_path, encoding) -> None:
+    task = taken(write(tmp_path, "a.csv", lines(rows()).encode(encoding) + bytes(4096)))
+    assert examples(task) == set(rows())
+    assert "The zero bytes at the file's end were left out." in task.warnings
+
+
+def test_a_sentence_says_what_took_the_rows(tmp_path) -> None:
+    data = [(text, ("#N/A", "ok")[i % 2]) for i, (text, _) in enumerate(rows())]
+    report = inspect_table(write(tmp_path, "a.csv", lines(data)))
+    assert "30 rows with “#N/A” in the place of a label" in report.problem
+    formulas = [(t, f'=IF(1,"{c}","")' if c == "bad" else c) for t, c in rows()]
+    workbook(one=[("text", "label"), *formulas]).save(tmp_path / "half.xlsx")
+    assert "30 of its cells hold a formula" in inspect_table(tmp_path / "half.xlsx").problem
+    with pytest.raises(lc.TaskError, match="single quotes, as Python prints them"):
+        taken(write(tmp_path, "a.json", repr([{"text": t, "label": c} for t, c in rows()])))
 
 
 def test_a_choice_that_is_not_there_is_a_sentence(tmp_path) -> None:
