@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from lora_core.base.text_files import read_json
+from lora_core.base.text_files import LFS_POINTER, is_lfs_pointer, read_json
 from lora_core.config import is_target
 from lora_core.errors import LabError
 
@@ -108,7 +108,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def _refuse_other_methods(config: Mapping[str, Any]) -> None:
     for key, value in config.items():
         if key in _PLAIN:
-            plain = any(value is a or value == a for a in _PLAIN[key])
+            plain = value in ({}, []) or any(value is a or value == a for a in _PLAIN[key])
         else:  # a switch that a later PEFT may know
             plain = not (key.startswith("use_") and value is True and key not in _HARMLESS)
         if not plain:
@@ -174,10 +174,13 @@ def read_tensors(
 def _check_size(path: Path, max_bytes: int) -> None:
     try:
         size = path.stat().st_size
+        pointer = is_lfs_pointer(path)
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
         raise AdapterError(f"{WEIGHTS_FILE} cannot be read.") from error
+    if pointer:
+        raise AdapterError(f"{WEIGHTS_FILE} {LFS_POINTER}")
     if size > max_bytes:
         raise AdapterError(f"{WEIGHTS_FILE} is larger than {max_bytes / 2**20:.0f} MB.")
     header = int.from_bytes(start[:8], "little") if len(start) >= 8 else 0

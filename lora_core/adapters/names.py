@@ -17,7 +17,7 @@ from lora_core.adapters.size import EMBEDDING_PAIR, LINEAR_PAIR, PREFIX
 from lora_core.base.checkpoint import Base
 from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK, to_gpt2, trunk_name
 
-_WRAPPERS = ("_orig_mod.", "module.")
+_WRAPPERS = ("module.", "base_model.", "model.")  # of DataParallel, of PEFT, of others around it
 _BARE = tuple(PREFIX + part for part in ("h.", "wte.", "wpe.", f"{FINAL_NORM_NAME}."))
 _NAMED = re.compile(r"\.(lora_A|lora_B)\.([^.]+)\.weight$")
 _NAMED_EMBEDDING = re.compile(r"\.(lora_embedding_[AB])\.([^.]+)$")
@@ -56,10 +56,10 @@ _LORA_ENDS = (*LINEAR_PAIR, *EMBEDDING_PAIR)
 
 def _plain_name(name: str, adapters: set[str]) -> str:
     """One key; the adapter's name that stood in it is added to `adapters`."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
-    if not name.startswith(PREFIX):
-        name = PREFIX + name.removeprefix("base_model.").removeprefix("model.")
+    name = name.replace("_orig_mod.", "")  # torch.compile's, of the whole or of a part
+    while name.startswith(_WRAPPERS):
+        name = name.partition(".")[2]
+    name = PREFIX + name
     if name.startswith(_BARE):  # GPT2Model's own names, without a head around it
         name = PREFIX + TRUNK + name.removeprefix(PREFIX)
     for pattern, plain in ((_NAMED, r".\1.weight"), (_NAMED_EMBEDDING, r".\1")):

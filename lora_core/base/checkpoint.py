@@ -38,6 +38,7 @@ from lora_core.base.gpt2_names import (
     to_gpt2,
     trunk_name,
 )
+from lora_core.base.text_files import LFS_POINTER, is_lfs_pointer
 from lora_core.base.tokenizer import RANKS_FILE, load_encoding, load_tokenizer
 from lora_core.config import HEAD, GPTConfig
 from lora_core.lora import lora_layers
@@ -199,6 +200,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         for shard in sorted(set(weight_map.values())):
             if Path(shard).name != shard:
                 raise BaseError(f"{index} points outside its folder: {shard!r}.")
+            _check_whole(folder / shard)
             with safe_open(folder / shard, "pt") as file:
                 for name in file.keys():  # noqa: SIM118 (not a dict)
                     if trunk_name(name) is not None:
@@ -224,9 +226,15 @@ def _weight_map(folder: Path) -> dict[str, str]:
         raise BaseError(no_safetensors(str(folder), present))
     weight_map: dict[str, str] = {}
     for path in files:
+        _check_whole(path)
         with safe_open(path, "pt") as file:
             weight_map |= dict.fromkeys(file.keys(), path.name)
     return weight_map
+
+
+def _check_whole(path: Path) -> None:
+    if is_lfs_pointer(path):
+        raise BaseError(f"{path} {LFS_POINTER}")
 
 
 def _as_float(file: Any, name: str) -> Tensor:

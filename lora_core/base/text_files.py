@@ -27,6 +27,18 @@ def read_text(path: Path, most_bytes: int) -> str:
     return raw.decode(encoding)
 
 
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether this is Git LFS's note of where the real file is: cloned without `git lfs pull`."""
+    with path.open("rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs.github.com")
+
+
+LFS_POINTER = (
+    "is only a note of Git LFS about the file, not the file: fetch it with `git lfs pull`, or "
+    "download it from its web page."
+)
+
+
 def read_json(path: Path, most_bytes: int) -> Any:
     """What a JSON file holds. Raises `OSError` or `ValueError`."""
     try:

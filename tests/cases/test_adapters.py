@@ -75,6 +75,14 @@ STATES: dict[str, tuple[Callable[[str], bool], Names]] = {
     "LoRA and head": (lambda n: "lora_" in n or "modules_to_save" in n, lambda n: n),
     "the whole model": (lambda n: True, lambda n: n),
     "compiled": (lambda n: "lora_" in n or "modules_to_save" in n, lambda n: f"_orig_mod.{n}"),
+    "compiled by layers": (
+        lambda n: "lora_" in n or "modules_to_save" in n,
+        lambda n: n.replace(".attn.", "._orig_mod.attn.").replace("score.", "_orig_mod.score."),
+    ),
+    "wrapped twice": (
+        lambda n: "lora_" in n or "modules_to_save" in n,
+        lambda n: f"model.base_model.model.{n}",
+    ),
     "ddp": (lambda n: "lora_" in n or "score" in n, lambda n: f"module.{n}"),
     "without a prefix": (
         lambda n: "lora_" in n or "modules_to_save" in n,
@@ -221,6 +229,24 @@ def test_embeddings_that_were_trained_are_a_sentence(folder, base, tmp_path) -> 
     model, _ = trained(folder, modules_to_save=["wte"])
     model.save_pretrained(tmp_path)
     with pytest.raises(lc.AdapterError, match=r"embeddings.*trained as well"):
+        lc.load_adapter(tmp_path, base)
+
+
+@pytest.mark.parametrize("key", ["arrow_config", "megatron_config", "layer_replication"])
+@pytest.mark.parametrize("empty", [{}, [], None])
+def test_settings_that_are_empty_change_nothing(key, empty, folder, base, tmp_path) -> None:
+    model, logits = trained(folder)
+    model.save_pretrained(tmp_path)
+    change_config(tmp_path, **{key: empty})
+    same(tmp_path, base, logits)
+
+
+def test_a_note_of_git_lfs_is_no_file_of_weights(folder, base, tmp_path) -> None:
+    model, _ = trained(folder)
+    model.save_pretrained(tmp_path)
+    note = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    (tmp_path / WEIGHTS_FILE).write_text(note)
+    with pytest.raises(lc.AdapterError, match="git lfs pull"):
         lc.load_adapter(tmp_path, base)
 
 

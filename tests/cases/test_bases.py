@@ -188,13 +188,16 @@ def test_shards_without_an_index_are_read_together(tmp_path) -> None:
         ("tf_model.h5", "tf_model.h5"),
         ("flax_model.msgpack", "flax_model"),
         ("model.gguf", "gguf"),
+        ("model.safetensors", "git lfs pull"),
         (None, "no weights"),
     ],
 )
 def test_weights_in_another_form_are_a_sentence(file, words, tmp_path) -> None:
     folder, tensors = tiny_folder(tmp_path / "x")
     (folder / "model.safetensors").unlink()
-    if file:
+    if file == "model.safetensors":
+        (folder / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d\n")
+    elif file:
         torch.save(tensors, folder / file)
     with pytest.raises(lc.BaseError, match=words):
         lc.load_base(folder)
