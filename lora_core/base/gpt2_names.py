@@ -34,8 +34,7 @@ CLASSIFIER_NAME = "score"  # the head of GPT2ForSequenceClassification
 # Not part of the trunk: causal masks of old checkpoints, and heads of every kind.
 _MASKS = (".attn.bias", ".attn.masked_bias")
 _HEADS = ("lm_head.", "score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head.")
-# What stays in front of a name where a wrapped model was saved: torch.compile, DataParallel.
-_WRAPPERS = ("_orig_mod.", "module.")
+_WRAPPERS = ("module.", "model.")  # in front of a name where a wrapped model was saved
 
 _MAX_CONFIG = 2**20
 _MAX_LAYERS = 1000  # GPT-2 xl has 48; a stranger's number must not fill the memory with names
@@ -78,14 +77,11 @@ def gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 def trunk_name(name: str) -> str | None:
     """A checkpoint's name as GPT-2's trunk has it ("h.0.ln_1.bias"); None for a mask or a head."""
-    while (bare := _without(name, _WRAPPERS)) != name:
-        name = bare
+    name = name.replace("_orig_mod.", "")  # torch.compile's, of the whole or of a part
+    while name.startswith(_WRAPPERS):  # DataParallel's
+        name = name.partition(".")[2]
     name = name.removeprefix(TRUNK)
     return None if name.endswith(_MASKS) or name.startswith(_HEADS) else name
-
-
-def _without(name: str, prefixes: Sequence[str]) -> str:
-    return next((name.removeprefix(p) for p in prefixes if name.startswith(p)), name)
 
 
 def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:

@@ -110,6 +110,8 @@ SAME_WEIGHTS: dict[str, Change] = {
     "float masks": _masks(torch.float32),
     "no prefix": _renamed(lambda name: name.removeprefix("transformer.")),
     "compiled": _renamed(lambda name: "_orig_mod." + name),
+    "compiled by layers": _renamed(lambda name: name.replace(".attn.", "._orig_mod.attn.")),
+    "inside another model": _renamed(lambda name: "model." + name),
     "ddp": _renamed(lambda name: "module." + name),
     "both": _renamed(lambda name: "module._orig_mod." + name),
     "tied head": lambda t: t | {"lm_head.weight": t["transformer.wte.weight"].clone()},
