@@ -43,13 +43,14 @@ def fine_tune(
     cores: Cores | None = None,
 ) -> Iterator[Event]:
     """Adapt `base` to `task`, yielding what happens: `Started`, then `Evaluated` and `Step`s (with
-    `Watched` for the probabilities of `watch_texts`), and `Finished` with the classifier.
+    `Watched` for the probabilities of `watch_texts`, the last one those of the classifier that the
+    run ends with), and `Finished` with the classifier.
 
     AdamW; the learning rate warms up, then follows a cosine to zero, with many classes that of the
     head at a multiple of it (`default_head_rate`); gradients are clipped by their norm. The weights
     with the highest validation accuracy are kept, among equals those with the lower loss; in the
     end a head that was trained is divided by the temperature that makes its probabilities true on
-    the validation texts (`best_temperature`; the events before tell of the head as it was).
+    the validation texts (`best_temperature`; `Evaluated` tells of the head as it was).
     `should_stop` is asked at every step; a stopped run finishes at once with the best weights so
     far. An error within a run that has been evaluated does not lose them either: `Finished` comes
     first, with the outcome "failed", then the error is raised. The base is shared, never written to
@@ -65,7 +66,7 @@ def fine_tune(
     run = Preparation(base, task, lora_config, config, watch_texts, device, patience.check, cores)
     best = _BestWeights(run, on_best)
     evaluation_steps = config.evaluation_steps
-    watch_steps = {round(config.steps * i / _WATCHES) for i in range(_WATCHES + 1)}
+    watch_steps = {round(config.steps * i / _WATCHES) for i in range(_WATCHES)}
     runaway_loss = _RUNAWAY * max(1.0, math.log(len(task.labels)))
     outcome: Outcome = "completed"
     step = run.resume(*resume) if resume else 0
@@ -82,7 +83,7 @@ def fine_tune(
                 train = evaluate(run.engine, run.train_sample)
                 scores = train.loss, train.accuracy, validation.loss, validation.accuracy
                 yield Evaluated(step, *scores, improved, time.perf_counter() - begin)
-            if watch_texts and step in watch_steps:
+            if watch_texts and step in watch_steps and step < config.steps:
                 yield Watched(step, run.watched_probabilities())
             if step == config.steps:
                 break
@@ -105,9 +106,9 @@ def fine_tune(
         patience.resting = True
     except Exception:
         if best.score is not None:
-            yield best.finish(step, "failed", begin)
+            yield from best.ending(step, "failed", begin)
         raise
-    yield best.finish(step, outcome, begin)
+    yield from best.ending(step, outcome, begin)
 
 
 class _BestWeights:
@@ -138,7 +139,14 @@ class _BestWeights:
             self._on_best(step, trained_weights(self._run.model))
         return True
 
-    def finish(self, step: int, outcome: Outcome, begin: float) -> Finished:
+    def ending(self, step: int, outcome: Outcome, begin: float) -> Iterator[Watched | Finished]:
+        """The last events: what the classifier says of the watched texts, and the classifier."""
+        finished = self._finish(step, outcome, begin)
+        if watched := self._run.watched_probabilities():
+            yield Watched(step, watched)
+        yield finished
+
+    def _finish(self, step: int, outcome: Outcome, begin: float) -> Finished:
         """Put the best weights back, make their confidence mean something on the validation
         texts, and leave the model as an ordinary module.
         """

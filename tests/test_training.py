@@ -45,6 +45,8 @@ def test_events_come_in_order_and_the_loss_falls(base, task, method) -> None:
     watched = [e for e in events if isinstance(e, lc.Watched)]
     assert watched[0].step == 0 and watched[-1].step == 40
     assert all(math.isclose(sum(e.probabilities[0]), 1, rel_tol=1e-5) for e in watched)
+    said = finished.classifier.classify("win cash").probabilities
+    assert watched[-1].probabilities[0] == pytest.approx(tuple(said.values()), abs=1e-6)
     assert finished.outcome == "completed"
     assert min(e.validation_loss for e in evaluated) < evaluated[0].validation_loss
     assert finished.best_step == max(evaluated, key=rank_of).step
