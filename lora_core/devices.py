@@ -63,10 +63,11 @@ def choose_device() -> Device:
     ratio = probe_bfloat16()
     if ratio >= 1.2:
         reason = (
-            f"No GPU; on this CPU a bfloat16 product takes {1 / ratio:.0%} of a float32 one's time."
+            f"No GPU. In bfloat16 (16 bits a number) products take {100 / ratio:.0f} % of the time "
+            "that they take in float32 here."
         )
         return Device(cpu, torch.bfloat16, reason)
-    reason = f"No GPU; bfloat16 would not pay here ({ratio:.2f} times float32's speed)."
+    reason = f"No GPU. bfloat16 (16 bits a number) would be {ratio:.2f} times as fast: no gain."
     return Device(cpu, torch.float32, reason)
 
 

@@ -7,9 +7,9 @@
 
   /** 0.973 -> "97.3 %"; never 0 or 100 for what is not. */
   function percent(p) {
-    if (p > 0.999 && p < 1) return "> 99.9 %";
-    if (p < 0.001 && p > 0) return "< 0.1 %";
-    return `${(100 * p).toFixed(1)} %`;
+    if (p > 0.999 && p < 1) return ">\u00a099.9\u00a0%";
+    if (p < 0.001 && p > 0) return "<\u00a00.1\u00a0%";
+    return `${(100 * p).toFixed(1)}\u00a0%`;
   }
 
   const quoted = (text) => `“${text.length > 40 ? `${text.slice(0, 38)}…` : text}”`;
@@ -263,7 +263,7 @@
       const drawing = svg("svg", { width, height, "aria-hidden": "true" });
       for (const p of [0, 0.5, 1]) {
         drawing.append(svg("line", { x1: left, x2: width - right, y1: y(p), y2: y(p), class: "grid" }),
-          svg("text", { x: left - 6, y: y(p) + 4, "text-anchor": "end" }, `${100 * p} %`));
+          svg("text", { x: left - 6, y: y(p) + 4, "text-anchor": "end" }, `${100 * p}\u00a0%`));
       }
       for (const step of [0, last])
         drawing.append(svg("text", { x: x(step), y: height - 6, "text-anchor": step ? "end" : "start" },

@@ -56,21 +56,23 @@
         if (!run.at.length) continue;
         for (const [axis, key] of run.band ? [["y", "validation_loss"], ["y2", "validation_accuracy"]] : []) {
           const [least, most] = run.band[key]; // of the seeds
-          made.push({ ...quiet, x: [...run.at, ...[...run.at].reverse()], y: [...least, ...[...most].reverse()], yaxis: axis, mode: "lines",
+          const edge = [...least, ...[...most].reverse()];
+          made.push({ ...quiet, x: [...run.at, ...[...run.at].reverse()], y: axis === "y2" ? percents(edge) : edge, yaxis: axis, mode: "lines",
             fill: "toself", fillcolor: tint(line, 0.16), line: { width: 0, color: tint(line, 0) }, hoverinfo: "skip", uid: `${id}-band-${axis}` });
         }
         const marker = { color: colour("card"), size: strong ? 7 : 5, line: { color: line, width: 1.5 } };
         made.push({ ...quiet, x: run.at, y: run.validation_loss, mode: "lines+markers", uid: `${id}-validation`,
           line: { color: line, width: strong ? 1.5 : 1, dash: "dot" }, marker });
-        made.push({ ...quiet, x: run.at, y: run.validation_accuracy, mode: "lines+markers", yaxis: "y2", uid: `${id}-accuracy`,
+        made.push({ ...quiet, x: run.at, y: percents(run.validation_accuracy), mode: "lines+markers", yaxis: "y2", uid: `${id}-accuracy`,
           line: { color: line, width: strong ? 2 : 1.2, dash: "dot" }, marker });
         if (strong)
-          made.push({ ...quiet, x: run.at, y: run.train_accuracy, mode: "lines", yaxis: "y2", uid: `${id}-train-accuracy`,
+          made.push({ ...quiet, x: run.at, y: percents(run.train_accuracy), mode: "lines", yaxis: "y2", uid: `${id}-train-accuracy`,
             line: { color: tint(line, 0.5), width: 1.2 } });
       }
       return made;
     }
 
+    const percents = (shares) => shares.map((share) => (share === null ? null : 100 * share));
     const escape = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll("%", "&#37;");
     const known = (values) => values.filter((value) => value !== null && isFinite(value));
 
@@ -101,7 +103,7 @@
       };
       if (baseline) {
         mark("y", baseline.loss, baseline.loss_words);
-        mark("y2", baseline.majority, baseline.majority_words);
+        mark("y2", 100 * baseline.majority, baseline.majority_words);
       }
       if (!shown().length)
         annotations.push({ xref: "paper", x: 0.5, yref: "paper", y: 0.72, showarrow: false, align: "center",
@@ -114,8 +116,8 @@
           spikemode: "across", spikethickness: 1, spikedash: "solid", spikecolor: colour("edge"), spikesnap: "cursor" },
         yaxis: { domain: [0.4, 1], title: title("curves.loss"), type: logarithmic ? "log" : "linear",
           range: logarithmic ? [Math.log10(low * 0.8), Math.log10(top)] : [0, top], zeroline: false, nticks: 6 },
-        yaxis2: { domain: [0, 0.31], title: title("curves.accuracy"), range: [lowest, 1.02],
-          tickformat: ".0%", zeroline: false, nticks: 4 },
+        yaxis2: { domain: [0, 0.31], title: title("curves.accuracy"), range: [100 * lowest, 102],
+          ticksuffix: "\u00a0%", zeroline: false, nticks: 4 },
       });
       // A zoom belongs to the reader: kept while points come in, given up when the scale changes.
       plan.uirevision = `${logarithmic}${zoom}`;

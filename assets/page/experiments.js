@@ -124,7 +124,7 @@
       say(about, answer.about ? t("experiments.about", { name: answer.about }) : "");
       const waits = answer.state === "waiting" && !answer.sentence;
       const sentence = waits ? t("experiments.computing") : answer.sentence ?? "";
-      say(line, sentence.replaceAll(/(\d) %/g, "$1\u00a0%")); // no line begins with the sign
+      say(line, sentence);
       say(note, answer.note ?? "");
       (CONTROLS[open] ?? (() => {}))();
     }
@@ -422,8 +422,8 @@
       const byName = new Map(found.map((part) => [part.name, part]));
       const head = node("tr", {}, node("td", {}), ...blocks.map((block) => node("th", { scope: "col" },
         node("button", { type: "button", class: "block-switch", "data-key": `block-${block}`,
-          onclick: () => flip(found.filter((part) => inBlock(part.name)?.[1] === block).map((part) => part.name)) }, t("experiments.part_block", { block })))));
-      const name = (kind) => t(`experiments.kind_${kind.split(".").at(-1)}`);
+          onclick: () => flip(found.filter((part) => inBlock(part.name)?.[1] === block).map((part) => part.name)) }, t("layer.block", { block })))));
+      const name = (kind) => t(`layer.${kind.replace(".", "_")}`);
       const body = kinds.map((kind) => node("tr", {}, node("th", { scope: "row" }, name(kind)),
         ...blocks.map((block) => node("td", {}, cell(byName.get(`blocks.${block}.${kind}`))))));
       const outside = found.filter((part) => !inBlock(part.name)).map((part) => node("tr", {}, node("th", { scope: "row" }, part.title), node("td", {}, cell(part))));

@@ -55,12 +55,12 @@ window.LoraLab ??= (() => {
     let text = window.LabSentences[key];
     if (text === undefined) throw new Error(`No sentence is called ${key}.`);
     if (typeof text === "object") text = places.n === 1 ? text.one : text.other;
-    return text.split(/(\{[a-z_]+\}|\[\[[a-z-]+\|[^\]]+\]\])/).filter(Boolean).map((piece) => {
+    return text.replaceAll("} %", "}\u00a0%").split(/(\{[a-z_]+\}|\[\[[a-z-]+\|[^\]]+\]\])/).filter(Boolean).map((piece) => {
       const name = /^\{([a-z_]+)\}$/.exec(piece)?.[1];
       if (name) {
         const value = places[name];
         if (value === undefined) throw new Error(`${key} needs ${name}.`);
-        return [piece, null, typeof value === "number" ? value.toLocaleString("en") : value];
+        return [piece, null, typeof value === "number" ? value.toLocaleString("en") : joined(value)];
       }
       const term = /^\[\[([a-z-]+)\|([^\]]+)\]\]$/.exec(piece);
       return term ? [term[2], term[1]] : [piece];
@@ -150,9 +150,15 @@ window.LoraLab ??= (() => {
     }
   }
 
+  /** "95.9 %" with a space that no line is broken at: a unit never begins a line. */
+  function joined(text) {
+    return typeof text === "string" ? text.replaceAll(/(\d) (?=%|(?:[kMG]B|bytes|s|min|h)\b)/g, "$1\u00a0") : text;
+  }
+
   /** Write text only when it changed, so that nothing flickers and readers are not interrupted. */
   function say(element, text) {
-    if (element.textContent !== text) element.textContent = text;
+    const written = joined(text ?? "");
+    if (element.textContent !== written) element.textContent = written;
   }
 
   /** A teacher's link: `lock=rank,alpha` fixes settings, `hide=method,inside` hides them or panels. */
@@ -267,7 +273,7 @@ window.LoraLab ??= (() => {
     .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
   return {
-    define, mount, on, emit, state, colour, tint, series, layout, plotOptions, node, svg, clip, say, t, rich, settings,
+    define, mount, on, emit, state, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, t, rich, settings,
     setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

@@ -101,7 +101,7 @@
     element.append(figure, readout);
     const MARGIN = { left: 52, right: 20, top: 30, bottom: 44 };
 
-    const percent = (share) => `${(100 * share).toFixed(1)} %`;
+    const percent = (share) => `${(100 * share).toFixed(1)}\u00a0%`;
     const short = (n) => (n >= 1e6 ? `${+(n / 1e6).toPrecision(3)}M` : n >= 1e3 ? `${+(n / 1e3).toPrecision(3)}k` : String(n));
 
     /** Round steps of an axis from `low` to `high`, about `count` of them. */
@@ -164,7 +164,7 @@
       const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
       for (const at of steps(low, high, 5)) {
         drawing.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(at), y2: y(at), class: "grid" }),
-          svg("text", { x: MARGIN.left - 8, y: y(at) + 4, "text-anchor": "end" }, `${+(100 * at).toFixed(1)} %`));
+          svg("text", { x: MARGIN.left - 8, y: y(at) + 4, "text-anchor": "end" }, `${+(100 * at).toFixed(1)}\u00a0%`));
       }
       for (let power = Math.ceil(least); power <= most; power += 1)
         drawing.append(svg("line", { x1: x(10 ** power), x2: x(10 ** power), y1: MARGIN.top, y2: height - MARGIN.bottom, class: "grid" }),

@@ -29,7 +29,7 @@ from lora_core.serving.run import Run
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.answer_figures import Answer, lines, pc, points, series
 from lora_core.ui.forgetting import forgot
-from lora_core.ui.names import long_name
+from lora_core.ui.names import layer_name, long_name
 from lora_core.ui.text.catalogue import say
 
 QUESTIONS = ("luck", "rate", "forgot", "knife", "layers", "vote", "memorised", "merging")
@@ -177,7 +177,7 @@ def _layers(run: Run, knockout: Knockout, over: bool) -> Answer:
         parts.append(
             {
                 "name": part.part,
-                "title": part_name(part.part),
+                "title": layer_name(part.part),
                 "accuracy": part.right / rows,
                 "lost": lost / rows,
                 "change": norms.get(part.part),
@@ -199,7 +199,7 @@ def _layers(run: Run, knockout: Knockout, over: bool) -> Answer:
 
 
 def _unknown(name: str) -> Answer:
-    title = part_name(name)
+    title = layer_name(name)
     return {"name": name, "title": title, "accuracy": None, "lost": 0, "words": "…"}
 
 
@@ -398,12 +398,3 @@ def votes(computation: Computation) -> Answer:
             say("experiments.accuracy"),
         ),
     }
-
-
-def part_name(dotted: str) -> str:
-    """What the page calls a part: "block 0, query", "word pieces", "head"."""
-    if not dotted.startswith("blocks."):
-        return say(f"experiments.part_{dotted}")
-    _, block, kind = dotted.split(".", 2)
-    last = kind.rpartition(".")[2]
-    return f"{say('experiments.part_block', block=block)}, " + say(f"experiments.kind_{last}")

@@ -28,7 +28,7 @@ def counted(base: lc.Base, settings: Settings) -> lc.ParameterCount:
 def headline(page: Page) -> tuple[str, str, str]:
     """(percent, trainable, total) as shown."""
     return (
-        page.inner_text("#numbers .percent"),
+        page.inner_text("#numbers .percent").replace("\u00a0", " "),
         page.inner_text("#numbers .counts b"),
         page.inner_text("#numbers .counts .frozen-ink"),
     )

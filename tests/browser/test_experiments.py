@@ -87,7 +87,7 @@ def test_the_knife(trained: Trained, twin: lc.Classifier) -> None:
         expect(page.locator(".knife-at")).to_have_text(f"{k} of 4: {100 * curve[k].accuracy:.1f} %")
         expect(page.locator(".text-says")).to_contain_text("Your text:")
         expect(page.locator(".keep")).to_be_disabled() if k in (0, 4) else None
-    shown = page.inner_text(".text-says")
+    shown = page.inner_text(".text-says").replace("\u00a0", " ")
     answer = Knife(twin).at(2).classify("you have won a prize")
     assert shown == f"Your text: {answer.label}, {100 * answer.probabilities[answer.label]:.1f} %."
     # Another text follows; and what is left can be kept.

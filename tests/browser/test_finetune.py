@@ -41,7 +41,7 @@ def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     assert len(curves["smooth"][1]) == 30
     evaluated, accuracy = curves["accuracy"]
     assert evaluated[0] == 0 and evaluated[-1] == 30, "from step 0, the base, to the end"
-    assert all(0 <= value <= 1 for value in accuracy)
+    assert all(0 <= value <= 100 for value in accuracy) and max(accuracy) > 1, "per cent"
     status = page.inner_text("#status .status-line")
     assert "r 4: done" in status and "best weights" in status
     assert "unseen texts" in page.inner_text("#status .conclusion")
