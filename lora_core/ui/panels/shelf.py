@@ -83,13 +83,12 @@ def _split(classifier: Classifier) -> tuple[list[Tensor], list[Tensor]]:
 
 def _summary(runs: list[Run], own: list[int], bases: dict[int, int], whole: int) -> tuple[str, str]:
     tasks = {task_of(run) for run in runs}
-    together = sum(own) + sum(bases.values())  # the base counts on both sides
+    together = sum(own) + sum(bases.values())
     summary = say(
         "shelf.summary",
         tasks=say("shelf.tasks", n=len(tasks)),
         runs=say("shelf.runs", n=len(runs)),
-        beside=words.megabytes(together),
-        whole=words.megabytes(whole),
+        beside=words.megabytes(sum(own)),
     )
     if not bases:
         return summary, say("shelf.whole_models")
