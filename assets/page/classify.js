@@ -158,7 +158,6 @@
       emit("refused", Boolean(value.problem));
       clearTimeout(settled);
       render();
-      delete document.documentElement.dataset.loading;
       if (!state.stands) emit("stands", true);
       if (!value.problem && value.rows) settled = setTimeout(() => trigger("submit"), SETTLED);
     });

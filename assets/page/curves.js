@@ -225,11 +225,16 @@
       sentence.classList.toggle("other", away);
     }
     on("settings", conclude);
+    // Several runs are said in more words: the room for these is taken when one presses, not later.
+    document.addEventListener("click", ({ target }) => {
+      if (target.closest("#sweep") || (target.closest("#start") && LoraLab.state.compared?.length)) element.classList.add("several");
+    });
     element.append(dropped, bar, line, reason, sentence);
     draw((value) => {
       say(line, value.line);
       say(reason, value.reason ?? "");
       shown = value;
+      if (value.several) element.classList.add("several");
       conclude();
       const percent = Math.round(100 * (value.share ?? 0));
       bar.firstChild.style.width = `${100 * (value.share ?? 0)}%`;

@@ -31,6 +31,17 @@ window.LoraLab ??= (() => {
       safely();
     };
     parts.get(kind)({ element: root, props, trigger, draw, on });
+    root.dataset.drawn = "";
+  }
+
+  // What an answer stands among: when all of it is there, the page appears, whole and in its own font.
+  const FIRST = ["#task input", "#start", "#text textarea", "#strength input[type=range]", "#followed .lab-part"];
+
+  function appear() {
+    const there = FIRST.every((one) => document.querySelector(one));
+    if (there && !document.querySelector(":is(.banner, .bench) .lab-part:not([data-drawn])"))
+      document.fonts.ready.then(() => { delete document.documentElement.dataset.loading; });
+    else requestAnimationFrame(appear);
   }
 
   /** Listen to a message between parts ("theme", "rank", "alpha", ...). */
@@ -269,6 +280,7 @@ window.LoraLab ??= (() => {
 
   restoreTheme();
   hideAsked();
+  on("stands", appear);
   new MutationObserver(() => emit("theme", isDark()))
     .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 

@@ -3,7 +3,8 @@
     python -m tests.benchmarks.page [--times 5]
 
 On loopback, in the machine's own Chromium, cold (a new browser profile each time) and warm (the
-same profile again). A slider is usable when moving it changes the number beside it.
+same profile again). A slider is usable when it is seen and moving it changes the number
+beside it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ window.marks = {};
 const look = () => {
   const slider = document.querySelector("#rank input");
   const shown = document.querySelector("#numbers .counts b");
-  if (slider && shown?.textContent && !marks.slider) {
+  const seen = slider && getComputedStyle(slider).visibility === "visible";
+  if (seen && shown?.textContent && !marks.slider) {
     const before = shown.textContent;
     slider.value = Number(slider.value) + 1;
     slider.dispatchEvent(new Event("input", { bubbles: true }));

@@ -176,6 +176,52 @@ def test_no_layout_shift_while_numbers_change(visit: Visit) -> None:
     assert total < 0.02, page.evaluate("window.shifts")
 
 
+# Before anything is drawn: every layout shift that nobody asked for, and what moved.
+WATCH_SHIFTS = """
+window.shifts = [];
+const place = (rect) => [rect.x, rect.y, rect.width, rect.height].map(Math.round).join(" ");
+new PerformanceObserver((list) => {
+  for (const shift of list.getEntries()) if (!shift.hadRecentInput)
+    window.shifts.push([shift.value, shift.sources.map(({ node, previousRect, currentRect }) =>
+      `${node?.id || node?.className || node?.parentElement?.className}: ` +
+      `${place(previousRect)} -> ${place(currentRect)}`)]);
+}).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+def shifted(page: Page) -> float:
+    """The sum of all shifts since the last call: no less than the standard's largest window."""
+    shifts = page.evaluate("window.shifts.splice(0)")
+    for shift in shifts:
+        print(shift)  # shown where the test fails
+    return float(sum(value for value, _ in shifts))
+
+
+@pytest.mark.parametrize("view", ["simple", "full"])
+@pytest.mark.parametrize("size", ["laptop", "phone"])
+def test_nothing_jumps_while_it_loads_and_trains(
+    browser: Browser, server: str, size: str, view: str
+) -> None:
+    width, height = SIZES[size]
+    phone = size == "phone"
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, has_touch=phone, is_mobile=phone
+    )
+    page = context.new_page()
+    page.add_init_script(WATCH_SHIFTS)
+    page.goto(f"{server}/?view={view}&steps=20&batch_size=4")
+    page.wait_for_selector("#answer tbody tr")
+    page.wait_for_selector("#curves .main-svg")
+    settle(page)
+    assert shifted(page) <= 0.02
+    page.click("#start")
+    wait_for_state(page, "finished")
+    page.wait_for_selector("#judged h3:visible")
+    settle(page)
+    assert shifted(page) <= 0.02
+    context.close()
+
+
 def test_reduced_motion_is_respected(browser: Browser, server: str) -> None:
     context = browser.new_context(reduced_motion="reduce")
     page = context.new_page()

@@ -191,6 +191,8 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
         "share": 0.0,
         "sentence": conclusion(seen),
     }
+    of_task = [s for s in seen if s[0].task and run.task and s[0].task.name == run.task.name]
+    line_of_run["several"] = len(of_task) > 1
     if (last := latest(seen)) and last.task:
         line_of_run |= {"task": last.task.name, "title": last.task.title or last.task.name}
     if run.state == "waiting":
