@@ -35,7 +35,7 @@ window.LoraLab ??= (() => {
   }
 
   // What an answer stands among: when all of it is there, the page appears, whole and in its own font.
-  const FIRST = ["#task input", "#start", "#text textarea", "#strength input[type=range]", "#followed .lab-part"];
+  const FIRST = [".set-task input", "#start", "#text textarea", "#strength input[type=range]", "#followed .lab-part"];
 
   function appear() {
     const there = FIRST.every((one) => document.querySelector(one));
