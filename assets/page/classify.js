@@ -74,7 +74,11 @@
         node("th", { scope: "col", class: "adapted" }, adaptedHead))),
       body);
     const note = node("p", { class: "hint answer-note" });
-    element.append(verdict, problem, table, note);
+    const frame = node("div", { class: "answers-frame", role: "region", "aria-label": t("answer.caption") }, table);
+    // Every label, within a frame that scrolls: the cards beside stay as high as they are.
+    const more = node("button", { type: "button", class: "toggle others", hidden: true, "aria-expanded": "false",
+      onclick: () => { open = !open; rows = []; render(); frame.scrollTop = 0; } });
+    element.append(verdict, problem, frame, more, note);
     let rows = [];
     let settled = 0;
     let value = {};
@@ -87,7 +91,7 @@
       return { bar, figure, cell: node("td", { class: kind }, node("span", { class: "meter" }, bar), figure) };
     }
 
-    function make(count, others) {
+    function make(count) {
       rows = Array.from({ length: count }, () => {
         const name = node("th", { scope: "row" });
         const base = side("base");
@@ -95,11 +99,6 @@
         return { name, base, adapted, row: node("tr", {}, name, base.cell, adapted.cell) };
       });
       body.replaceChildren(...rows.map((made) => made.row));
-      if (!others) return;
-      const more = node("button", { type: "button", class: "toggle", "aria-expanded": String(open),
-        onclick: () => { open = !open; rows = []; render(); body.querySelector("button").focus(); } },
-      open ? t("answer.fewer") : t("answer.others", { n: others }));
-      body.append(node("tr", {}, node("th", { scope: "row", colspan: 3 }, more)));
     }
 
     function show({ bar, figure, cell }, p, best) {
@@ -130,7 +129,13 @@
       const fits = now && every.every(([label]) => label in now);
       const adaptedOf = ([label, , p]) => (fits ? now[label] : p);
       const lead = fits ? Object.keys(now).reduce((a, b) => (now[b] > now[a] ? b : a)) : value.adapted;
-      if (rows.length !== listed.length) make(listed.length, value.others.length);
+      if (rows.length !== listed.length) make(listed.length);
+      const others = value.others.length;
+      more.hidden = !others;
+      more.setAttribute("aria-expanded", String(open));
+      if (others) say(more, open ? t("answer.fewer") : t("answer.others", { n: others }));
+      frame.classList.toggle("open", open);
+      open ? frame.setAttribute("tabindex", "0") : frame.removeAttribute("tabindex");
       listed.forEach((row, i) => {
         const [label, base] = row;
         say(rows[i].name, label);

@@ -251,3 +251,20 @@ def test_nothing_is_clipped(visit: Visit, size: str) -> None:
            }).map((e) => e.outerHTML.slice(0, 80))"""
     )
     assert wide == []
+
+
+def test_the_other_labels_open_in_their_own_frame(visit: Visit) -> None:
+    page = visit("view=simple&task=support-topic")
+    rows, button = page.locator("#answer tbody tr"), page.locator("#answer .others")
+    expect(button).to_have_text("3 other labels")
+    expect(rows).to_have_count(5)
+    before = page.locator("#classify").bounding_box()
+    for opened in (True, False, True):
+        button.click()
+        expect(button).to_have_attribute("aria-expanded", str(opened).lower())
+        expect(rows).to_have_count(8 if opened else 5)
+        expect(button).to_have_text("Fewer labels" if opened else "3 other labels")
+    after = page.locator("#classify").bounding_box()
+    assert before and after and after["height"] < before["height"] + 120
+    page.fill(BOX, "my parcel is late")  # another answer: it stays open
+    expect(rows).to_have_count(8)
