@@ -34,12 +34,11 @@ window.LoraLab ??= (() => {
     root.dataset.drawn = "";
   }
 
-  // What an answer stands among: when all of it is there, the page appears, whole and in its own font.
-  const FIRST = [".set-task input", "#start", "#text textarea", "#strength input[type=range]", "#followed .lab-part"];
-
+  /** The page appears, whole and in its own font, when all of its first screen is there. */
   function appear() {
-    const there = FIRST.every((one) => document.querySelector(one));
-    if (there && !document.querySelector(":is(.banner, .bench) .lab-part:not([data-drawn])"))
+    const controls = document.querySelectorAll(".set-task input, #start, #text textarea, #strength input[type=range], #followed .lab-part");
+    const missing = document.querySelector(".banner .lab-part:not([data-drawn]), .bench .lab-part:not([data-drawn])");
+    if (controls.length >= 5 && !missing)
       document.fonts.ready.then(() => { delete document.documentElement.dataset.loading; });
     else requestAnimationFrame(appear);
   }
