@@ -5,6 +5,13 @@
   document.documentElement.dataset.view = view === "full" ? "full" : "simple";
   // The page appears when all of its first screen is drawn (lab.js): until then it takes its place
   // unseen, and nothing jumps.
-  document.documentElement.dataset.loading = "";
-  setTimeout(() => { delete document.documentElement.dataset.loading; }, 10000); // whatever happens
+  const page = document.documentElement;
+  page.dataset.loading = "";
+  let seconds = 20; // after Gradio has begun to draw: then it is shown, whatever is missing
+  const timer = setInterval(() => {
+    if (document.querySelector(".bench")) seconds -= 1;
+    if (seconds > 0 && "loading" in page.dataset) return;
+    delete page.dataset.loading;
+    clearInterval(timer);
+  }, 1000);
 })();
