@@ -309,6 +309,7 @@
     }
 
     on("pinned", (text) => { pinned = text; render(); });
+    on("settings", () => { if (!value) plot(); }); // how many steps there will be
     draw((given) => { run = given; emit("followed", given); render(); });
   });
 
