@@ -93,9 +93,12 @@ def test_targets_are_as_large_as_a_thumb(browser: Browser, server: str, width: i
         """() => [...document.querySelectorAll(
             ".banner button, .card :is(button, summary, input[type=range])")]
           .filter((e) => e.offsetParent && !e.matches(".term, [aria-label*=Reset], .reset-button"))
-          .map((e) => [e.outerHTML.slice(0, 90), Math.round(e.getBoundingClientRect().height)])
-          .filter(([, height]) => height < 44)"""
+          .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+          .filter(([, box]) => Math.min(box.width, box.height) < 43.5)
+          .map(([name, box]) => [name, box.width, box.height])"""
     )
     assert small == []
+    thumb = page.locator("#strength input[type=range]").bounding_box()  # at both ends, too
+    assert thumb and thumb["x"] >= 0 and thumb["x"] + thumb["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
