@@ -1,4 +1,7 @@
-"""What a sweep varies: ranks, learning rates, rank by alpha, or layers at equal cost."""
+"""What a sweep varies: ranks, learning rates, rank by alpha, or layers at equal cost.
+
+The button of step 2 queues `sweep_of`; Experiments ask `points_of`.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ from lora_core.limits import Limits
 from lora_core.preparation import default_learning_rate
 from lora_core.serving.plans import Cell
 from lora_core.ui.settings import SEEDS, Settings
-from lora_core.ui.sweep import ranks_of, sweep_of
 from lora_core.ui.text.catalogue import say
 
 KINDS = ("ranks", "rates", "grid", "layers")
+SWEPT_RANKS = (1, 4, 16, 64)
 _RATES = (1 / 9, 1 / 3, 1.0, 3.0, 9.0)  # of the default rate
 
 
@@ -26,6 +29,27 @@ class Point:
     series: str  # "lora" or "full"
     rate: float  # peak learning rate
     scale: float | None
+
+
+def ranks_of(limits: Limits) -> list[int]:
+    """The ranks of a sweep that this server takes; its highest where the largest are beyond it."""
+    return sorted({min(rank, limits.max_rank) for rank in SWEPT_RANKS})
+
+
+def sweep_of(settings: Settings, limits: Limits) -> list[Settings]:
+    """The runs of a sweep: each rank at the effective scale of `settings`, and all weights.
+
+    A rank whose alpha would be beyond what `LoRAConfig` takes is left out. Raises `ConfigError`
+    when `settings` cannot be used.
+    """
+    scale = settings.lora_config().scale
+    power = {"alpha/rank": 1.0, "alpha/sqrt(rank)": 0.5, "alpha": 0.0}[settings.scaling]
+    swept = [
+        replace(settings, method="lora", rank=rank, alpha=alpha, learning_rate=0.0)
+        for rank in ranks_of(limits)
+        if (alpha := scale * rank**power) <= MAX_ALPHA
+    ]
+    return [*swept, replace(settings, method="full", learning_rate=0.0)]
 
 
 def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -> list[Point]:

@@ -15,7 +15,6 @@ from lora_core.adapters.size import adapter_file_bytes
 from lora_core.config import HEAD, TARGETS
 from lora_core.limits import Limits
 from lora_core.serving.registry import Registry, RunError, new_visitor
-from lora_core.ui import sweep
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.colours import COLOURS, RUN_COLOURS
 from lora_core.ui.drawing.curves import MAX_POINTS, Curve, smooth
@@ -26,7 +25,7 @@ from lora_core.ui.names import layer_name, short_names
 from lora_core.ui.panels.adapt import RANKS, describe, task_value
 from lora_core.ui.panels.finetune import View, baseline, queue_runs
 from lora_core.ui.settings import Settings
-from lora_core.ui.sweep import sweep_of
+from lora_core.ui.sweeps import SWEPT_RANKS, sweep_of
 from lora_core.ui.text import words
 
 
@@ -166,7 +165,7 @@ def test_a_long_curve_is_averaged_a_short_one_is_not() -> None:
 def test_a_sweep_keeps_the_effective_scale(scaling: str, rank: int, alpha: float) -> None:
     settings = Settings(rank=rank, alpha=alpha, scaling=scaling)
     swept = sweep_of(settings, Limits())
-    assert [s.rank for s in swept[:-1]] == list(sweep.RANKS)
+    assert [s.rank for s in swept[:-1]] == list(SWEPT_RANKS)
     wanted = settings.lora_config().scale
     assert [s.lora_config().scale for s in swept[:-1]] == pytest.approx([wanted] * 4)
     assert swept[-1].method == "full"

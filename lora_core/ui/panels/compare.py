@@ -21,7 +21,7 @@ from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.names import short_names
 from lora_core.ui.seeds import Seen, accuracy_words, gathered
 from lora_core.ui.settings import Settings
-from lora_core.ui.sweep import ranks_of
+from lora_core.ui.sweeps import ranks_of
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 

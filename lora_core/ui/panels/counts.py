@@ -26,7 +26,7 @@ from lora_core.ui.context import Lab
 from lora_core.ui.drawing.layer import HEIGHT, WIDTH, draw
 from lora_core.ui.names import block_name, layer_name
 from lora_core.ui.settings import Settings
-from lora_core.ui.sweep import ranks_of
+from lora_core.ui.sweeps import ranks_of
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 

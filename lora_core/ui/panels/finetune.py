@@ -25,7 +25,7 @@ from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.panels.view import IDLE, View
 from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
-from lora_core.ui.sweep import sweep_of
+from lora_core.ui.sweeps import sweep_of
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
