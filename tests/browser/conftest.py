@@ -26,7 +26,7 @@ FLAGS = [
 ]
 SIZES = {"laptop": (1280, 800), "desktop": (1920, 1080), "phone": (390, 844)}
 PATIENCE = 120_000  # milliseconds for what trains; the tests run on busy machines, too
-ENDLESS = "steps=2000&batch_size=64"  # minutes, for a run that a test stops
+ENDLESS = "steps=2000&batch_size=32"  # a minute or more, for a run that a test stops
 
 expect.set_options(timeout=60_000)
 

@@ -85,6 +85,9 @@ def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> Non
     other = visit()
     wait_for_state(other, "running")
     expect(other.locator("#curves .chip")).to_have_count(1)
+    other.wait_for_function(
+        "document.querySelector('#curves .plot').data.some((t) => t.uid && t.x.length > 4)"
+    )
     other.click("#stop")
     wait_for_state(other, "stopped")
     assert other.input_value("#ready textarea, #ready input"), "a stopped run is usable"
