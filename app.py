@@ -75,10 +75,10 @@ def main(argv: list[str] | None = None) -> int:
         address = wanted_address(options)
         if options.mcp and find_spec("mcp") is None:
             raise ConfigError(f'--mcp needs: pip install "gradio[mcp]=={version("gradio")}"')
-        with_room = is_wanted(options.room)
+        with_room, bases = is_wanted(options.room), offered_bases(options.bases)
         if (options.new_key or options.exercises) and not with_room:
             raise ConfigError("--new-key and --exercises belong to a room: add --room.")
-        exercises = exercises_of(options.exercises, limits) if with_room else []
+        exercises = exercises_of(options.exercises, limits, bases) if with_room else []
         if options.dask and find_spec("distributed") is None:
             raise ConfigError("--dask needs: pip install distributed (tests/requirements.txt)")
         if os.environ.get("LORA_LAB_DEVICE") or os.environ.get("LORA_LAB_DTYPE"):
@@ -108,7 +108,6 @@ def main(argv: list[str] | None = None) -> int:
     for sentence in [where, *(store.notes if store is not None else []), *training]:
         print(sentence, flush=True)
     try:
-        bases = offered_bases(options.bases)
         with Registry(limits, executor=executor, store=store) as registry:
             room = open_room(registry, key, exercises, folder, bases) if key is not None else None
             page = build_page(registry, behind_proxy=options.behind_proxy, bases=bases, room=room)

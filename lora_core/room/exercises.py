@@ -56,8 +56,7 @@ def read_exercises(
     `names` are the settings that there are; `check` raises a `LabError` for values that are none.
     """
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors put a mark
     except FileNotFoundError as error:
         raise RoomError(f"{path}: there is no such file.") from error
     except OSError as error:
@@ -124,6 +123,8 @@ def _exercise(
         for name in may_change:
             if name not in names:
                 raise RoomError(f"may_change: {_no_such(name, names)}")
+            if may_change.count(name) > 1:
+                raise RoomError(f"may_change has '{name}' twice.")
     return Exercise(
         number,
         texts["title"],
@@ -142,7 +143,9 @@ def _goal(goal: object) -> int | None:
     if not isinstance(goal, dict):
         raise RoomError("goal must be a table: goal = { most_trained = 20_000 }.")
     _known(goal, ("most_trained",), "goal")
-    most = goal.get("most_trained")
+    if "most_trained" not in goal:
+        raise RoomError("goal has no most_trained: goal = { most_trained = 20_000 }.")
+    most = goal["most_trained"]
     if not (_is_whole(most) and 1 <= most <= 10**12):
         raise RoomError(f"most_trained must be a whole number from 1 up, not {most!r}.")
     return int(most)
@@ -170,6 +173,8 @@ def _known(table: Mapping[str, Any], names: Sequence[str], what: str) -> None:
 
 
 def _no_such(name: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"there is no '{name}'; there is {names[0]} only."
     return f"there is no '{name}'; there are {', '.join(names)}."
 
 

@@ -44,6 +44,8 @@ class Address:
     @property
     def outside(self) -> str:
         """The page's address for other machines; "" when only this one can reach it."""
+        if space := os.environ.get("SPACE_HOST"):  # behind Hugging Face's proxy
+            return f"https://{space}/"
         try:
             number = ipaddress.ip_address(self.host)
         except ValueError:  # a name: what it stands for decides

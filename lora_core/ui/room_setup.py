@@ -26,9 +26,12 @@ def is_wanted(option: bool) -> bool:
     return option or os.environ.get("LORA_LAB_ROOM", "").strip().lower() in _TRUE
 
 
-def exercises_of(path: Path | None, limits: Limits) -> list[Exercise]:
-    """The exercises of a file, or those that come along. Raises `RoomError` or `ConfigError`."""
-    return read_exercises(path or BUILT_IN, Settings.names(), checker(limits))
+def exercises_of(
+    path: Path | None, limits: Limits, bases: Sequence[str] | None = None
+) -> list[Exercise]:
+    """The exercises of a file, or those that come along; `bases` are those that the host offers by
+    name. Raises `RoomError` or `ConfigError`."""
+    return read_exercises(path or BUILT_IN, Settings.names(), checker(limits, bases))
 
 
 def open_room(
@@ -44,7 +47,9 @@ def open_room(
     return Room(registry, key, exercises, folder=folder, bases={"bundled", *shown})
 
 
-def checker(limits: Limits) -> Callable[[Mapping[str, Any]], None]:
+def checker(
+    limits: Limits, bases: Sequence[str] | None = None
+) -> Callable[[Mapping[str, Any]], None]:
     """Raises `ConfigError` for settings that this server does not take."""
 
     def check(settings_by_name: Mapping[str, Any]) -> None:
@@ -55,6 +60,10 @@ def checker(limits: Limits) -> Callable[[Mapping[str, Any]], None]:
         if settings.task not in task_names():
             there = ", ".join(task_names())
             raise ConfigError(f"there is no task '{settings.task}'; there are {there}.")
+        shown = Bases(limits, bases)
+        if not shown.known(settings.base) and (bases is not None or "/" not in settings.base):
+            there = ", ".join(shown.menu())
+            raise ConfigError(f"there is no base '{settings.base}'; there are {there}.")
         for target in settings.targets:
             if target not in TARGETS:
                 raise ConfigError(
@@ -73,8 +82,7 @@ def whereabouts(key: Key, shared: str | None, address: Address) -> str:
 
     `shared`: the public link, if there is one.
     """
-    space = os.environ.get("SPACE_HOST")
-    public = f"https://{space}/" if space else shared or address.outside or address.here
+    public = shared or address.outside or address.here
     public = public.rstrip("/") + "/"
     shown = (
         f"KEY, the secret {VARIABLE}"

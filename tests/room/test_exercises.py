@@ -35,7 +35,7 @@ def test_those_that_come_along_are_a_lesson_of_forty_five_minutes() -> None:
 
 def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(GOOD, encoding="utf-8")
+    path.write_text(GOOD, encoding="utf-8-sig")  # as some editors write it
     first, second = exercises_of(path, Limits())
     assert first.settings["targets"] == ["query", "value"] and first.task == "sentiment"
     assert (first.minutes, first.most_trained, first.own_seed) == (10, 20_000, True)
@@ -55,6 +55,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("minutes = 10", "minutes = true", "minutes must be"),
         ("minutes = 10", "colour = 1", "An exercise: there is no 'colour'; there are title"),
         ('task = "sentiment"', 'task = "poems"', "there is no task 'poems'; there are"),
+        ('task = "sentiment"', 'base = "poems"', "there is no base 'poems'; there are bundled"),
         ("rank = 2", 'rank = "many"', "rank must be a number"),
         ("rank = 2", "rank = 0", "exercise 1: "),
         ("rank = 2", "rank = 128", "rank: this server takes at most 64."),
@@ -64,10 +65,12 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ("rank = 2", "seed = 2", "contradict each other"),
         ('["rank", "alpha"]', '["rang"]', "may_change: there is no 'rang'"),
         ('["rank", "alpha"]', '"rank"', "may_change must be a list"),
+        ('["rank", "alpha"]', '["rank", "rank"]', "may_change has 'rank' twice."),
+        ("{ most_trained = 20_000 }", "{}", "goal has no most_trained"),
         ("most_trained = 20_000", "most_trained = 0", "most_trained must be"),
         ("most_trained = 20_000", "accuracy = 1", "goal: there is no 'accuracy'"),
         ("{ most_trained = 20_000 }", "20_000", "goal must be a table"),
-        ("[[exercise]]", "[[excercise]]", "The file: there is no 'excercise'"),
+        ("[[exercise]]", "[[excercise]]", "there is no 'excercise'; there is exercise only."),
         ("minutes = 10", "minutes = ten", "is not TOML"),
     ],
 )
