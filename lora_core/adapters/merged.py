@@ -7,12 +7,15 @@ as the base, and belongs to one task. Full fine-tuning can be saved in no other 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -39,7 +42,7 @@ def save_merged(classifier: Classifier, folder: str | Path) -> Path:
         tensors = merged_tensors(model)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write(tensors, folder / "model.safetensors")
     config = json.dumps(_config(classifier), indent=2) + "\n"
     (folder / "config.json").write_text(config, encoding="utf-8")
     source = base_folder(classifier.base_source)
@@ -55,6 +58,17 @@ def zip_merged(classifier: Classifier, path: str | Path) -> Path:
     """`save_merged` as one zip file. Returns `path`."""
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
         return pack_folder(save_merged(classifier, folder), Path(path))
+
+
+def _write(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raises `OSError`, of a full disk, say: the library hides it in an error of its own."""
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 @torch.no_grad()

@@ -295,8 +295,8 @@ class Endpoints:
             the archive; it can be fetched for ten minutes
         """
         classifier = self._classifier(run_id)
-        folder = self._downloads.folder(run_id)
-        with classifier.at_strength(1.0):  # nobody moves the head's weights meanwhile
+        # nobody moves the head's weights meanwhile
+        with self._downloads.making(run_id) as folder, classifier.at_strength(1.0):
             return str(zip_adapter(classifier, folder / "adapter.zip"))
 
     # Inside ----------------------------------------------------------------------------------

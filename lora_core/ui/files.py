@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +50,18 @@ class Downloads:
         with self._lock:
             self._made.append(_Made(folder, owner, time.monotonic()))
         return folder
+
+    @contextlib.contextmanager
+    def making(self, owner: str) -> Iterator[Path]:
+        """A new folder that goes again at once if what is made in it fails: half a file would keep
+        a full disk full."""
+        folder = self.folder(owner)
+        try:
+            yield folder
+        except BaseException:
+            with self._lock:
+                self._forget([made for made in self._made if made.folder == folder])
+            raise
 
     def sweep(self) -> None:
         """Delete what is older than `seconds`, and the oldest of more than `IN_ALL_MB`."""

@@ -1,7 +1,7 @@
 """A server that is killed at random moments, over one store: what is lost, what is damaged?
 
     python -m tests.benchmarks.kills                 100 kills, eight visitors
-    python -m tests.benchmarks.kills --start 500     seconds of a start with 500 stored runs
+    python -m tests.benchmarks.kills --start 500     a start with 500 stored runs, and an empty one
     python -m tests.benchmarks.kills --halt 60       a server that stands still (SIGSTOP)
 
 Each round starts a server in a process of its own, lets eight visitors queue, train, stop, remove
@@ -17,6 +17,7 @@ import argparse
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ import threading
 import time
 from pathlib import Path
 
+import httpx
 from gradio_client import Client
 
 from lora_core.base.checkpoint import Base
@@ -134,8 +136,9 @@ def kills(number: int, seed: int = 0) -> int:
     return len(notes)
 
 
-def start(stored: int) -> int:
-    """Seconds until a registry is there, over an empty store and over one with so many runs."""
+def start(stored: int, rounds: int = 5) -> int:
+    """Seconds until a registry is there, and until `python app.py` has served its first page, over
+    an empty store and over one with so many runs, in turns; 1 where that takes a tenth longer."""
     tiny, words = tiny_base(), words_task()
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as full:
         with Registry(KEEP_ALL, workers=2, store=Store(Path(full))) as registry:
@@ -151,17 +154,27 @@ def start(stored: int) -> int:
             store.put_weights(run_id, tensors)
         store.close()
         size = sum(path.stat().st_size for path in Path(full).rglob("*") if path.is_file())
-        for name, folder in (("empty", empty), (f"{stored} runs, {size / 1e6:.0f} MB", full)) * 3:
-            begin = time.perf_counter()
-            with Registry(workers=2, store=Store(Path(folder)), bases=lambda _: tiny) as registry:
-                opened = time.perf_counter() - begin
-                runs = registry.runs("visitor number 1 of many")
-                seen = time.perf_counter() - begin - opened
-            print(
-                f"{name}: opened in {opened * 1e3:.0f} ms, "
-                f"{len(runs)} runs of a visitor in {seen * 1e3:.0f} ms"
-            )
-    return 0
+        stores = {"empty": empty, f"{stored} runs, {size / 1e6:.0f} MB": full}
+        seconds: dict[str, list[float]] = {name: [] for name in stores}
+        for _ in range(rounds):
+            for name, folder in stores.items():
+                begin = time.perf_counter()
+                with Registry(workers=2, store=Store(Path(folder)), bases=lambda _: tiny) as again:
+                    opened = time.perf_counter() - begin
+                    runs = again.runs("visitor number 1 of many")
+                    seen = time.perf_counter() - begin - opened
+                begin = time.perf_counter()
+                with served("--data", folder) as server:
+                    httpx.get(server.address, timeout=60).raise_for_status()
+                    seconds[name].append(time.perf_counter() - begin)
+                print(
+                    f"{name}: opened in {opened * 1e3:.0f} ms, {len(runs)} runs of a visitor in "
+                    f"{seen * 1e3:.0f} ms; the app's first page after {seconds[name][-1]:.2f} s",
+                    flush=True,
+                )
+    first, last = (statistics.median(values) for values in seconds.values())
+    print(f"first page, medians: {first:.2f} s empty, {last:.2f} s full ({last / first:.2f})")
+    return int(last > 1.1 * first)
 
 
 def halt(seconds: float, *options: str) -> int:

@@ -3,6 +3,7 @@
     python -m tests.benchmarks.load               the table of waits, times, memory and losses
     python -m tests.benchmarks.load --stops 100   stops at random moments
     python -m tests.benchmarks.load --runs 500    many short runs: does memory grow?
+    python -m tests.benchmarks.load --dask        the table again, over a scheduler with two workers
 
 Every visitor has settings, a table and labels of its own, comes at a random moment of the first
 minute, loses the connection once and watches on from where it was. Afterwards each run is repeated
@@ -39,6 +40,7 @@ from lora_core.adapters.adapter import save_adapter
 from lora_core.config import TARGETS
 from lora_core.devices import choose_device
 from lora_core.tasks.task import make_task
+from tests.benchmarks.hall import hall
 from tests.benchmarks.served import Sampler, resident_mb, server
 from tests.servers import free_port
 
@@ -182,11 +184,13 @@ def row(name: str, values: Sequence[float], unit: str) -> str:
     return f"| {name} | " + " | ".join(f"{n:,.1f} {unit}" for n in numbers) + " |"
 
 
-def visitors(number: int, steps: int, spread: float, verify: int) -> int:
+def visitors(number: int, steps: int, spread: float, verify: int, dask: bool) -> int:
     """The load of the title; the number of things that went wrong."""
     chance = random.Random(0)
-    with tempfile.TemporaryDirectory() as name, server(free_port()) as (url, pid):
-        folder = Path(name)
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        options = ["--dask", stack.enter_context(hall())] if dask else []
+        url, pid = stack.enter_context(server(free_port(), *options))
         probe = connect(url)
         first = probe.predict(**settings_of(999, 5), api_name="/fine_tune")
         list(probe.submit(first, api_name="/watch"))
@@ -349,6 +353,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=60, help="steps of a run (default 60)")
     parser.add_argument("--spread", type=float, default=60.0, help="seconds in which they come")
     parser.add_argument("--verify", type=int, default=30, help="runs to repeat alone (default 30)")
+    parser.add_argument("--dask", action="store_true", help="train on workers of a scheduler")
     parser.add_argument("--stops", type=int, help="instead: so many stops at random moments")
     parser.add_argument("--runs", type=int, help="instead: so many short runs")
     options = parser.parse_args()
@@ -356,7 +361,7 @@ def main() -> int:
         return min(1, stops(options.stops))
     if options.runs:
         return min(1, many(options.runs))
-    wrong = visitors(options.clients, options.steps, options.spread, options.verify)
+    wrong = visitors(options.clients, options.steps, options.spread, options.verify, options.dask)
     return min(1, wrong)
 
 

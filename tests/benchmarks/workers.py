@@ -4,9 +4,11 @@
     python -m tests.benchmarks.workers --dask       the same over a scheduler with two workers, too
 
 The same run of the real base (`sms-spam`, the defaults but fewer steps) in each filling of the
-executor, alone and two at once, interleaved; medians. Beside the seconds on the clock stands what
-the processor did in them, for on a machine that others use the clock tells of them. How much of a
-step holds Python's lock, and what follows for more cores, is measured by `tests.benchmarks.lock`.
+executor, alone and two at once, interleaved; medians. A run that is alone takes both cores, so two
+at once stand against it and against one that is held to one core. Beside the seconds on the clock
+stands what the processor did in them, for on a machine that others use the clock tells of them. How
+much of a step holds Python's lock, and what follows for more cores, is measured by
+`tests.benchmarks.lock`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
@@ -30,9 +31,18 @@ from lora_core.serving.executors import Executor, Threads, available_cores
 from lora_core.serving.processes import Processes
 from lora_core.serving.registry import Registry, Run, new_visitor
 from lora_core.tasks.task import Task
+from tests.benchmarks.hall import hall
 
 TEXT = "You have won a prize! Text CLAIM to collect it."
+ONE_CORE = "threads of one core"
 _HERTZ = os.sysconf("SC_CLK_TCK")
+
+
+class OneCoreEach(Threads):
+    """Threads whose runs never take a second core."""
+
+    def _free_cores(self) -> int:
+        return 1
 
 
 def submit(registry: Registry, base: Base, task: Task, steps: int, seed: int) -> Run:
@@ -82,20 +92,19 @@ def asking(classifier: lc.Classifier, milliseconds: list[float]) -> Iterator[Non
 @contextlib.contextmanager
 def fillings(with_dask: bool) -> Iterator[dict[str, Executor]]:
     """The executors, two workers each, ready."""
-    executors: dict[str, Executor] = {"threads": Threads(2), "processes": Processes(2)}
+    executors: dict[str, Executor] = {
+        ONE_CORE: OneCoreEach(2),
+        "threads": Threads(2),
+        "processes": Processes(2),
+    }
     with contextlib.ExitStack() as stack:
         if with_dask:
-            from lora_core.serving.machines import Machines
-            from tests.servers import free_port
-            from tests.serving.test_machines import scheduler, until, worker
+            from lora_core.serving.machines import Machines  # an extra
 
-            folder = Path(stack.enter_context(TemporaryDirectory()))
-            port = free_port()
-            stack.enter_context(scheduler(folder, port))
-            for _ in range(2):
-                stack.enter_context(worker(folder, f"tcp://127.0.0.1:{port}"))
-            machines = executors["dask"] = Machines(f"tcp://127.0.0.1:{port}", Threads(1))
-            until(lambda: machines._look() or machines.workers == 2)
+            machines = Machines(stack.enter_context(hall()), Threads(1))
+            executors["dask"] = machines
+            while machines.workers < 2:
+                time.sleep(0.1)
         yield executors
 
 
@@ -135,13 +144,17 @@ def main() -> None:
                     clock[name, count].append(time.perf_counter() - begin)
                     processor[name, count].append(processor_seconds() - before)
     print(f"{available_cores()} cores, {options.steps} steps, {options.rounds} rounds; medians\n")
-    print("| | one run, s | two at once, s | throughput | processor, s | a text meanwhile, ms |")
-    print("|---|--:|--:|--:|--:|--:|")
+    print("| | one run, s | two at once, s | throughput | against one core", end="")
+    print(" | processor, s | a text meanwhile, ms |\n|---|--:|--:|--:|--:|--:|--:|")
+    held = statistics.median(clock[ONE_CORE, 1])
     for name in registries:
         one, two = (statistics.median(clock[name, count]) for count in (1, 2))
         busy = " and ".join(f"{statistics.median(processor[name, c]):.1f}" for c in (1, 2))
         asked = " and ".join(f"{statistics.median(answers[name, c]):.0f}" for c in (1, 2))
-        print(f"| {name} | {one:.1f} | {two:.1f} | {2 * one / two:.2f} | {busy} | {asked} |")
+        print(
+            f"| {name} | {one:.1f} | {two:.1f} | {2 * one / two:.2f} | {2 * held / two:.2f} "
+            f"| {busy} | {asked} |"
+        )
 
 
 if __name__ == "__main__":

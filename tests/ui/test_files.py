@@ -58,3 +58,12 @@ def test_many_who_press_at_once_lose_none_and_leave_none_behind(downloads, tmp_p
     assert len(set(made)) == 400
     downloads.folder("ann")
     assert len(list(tmp_path.iterdir())) == files.OF_ONE
+
+
+def test_of_what_fails_nothing_stays(downloads) -> None:
+    with downloads.making("ann") as whole:
+        (whole / "model.zip").write_bytes(b"x")
+    with pytest.raises(OSError, match="full"), downloads.making("ann") as half:
+        (half / "model.zip").write_bytes(b"x")
+        raise OSError("full")
+    assert whole.exists() and not half.exists()

@@ -161,7 +161,8 @@ def build(context: Context) -> None:
     def download(button: gr.Button, make: Callable[[str, str, Path], Path]) -> None:
         def prepare(visitor: str, ready: str) -> list[Any]:
             try:
-                return [str(make(visitor, ready, downloads.folder(visitor))), _note()]
+                with downloads.making(visitor) as folder:
+                    return [str(make(visitor, ready, folder)), _note()]
             except _ERRORS as error:
                 return [None, _problem(error, "download")]
 
