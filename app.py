@@ -29,6 +29,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")
 os.environ.setdefault("LORA_LAB_HOST", os.environ.pop("GRADIO_SERVER_NAME", ""))
 # One thread for each computation, those that classify included: many visitors share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Torch keeps 1,024 compiled products for each thread, up to 270 MB, beside those that oneDNN keeps
+# for all threads and from which they are had again at no cost (tests/benchmarks).
+os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 
 import gradio as gr
 

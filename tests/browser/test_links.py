@@ -28,7 +28,7 @@ PARAMETERS = [
     "__lang",
     "tour",
 ]
-SAID: dict[str, str] = {}  # how a sentence calls a setting, where not by its name
+SAID = {"task": "(?i)table|task", "base": "(?i)base", "targets": "(?i)layers"}  # by their labels
 SCRIPT = "javascript:window.evil=1//'\"`${window.evil=1}"  # in an address, a quote, a template
 # Whether anything on the page runs, opens or loads what the link brought.
 FOREIGN = """() => [...document.querySelectorAll("*")].flatMap((e) => [...e.attributes])
