@@ -63,7 +63,7 @@ def test_a_script_in_every_part_of_a_link_never_runs_and_the_page_works(
     page.goto(f"{server}/?{query}&{quote(SCRIPT)}=1#{quote(SCRIPT)}")
     expect(page.locator(".toast-body").first).to_contain_text("defaults are used")
     page.wait_for_selector("#numbers .headline b")
-    assert page.locator("#text textarea").input_value() in ("", SCRIPT)
+    assert page.locator("#text textarea").input_value() != SCRIPT
     page.fill("#text textarea", "you have won a prize")
     expect(page.locator("#answer tbody tr").first).to_be_visible()
     expect(page.locator("#start")).to_be_enabled()
