@@ -81,10 +81,13 @@ class _Bounds:
         self.seen += sum(map(len, cells))
         check_rows(count - 50, self.rows)
         if self.seen > self.characters:
-            raise SheetError(
-                f"This table holds more than {self.characters:,} characters once unpacked; "
-                "that is more than is taken. Keep the columns of texts and labels only."
-            )
+            raise self.too_much()
+
+    def too_much(self) -> SheetError:
+        return SheetError(
+            f"This table holds more than {self.characters:,} characters once unpacked; that is "
+            "more than is taken. Keep the columns of texts and labels only."
+        )
 
 
 def check_rows(rows: int, most: int) -> None:
@@ -167,6 +170,9 @@ def _xlsx(path: Path, bounds: _Bounds, part: str | None) -> RawTable:
             "This XLSX file unpacks to far more than a table needs, so it was not opened. Save "
             "the one sheet as CSV."
         )
+    # The format knows no others, and of bzip2 a few kilobytes come out as a gigabyte at once.
+    if any(e.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for e in entries):
+        raise SheetError(DAMAGED.format(kind="XLSX"))
     # 0.3 s, only for who brings an XLSX
     from openpyxl import load_workbook
 
@@ -343,6 +349,8 @@ def _parquet(path: Path, bounds: _Bounds) -> RawTable:
     raw = RawTable([], [])
     number = 0
     for batch in file.iter_batches(batch_size=64, use_threads=False):
+        if batch.nbytes > 4 * bounds.characters:  # lists, before they become objects of Python
+            raise bounds.too_much()
         names = [str(name) for name in batch.schema.names]
         lists = [_values(pa, column) for column in batch.columns]
         for values in zip(*lists, strict=True):
