@@ -17,6 +17,7 @@ On threads: a worker trains with one torch thread, also for a visitor who is alo
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import statistics
