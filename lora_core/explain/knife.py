@@ -110,17 +110,8 @@ def cuts(
     """
     known: dict[int, Cut] = {}
     for rank in telling_order(knife.rank) if ranks is None else ranks:
-        probabilities = None
-        turns = exam.probabilities(knife.at(rank))
-        while probabilities is None:
-            try:
-                next(turns)
-            except StopIteration as end:
-                probabilities = end.value
-            else:
-                yield None
-                knife.at(rank)  # somebody may have cut elsewhere meanwhile
-        known[rank] = Cut(rank, exam.correct(probabilities), exam.rows)
+        right = yield from exam.right(knife.at(rank))  # on a copy: others may cut meanwhile
+        known[rank] = Cut(rank, right, exam.rows)
         yield [known[k] for k in sorted(known)]
     return [known[k] for k in sorted(known)]
 

@@ -31,9 +31,9 @@ def check_merging(classifier: Classifier, exam: Exam) -> Turns[MergeCheck]:
     if next(lora_layers(classifier.model), None) is None:
         raise ExperimentError("This run trained no A and B, so there is nothing to merge.")
     own = classifier.private_copy()
-    apart = yield from exam.logits(own)
+    apart = yield from exam.logits(own.model)
     merge_lora(own.model)
-    merged = yield from exam.logits(own)
+    merged = yield from exam.logits(own.model)
     return MergeCheck(
         (apart - merged).abs().max().item(),
         apart.abs().mean().item(),

@@ -6,7 +6,7 @@ that the figure for m does not depend on who happens to be first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -41,13 +41,23 @@ def check_voters(voters: Sequence[Classifier]) -> None:
             raise ExperimentError("These adapters sit on different bases; choose those of one.")
 
 
-def ballots(voters: Sequence[Classifier], exam: Exam) -> Turns[Tensor]:
-    """(voters, rows, classes): each one's probabilities, classes in the order of the first."""
+def ballots(
+    voters: Sequence[Classifier],
+    exam: Exam,
+    known: MutableMapping[Classifier, tuple[int, Tensor]] | None = None,
+) -> Turns[Tensor]:
+    """(voters, rows, classes): each one's probabilities, classes in the order of the first.
+
+    `known` keeps each voter's own, and of which texts, so that one more voter costs one more reading of the texts.
+    """
     check_voters(voters)
-    parts = []
+    known = {} if known is None else known
+    texts, parts = hash(exam.ids), []
     for voter in voters:
         columns = [voter.labels.index(label) for label in voters[0].labels]
-        probabilities = yield from exam.probabilities(voter.private_copy())
+        if voter not in known or known[voter][0] != texts:
+            known[voter] = texts, (yield from exam.probabilities(voter))
+        probabilities = known[voter][1]
         parts.append(probabilities[:, columns])
     return torch.stack(parts)
 

@@ -90,5 +90,5 @@ class Votes:
             return None
         rows = len(task.validation)
         exam = Exam.of(classifier, replace(task, test=task.validation), rows)
-        probabilities = finish(exam.probabilities(classifier.private_copy()))
+        probabilities = finish(exam.probabilities(classifier))
         return probabilities[:, [classifier.labels.index(label) for label in task.labels]]

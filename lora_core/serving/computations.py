@@ -1,14 +1,17 @@
 """What a visitor asks of a finished run and takes seconds: one worker, in turns, kept once known.
 
 A computation is a generator that pauses often (`explain.exam`). The worker gives each visitor a
-slice in turn, so nobody waits for another's long question. It has a low priority: what is asked out
-of curiosity takes what training leaves, and little more. A computation that nobody looks at any
-more is dropped; what is done is kept as long as the thing that it is about.
+slice in turn, so nobody waits for another's long question. While runs train on every core it
+computes for a small share of the time only, however many ask, and rests for the remainder: a low
+priority alone does not do, because a thread that holds Python's lock and waits for a core holds up
+all others. A computation that nobody looks at any more is dropped; what is done is kept as long as
+the thing that it is about.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import threading
@@ -26,9 +29,12 @@ from lora_core.serving.worker import use_one_thread, why
 
 SLICE = 0.25  # seconds of one visitor before the next one's turn
 ABANDONED = 20.0  # seconds after which a computation that nobody asks for is dropped
-NICENESS = 8  # of its thread: a seventh of a core that training wants, all of one that is free
-OF_A_VISITOR = 6  # unfinished computations
+OF_THE_MACHINE = 0.05  # share of all cores' time, while runs train on every one of them
+NICENESS = 8  # of its thread
+_LOOK = 0.1  # seconds of rest between two looks whether all of a core is free again
+OF_A_VISITOR = 6  # unfinished computations that somebody looks at
 IN_ALL = 80
+KEPT = 64  # about one thing; the oldest that is over goes first
 
 Make = Callable[[], Generator[Any, None, Any]]
 
@@ -50,11 +56,22 @@ class Computation:
         """Whether nothing will change any more."""
         return self.state != "waiting"
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an answer, or a reason why there is none."""
+        return self.state in ("done", "failed")
+
+    def leave(self) -> None:
+        """Drop it at its next turn, unless somebody looks meanwhile."""
+        self.used = -math.inf
+
 
 class Computations:
     """All questions of a server. All public methods may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: Callable[[], float] = lambda: 1.0) -> None:
+        """`share`: of a core's time that questions may take now, above 0 and up to 1."""
+        self.share = share
         self._lock = threading.Condition()
         self._turns: Turns[tuple[Computation, Make]] = Turns()
         self._known: weakref.WeakKeyDictionary[Any, dict[Hashable, Computation]] = (
@@ -75,9 +92,13 @@ class Computations:
             if earlier is not None and earlier.state in ("waiting", "done"):
                 earlier.used = time.monotonic()
                 return earlier
-            mine = sum(1 for other in self._open if other.visitor == visitor)
+            recent = time.monotonic() - ABANDONED
+            mine = sum(1 for one in self._open if one.visitor == visitor and one.used >= recent)
             if mine >= OF_A_VISITOR or len(self._open) >= IN_ALL:
                 raise RunError("Too many questions are being computed; wait for one to be done.")
+            over = [one for one, computed in known.items() if computed.is_over]
+            for one in over[: max(0, len(known) - KEPT)]:
+                del known[one]
             made = known[key] = Computation(visitor)
             self._open.append(made)
             self._turns.add(visitor, (made, make))
@@ -102,7 +123,7 @@ class Computations:
                     self._lock.wait()
             computation, make = taken
             del taken
-            self._slice(computation, make)
+            spent = self._slice(computation, make)
             with self._lock:
                 if computation.is_over:
                     computation.turns = None
@@ -110,12 +131,14 @@ class Computations:
                 else:
                     self._turns.add(computation.visitor, (computation, make))
             del computation, make  # an idle worker keeps nobody's run alive
+            rest(spent, self.share)
 
-    def _slice(self, computation: Computation, make: Make) -> None:
-        begin = time.monotonic()
+    def _slice(self, computation: Computation, make: Make) -> float:
+        """Processor seconds of it."""
+        begin, processor = time.monotonic(), time.thread_time()
         if begin - computation.used > ABANDONED:
             computation.state = "dropped"
-            return
+            return 0.0
         try:
             if computation.turns is None:
                 computation.turns = make()
@@ -124,8 +147,8 @@ class Computations:
                 if value is not None:
                     computation.value = value
                     computation.changes += 1
-                if time.monotonic() - begin >= SLICE:
-                    return
+                if time.monotonic() - begin >= SLICE * self.share():
+                    break
         except StopIteration as end:
             computation.value = end.value
             computation.state = "done"
@@ -135,3 +158,21 @@ class Computations:
             computation.changes += 1
             if not isinstance(error, LabError):
                 log.question_broke(error)
+        return time.thread_time() - processor
+
+
+def share_of_core(running: int, cores: int) -> float:
+    """Of a core's time for questions: all of one that is free, else little of the machine's."""
+    return 1.0 if running < cores else min(1.0, OF_THE_MACHINE * cores)
+
+
+def rest(
+    spent: float,
+    share: Callable[[], float],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Rest until `spent` processor seconds are no more than their share of the time."""
+    begin = clock()
+    while (left := begin + spent * (1.0 / share() - 1.0) - clock()) > 0:
+        sleep(min(left, _LOOK))

@@ -11,14 +11,14 @@ from typing import Any
 
 from gradio.events import api as endpoint
 
-from lora_core.explain.exam import Exam, ExperimentError
+from lora_core.explain.exam import ExperimentError
 from lora_core.explain.knife import Knife
 from lora_core.limits import RunError
 from lora_core.serving.computations import Computation
 from lora_core.serving.registry import new_visitor
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.drawing.answer_figures import Answer
-from lora_core.ui.experiments import Experiments, memorised, rows_without, trained, votes
+from lora_core.ui.experiments import Experiments, memorised, trained, votes
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import task_of
 from lora_core.ui.settings import Settings
@@ -205,14 +205,8 @@ class Endpoints:
             return self._about("layers", run_id)
         run = self._registry.find(run_id)
         computation = self._wait(lambda: self._experiments.without(run.visitor, run, names))
-        classifier = trained(run)
-        rows = Exam.of(classifier, run.task, rows_without(classifier)).rows
-        return {
-            "off": names,
-            "accuracy": computation.value / rows,
-            "right": computation.value,
-            "rows": rows,
-        }
+        right, rows = computation.value
+        return {"off": names, "accuracy": right / rows, "right": right, "rows": rows}
 
     def vote(self, run_ids: list[str]) -> dict[str, Any]:
         """Accuracy of the mean of several runs' probabilities, against the number of voters.

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
 from lora_core.explain.chance import wilson
@@ -23,7 +25,8 @@ from lora_core.explain.knockout import Knockout, Switchboard, correlation, knock
 from lora_core.explain.memorising import memorising
 from lora_core.explain.merging import MergeCheck, check_merging
 from lora_core.explain.voting import Vote, ballots, check_voters, count_votes
-from lora_core.serving.computations import Computation, Computations, Make
+from lora_core.serving.computations import Computation, Computations, Make, share_of_core
+from lora_core.serving.executors import available_cores
 from lora_core.serving.plans import Plans
 from lora_core.serving.run import Run
 from lora_core.ui.context import Lab
@@ -42,10 +45,20 @@ class Experiments:
 
     lab: Lab
     plans: Plans
-    computations: Computations = field(default_factory=Computations)
+    computations: Computations = field(init=False)
     _passages: weakref.WeakKeyDictionary[Any, Passage] = field(
         default_factory=weakref.WeakKeyDictionary
     )
+
+    _ballots: weakref.WeakKeyDictionary[Classifier, tuple[int, Tensor]] = field(
+        default_factory=weakref.WeakKeyDictionary
+    )
+
+    def __post_init__(self) -> None:
+        registry, cores = self.lab.registry, available_cores()
+        self.computations = Computations(
+            lambda: share_of_core(registry.counts().get("running", 0), cores)
+        )
 
     def begin(self, visitor: str, question: str, run: Run) -> Computation:
         """Begin, or find, what a question about one run needs. Raises `LabError`s, in words."""
@@ -82,16 +95,25 @@ class Experiments:
             return answer | {"sentence": computation.reason}
         if computation.value is not None:
             answer |= _SAID[question](run, computation.value, computation.is_over)
-        return answer
+        return answer | self.waits(computation)
+
+    def waits(self, computation: Computation) -> Answer:
+        """Why an answer takes long, in `waits`; nothing of one that is there."""
+        if computation.is_over or self.computations.share() == 1.0:
+            return {}
+        return {"waits": say("experiments.computing_beside")}
 
     def without(self, visitor: str, run: Run, off: Sequence[str]) -> Computation:
-        """Accuracy without some parts together."""
+        """Without some parts together: how many test texts are right, of how many."""
         classifier = trained(run)
         board = Switchboard(classifier)
         exam = Exam.of(classifier, run.task, rows_without(classifier))
         switched = board.without(off)  # raises for a part that is not there
-        key = ("off", frozenset(off))
-        return self.computations.ask(visitor, classifier, key, lambda: exam.right(switched))
+
+        def make() -> Any:
+            return (yield from exam.right(switched)), exam.rows
+
+        return self.computations.ask(visitor, classifier, ("off", frozenset(off)), make)
 
     def vote(self, visitor: str, runs: Sequence[Run]) -> Computation:
         """The accuracy of several runs that vote."""
@@ -101,7 +123,7 @@ class Experiments:
         exam = Exam.of(voters[0], task)
 
         def make() -> Any:
-            cast = yield from ballots(voters, exam)
+            cast = yield from ballots(voters, exam, self._ballots)
             return count_votes(cast, exam), exam.rows, [exam.correct(p) / exam.rows for p in cast]
 
         key = ("vote", tuple(run.id for run in runs))

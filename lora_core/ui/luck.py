@@ -294,8 +294,9 @@ def _sentence(kind: str, by_point: dict[Point, Group]) -> str:
     if kind == "layers":
         worst = min(by_point, key=lambda p: by_point[p].spread.mean)
         mean = round(sum(_size(by_point[p]) for p in by_point) / len(by_point), -3)
+        same = by_point[best].spread.mean == by_point[worst].spread.mean
         said = say(
-            "experiments.result_layers",
+            "experiments.result_layers_same" if same else "experiments.result_layers",
             parameters=int(mean),
             best=best.name,
             best_mean=_mean(by_point[best]),
@@ -335,6 +336,11 @@ def _rates_words(by_point: dict[Point, Group]) -> str:
         )
         return _mean(by_point[near])
 
+    edges = [
+        words.METHOD_NAMES["lora" if series == "lora" else "full"]
+        for series, point in best.items()
+        if point.rate in _ends(p.rate for p in by_point if p.series == series)
+    ]
     said = say(
         "experiments.result_rates",
         lora=_mean(by_point[lora]),
@@ -344,7 +350,14 @@ def _rates_words(by_point: dict[Point, Group]) -> str:
         lora_other=at("lora", full.rate),
         full_other=at("full", lora.rate),
     )
+    if edges:
+        said += " " + say("experiments.result_rates_edge", names=say("experiments.and").join(edges))
     return f"{said} {_pair_words(by_point[lora], by_point[full])}"
+
+
+def _ends(rates: Iterable[float]) -> tuple[float, float]:
+    tried = sorted(rates)
+    return tried[0], tried[-1]
 
 
 def _grid_words(best: Point, by_point: dict[Point, Group]) -> str:
@@ -353,8 +366,11 @@ def _grid_words(best: Point, by_point: dict[Point, Group]) -> str:
         return points(max(means) - min(means))
 
     scale = best.scale or 0.0
-    return say(
-        "experiments.result_grid",
+    top = [p for p in by_point if by_point[p].spread.mean == by_point[best].spread.mean]
+    said = say(
+        "experiments.result_grid" if len(top) == 1 else "experiments.result_grid_ties",
+        count=len(top),
+        cells=len(by_point),
         rank=best.settings.rank,
         alpha=words.number(best.settings.alpha, 6),
         best=_mean(by_point[best]),
@@ -362,6 +378,12 @@ def _grid_words(best: Point, by_point: dict[Point, Group]) -> str:
         along=variation([p for p in by_point if math.isclose(p.scale or 0.0, scale)]),
         across=variation([p for p in by_point if p.settings.rank == best.settings.rank]),
     )
+    others = [p for p in by_point if p != best]
+    second = max(others, key=lambda p: by_point[p].spread.mean)
+    compared_words = _pair_words(by_point[best], by_point[second])
+    if min(by_point[p].spread.count for p in (best, second)) > 1:
+        compared_words = f"{say('experiments.grid_second')} {compared_words}"
+    return f"{said} {compared_words}"
 
 
 def _mean(group: Group) -> str:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import lora_core as lc
+from lora_core.classifier import ClassifyError, batched_logits
 from lora_core.events import Evaluated
 from lora_core.explain import forgetting, knockout, voting
 from lora_core.explain.equal_cost import choices
@@ -82,6 +83,19 @@ def test_private_copy_shares_what_is_frozen(
     for strength in (0.0, 0.4, 1.0, 2.0):
         for run in (lora_run, full_run):
             assert run.private_copy().classify(text, strength) == run.classify(text, strength)
+
+
+def test_merged_for_many_texts(
+    lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task
+) -> None:
+    ids = [lora_run.encode(row.text) for row in task.test[:8]]
+    for run in (lora_run, full_run):
+        for strength in (0.0, 0.5, 1.0, 2.0):
+            logits = batched_logits(run.merged_model(strength), ids)
+            expected = run.probabilities(ids, strength)
+            assert torch.allclose(logits.softmax(-1), expected, atol=1e-5), strength
+        with pytest.raises(ClassifyError, match="strength must be"):
+            run.merged_model(4.5)
 
 
 # The knife ----------------------------------------------------------------------------------------
@@ -205,6 +219,13 @@ def test_without_a_part(method: str, request: pytest.FixtureRequest, task: lc.Ta
     assert [w.part for w in knockouts.parts] == [part, "head"]
     assert knockouts.parts[0].right == plain_right(by_hand({part}), task)
     assert knockouts.adapter_off == plain_right(by_hand(set(board.layers)), task)
+    # What lies below a change is read once for all parts: each as if it were asked alone.
+    exam = Exam.of(run, task, 24)
+    seen = list(values(knockout.knockouts(board, exam)))
+    assert [one.rows for one in seen] == [16, 24]
+    assert {one.part: one.right for one in seen[-1].parts} == {
+        part: finish(exam.right(board.without({part}))) for part in board.parts
+    }
 
 
 def test_unknown_part(lora_run: lc.Classifier) -> None:
@@ -275,7 +296,12 @@ def test_the_text_is_general_and_ours() -> None:
 def test_votes(lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task) -> None:
     exam = Exam.of(lora_run, task)
     voters = [lora_run, full_run, Knife(lora_run).keep(1)]
-    cast = finish(voting.ballots(voters, exam))
+    known: dict[lc.Classifier, tuple[int, torch.Tensor]] = {}
+    finish(voting.ballots(voters[:2], exam, known))
+    cast = finish(voting.ballots(voters, exam, known))
+    assert set(known) == set(voters) and torch.equal(cast, finish(voting.ballots(voters, exam)))
+    fewer = finish(voting.ballots(voters, Exam.of(lora_run, task, 5), known))
+    assert torch.allclose(fewer, cast[:, :5], atol=1e-5), "of other texts it asks anew"
     results = voting.count_votes(cast, exam)
     for vote in results:
         shares = []

@@ -205,6 +205,48 @@ def test_questions_give_way_to_training() -> None:
     assert nice == [min(19, usual + computations.NICENESS)]
 
 
+@pytest.mark.parametrize(
+    ("running", "cores", "share"), [(0, 2, 1.0), (1, 2, 1.0), (2, 2, 0.1), (9, 2, 0.1), (64, 64, 1)]
+)
+def test_how_much_questions_take(running: int, cores: int, share: float) -> None:
+    assert computations.share_of_core(running, cores) == pytest.approx(share)
+
+
+class Watch:
+    """A clock that is set by whoever sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def test_questions_rest_while_others_train() -> None:
+    watch = Watch()
+    computations.rest(0.06, lambda: 0.1, lambda: watch.now, watch.sleep)
+    assert watch.now == pytest.approx(0.54), "0.06 of 0.6 seconds"
+    computations.rest(0.06, lambda: 1.0, lambda: watch.now, watch.sleep)
+    assert watch.now == pytest.approx(0.54), "a core is free"
+    # A core that becomes free ends the rest, within a tenth of a second.
+    watch = Watch()
+    share = lambda: 0.1 if watch.now < 3 else 1.0  # noqa: E731
+    computations.rest(50.0, share, lambda: watch.now, watch.sleep)
+    assert watch.now == pytest.approx(3.0, abs=computations._LOOK)
+
+
+def test_one_turn_each_while_others_train() -> None:
+    """A slice is shorter then, too; and whoever reads an answer need not wait for the rest."""
+    share = [1e-9]
+    asked, log = Computations(lambda: share[0]), []
+    one = asked.ask("one", Thing(), "a", lambda: counting(2, log, "one"))
+    until(lambda: one.changes == 1)
+    two = asked.ask("two", Thing(), "b", lambda: counting(2, log, "two"))
+    assert log == ["one"] and not two.changes, "it rests for years"
+    share[0] = 1.0
+    until(lambda: one.is_over and two.is_over)
+
+
 def test_many_seeds_of_one_visitor_starve_nobody(
     tiny: lc.Base, words: lc.Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,6 +299,39 @@ def test_nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     computation = asked.ask("me", thing, "count", lambda: counting(10**9))
     until(lambda: computation.is_over)
     assert computation.state == "dropped"
+
+
+def test_whoever_leaves_may_ask_the_next() -> None:
+    """Eight boxes ticked in a row: seven answers of no use any more are not too many."""
+    asked, thing = Computations(), Thing()
+    gate = threading.Event()
+
+    def stuck():
+        assert gate.wait(WAIT)
+        return counting(10**9)
+
+    left = [asked.ask("me", thing, i, stuck) for i in range(computations.OF_A_VISITOR)]
+    for one in left:
+        one.leave()
+    newest = asked.ask("me", thing, "newest", lambda: counting(3))
+    gate.set()
+    until(lambda: newest.state == "done" and all(one.is_over for one in left))
+    assert [one.state for one in left].count("dropped") >= len(left) - 1, "one may be under way"
+    assert not any(one.is_known for one in left)
+
+
+def test_answers_about_one_thing_are_not_kept_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(computations, "KEPT", 3)
+    asked, thing = Computations(), Thing()
+    made = []
+    for i in range(6):
+        made.append(asked.ask("me", thing, i, lambda: counting(1)))
+        until(lambda: made[-1].is_over)
+    assert asked.ask("me", thing, 5, lambda: counting(1)) is made[5]
+    assert asked.ask("me", thing, 0, lambda: counting(1)) is not made[0]
+    assert len(asked._known[thing]) <= 4
 
 
 def test_a_forgotten_run_takes_its_answers_along() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -21,19 +21,20 @@ from lora_core.explain.chance import spread, wilson
 from lora_core.explain.exam import finish
 from lora_core.limits import Limits
 from lora_core.serving.bases import Bases
-from lora_core.serving.plans import Plans
+from lora_core.serving.plans import Plan, Plans, Result
 from lora_core.serving.registry import NOT_HERE, Registry
 from lora_core.ui import api_experiments, sentences
 from lora_core.ui.context import Lab
 from lora_core.ui.experiments import Experiments
 from lora_core.ui.forgetting import forgot, method_of, missing, name_of, to_compare
-from lora_core.ui.luck import Group, difference_words, luck
+from lora_core.ui.luck import Group, difference_words, luck, sweep_answer
 from lora_core.ui.settings import Settings
-from lora_core.ui.sweeps import KINDS, cells_of, points_of
+from lora_core.ui.sweeps import KINDS, Point, cells_of, points_of
 
 from ..serving.registry import WAIT, wait
 
 VISITOR = "a visitor of the tests, secret"
+SHAPE = lc.GPTConfig(64, 24, 8, 2, 2)
 
 
 @contextlib.contextmanager
@@ -237,6 +238,33 @@ def test_luck_of_nothing_and_of_a_foolish_choice() -> None:
     for pair in ([], [7, -1], [0, 0], [2, 1, 0]):
         assert len(luck(three, pair)["figure"]["chosen"]) == 2
     assert luck(three, [2, 1])["figure"]["chosen"] == [2, 1]
+
+
+def swept(kind: str, scores: Callable[[Point], float], seeds: int = 1) -> str:
+    """The sentence of a sweep that is over, with these accuracies."""
+    points = points_of(kind, Settings(), Limits(), SHAPE)
+    cells = cells_of(points, seeds, 0)
+    results = [Result("finished", None, scores(cell.about), 48, 1000, 1.0) for cell in cells]
+    plan = Plan("id", VISITOR, kind, "words", tuple(cells), list(results), None, None, state="done")
+    return sweep_answer(plan)["sentence"].replace("\u00a0", " ")
+
+
+def test_sweeps_in_words() -> None:
+    """What is luck, a tie, or the end of what was tried is said to be so."""
+    grid = swept("grid", lambda p: 0.9 if p.settings.rank == 4 else 0.8)
+    assert "4 of 16 settings reach the best, 90.0 %; one of them is r 4" in grid
+    assert "may be luck" in grid
+    best = swept("grid", lambda p: 0.9 if (p.settings.rank, p.settings.alpha) == (4, 8) else 0.8)
+    assert best.startswith("Best at r 4, α 8: 90.0 %.")
+    several = swept("grid", lambda p: 0.9 if p.settings.rank == 4 else 0.8, seeds=3)
+    assert "The best beside the next best: They cannot be told apart with 3 seeds" in several
+    tried = points_of("rates", Settings(), Limits(), SHAPE)
+    at = {name: sorted(p.rate for p in tried if p.series == name) for name in ("lora", "full")}
+    inner = swept("rates", lambda p: 0.9 if p.rate == at[p.series][2] else 0.8)
+    assert "at an end of" not in inner
+    edge = swept("rates", lambda p: 0.5 + p.rate)
+    assert "LoRA and full fine-tuning did best at an end of what was tried" in edge
+    assert "all of them reach 70.0 %" in swept("layers", lambda p: 0.7)
 
 
 @pytest.mark.parametrize("kind", KINDS)

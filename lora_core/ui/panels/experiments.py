@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -42,6 +43,7 @@ from lora_core.ui.names import long_name, task_of
 from lora_core.ui.settings import SEEDS, Settings
 from lora_core.ui.sweeps import KINDS, Point, cells_of, points_of
 from lora_core.ui.text.catalogue import say
+from lora_core.ui.values import whole
 
 _POLL = 0.15  # seconds between two looks at what is being computed
 _RANKS_OF_A_TEXT = 65  # answers of the knife for the typed text: every rank up to 64
@@ -82,6 +84,7 @@ def build(context: Context, experiments: Experiments) -> None:
             mark = wanted.get("mark", 0)
             yield value | {"answer": failed | {"sentence": str(error), "mark": mark}}
         finally:
+            panel.leave()
             if asking.get(session) == mine:
                 del asking[session]
 
@@ -101,7 +104,7 @@ def build(context: Context, experiments: Experiments) -> None:
         try:
             return Panel(experiments, visitor, run_id, values).aside(wanted)
         except LabError as error:
-            return {"problem": str(error), "mark": wanted.get("mark", 0)}
+            return {"kind": wanted.get("kind"), "mark": wanted.get("mark"), "problem": str(error)}
 
     side.select(
         aside,
@@ -162,6 +165,21 @@ def build_merging(context: Context, experiments: Experiments) -> None:
 Look = Callable[[], tuple[Answer, bool]]  # the answer as it is, and whether it is complete
 
 
+class Asked:
+    """A computation that is looked at, and begun again where it was dropped meanwhile."""
+
+    def __init__(self, ask: Callable[[], Computation]) -> None:
+        self._ask = ask
+        self.last = ask()
+
+    def now(self) -> Computation:
+        """As it is; whoever looks keeps it going."""
+        if self.last.state == "dropped":
+            self.last = self._ask()
+        self.last.used = time.monotonic()
+        return self.last
+
+
 class Panel:
     """One press of one visitor. Raises `LabError`s, in words."""
 
@@ -171,6 +189,7 @@ class Panel:
         self._experiments = experiments
         self._lab = experiments.lab
         self._visitor, self._run_id, self._values = visitor or "", run_id, values
+        self._passing: list[Asked] = []
 
     def begin(self, wanted: Answer) -> Look:
         """What to look at, repeatedly, for a question."""
@@ -198,13 +217,13 @@ class Panel:
         text = str(wanted.get("text") or "")
         self._lab.registry.limits.check_text(text)
         if kind == "keep":
-            rank = int(wanted.get("rank") or 0)
+            rank = whole("rank", wanted.get("rank") or 0)
             smaller = Knife(trained(run)).keep(rank)
             made = self._lab.registry.add_classifier(
                 self._visitor, smaller, run.task, f"{task_of(run)}, rank {rank}"
             )
-            whole = trained(run).lora_config
-            said = say("experiments.knife_kept", k=rank, r=whole.rank if whole else rank)
+            original = trained(run).lora_config
+            said = say("experiments.knife_kept", k=rank, r=original.rank if original else rank)
             return {"kind": kind, "mark": mark, "kept": made.id, "words": said}
         if not text.strip():
             return {"kind": kind, "mark": mark, "words": [say("experiments.text_none")]}
@@ -249,58 +268,62 @@ class Panel:
         return Settings.from_values(*self._values)
 
     def _about_run(self, question: str, off: Sequence[str]) -> Look:
-        run = self._run()
-        computation = self._experiments.begin(self._visitor, question, run)
-        switched = self._experiments.without(self._visitor, run, off) if off else None
+        run, ask = self._run(), self._experiments
+        computation = Asked(lambda: ask.begin(self._visitor, question, run))
+        both = [self._in_passing(ask.without, run, parts) for parts in (off, ()) if off]
 
         def look() -> tuple[Answer, bool]:
-            current = self._keep_going(question, run, computation)
+            current = computation.now()
             answer = self._experiments.answer(question, run, current)
-            if switched is None:
-                return answer, current.state in ("done", "failed")
-            switched.used = time.monotonic()
+            if not both:
+                return answer, current.is_known
+            one, other = (asked.now() for asked in both)
             answer["off"] = list(off)
-            if switched.value is not None and answer.get("whole") is not None:
-                rows = answer["rows"]
+            if one.state == other.state == "done":
+                (right, rows), (all_on, _) = one.value, other.value
                 answer["off_words"] = say(
                     "experiments.layers_off",
                     n=len(off),
-                    accuracy=pc(switched.value / rows),
+                    accuracy=pc(right / rows),
                     rows=rows,
-                    whole=pc(answer["whole"]),
+                    whole=pc(all_on / rows),
                 )
-            return answer, current.is_over and switched.is_over
+            return answer, current.is_known and one.is_known and other.is_known
 
         return look
 
     def _forgot(self) -> Look:
         """LoRA and full fine-tuning on one chart, the shown run among them."""
-        run, mine = self._run(), self._lab.registry.runs(self._visitor)
+        run, mine, ask = self._run(), self._lab.registry.runs(self._visitor), self._experiments
         compared = to_compare(run, mine)
         lacking = missing(run, compared)
         trains = any(not one.is_over and method_of(one) == lacking for one in mine)
-        begun = [(one, self._experiments.begin(self._visitor, "forgot", one)) for one in compared]
+        begun = [(one, Asked(partial(ask.begin, self._visitor, "forgot", one))) for one in compared]
 
         def look() -> tuple[Answer, bool]:
-            going = [(one, self._keep_going("forgot", one, asked)) for one, asked in begun]
+            going = [(one, asked.now()) for one, asked in begun]
             own = next(asked for one, asked in going if one is run)
             answer = self._experiments.answer("forgot", run, own)
             curves = [(one, asked.value) for one, asked in going if asked.value]
             if curves and own.state != "failed":
                 answer |= forgot(curves)
             answer |= {"other": lacking, "trains": trains}
-            if any(not asked.is_over for _, asked in going):
+            if any(not asked.is_known for _, asked in going):
                 answer["state"] = "waiting"
-            return answer, all(asked.state in ("done", "failed") for _, asked in going)
+            return answer, all(asked.is_known for _, asked in going)
 
         return look
 
-    def _keep_going(self, question: str, run: Run, computation: Computation) -> Computation:
-        """The same computation; one that was dropped meanwhile is begun again."""
-        if computation.state == "dropped":
-            return self._experiments.begin(self._visitor, question, run)
-        computation.used = time.monotonic()
-        return computation
+    def _in_passing(self, ask: Callable[..., Computation], *about: Any) -> Asked:
+        """What is of no use any more once the same visitor asks the next thing."""
+        asked = Asked(partial(ask, self._visitor, *about))
+        self._passing.append(asked)
+        return asked
+
+    def leave(self) -> None:
+        """Nobody looks at this panel any more."""
+        for asked in self._passing:
+            asked.last.leave()
 
     def _luck(self, wanted: Answer) -> Look:
         task = self._settings().task
@@ -359,7 +382,7 @@ class Panel:
     def _start(self, wanted: Answer) -> Plan:
         """Begin a sweep around the settings of step 1, or seeds of the shown run."""
         lab, kind = self._lab, str(wanted.get("kind"))
-        seeds = int(wanted.get("seeds") or 1)
+        seeds = whole("seeds", wanted.get("seeds") or 1)
         settings = self._settings()
         if kind == "seeds":
             run = self._run()
@@ -387,7 +410,7 @@ class Panel:
         fitting = [run for run in runs if task_of(run) == task]
         names = [long_name(run) + _seed(run) for run in fitting]
         known = {run.id: run for run in fitting}
-        ticked = [known[i] for i in wanted.get("ids") or [] if i in known]
+        ticked = [known[i] for i in map(str, wanted.get("ids") or []) if i in known]
         listed = [
             {"id": run.id, "name": name, "on": run in ticked}
             for run, name in zip(fitting, names, strict=True)
@@ -400,16 +423,16 @@ class Panel:
             )
             none = {"question": "vote", "state": "none", "sentence": said, "voters": listed}
             return lambda: (none, True)
-        computation = self._experiments.vote(self._visitor, ticked)
+        asked = self._in_passing(self._experiments.vote, ticked)
 
         def look() -> tuple[Answer, bool]:
-            computation.used = time.monotonic()
-            answer = votes(computation)
+            computation = asked.now()
+            answer = votes(computation) | self._experiments.waits(computation)
             alone = dict(zip((run.id for run in ticked), answer.get("singles", ()), strict=False))
             shown = [
                 one | ({"alone": alone[one["id"]]} if one["id"] in alone else {}) for one in listed
             ]
-            return answer | {"voters": shown}, computation.is_over
+            return answer | {"voters": shown}, computation.is_known
 
         return look
 
