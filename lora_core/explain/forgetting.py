@@ -26,7 +26,7 @@ from lora_core.explain.exam import Turns
 
 TEXT = Path(__file__).resolve().parents[2] / "assets" / "general.txt"
 STRENGTHS = (1.0, 0.0, 2.0, 0.5, 1.5, 0.25, 0.75, 1.25, 1.75)  # those that say most first
-_WINDOWS_A_TURN = 2  # some 60 ms of a core, for the bundled base
+_TOKENS_A_TURN = 512  # or one window: some 60 ms of a core, for the bundled base
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def bits_per_byte(
     table = base.model.token_embedding.weight  # (vocab, emb): the base's own, see above
     model = classifier.merged_model(strength)
     nats = 0.0
-    batches = [*text.windows.split(_WINDOWS_A_TURN), *([text.rest] if text.rest.numel() else [])]
+    together = max(1, _TOKENS_A_TURN // text.windows.shape[1])
+    batches = [*text.windows.split(together), *([text.rest] if text.rest.numel() else [])]
     for batch in batches:
         with torch.no_grad():
             hidden = model.hidden(batch[:, :-1])  # (n, context - 1, emb)

@@ -48,7 +48,8 @@ def ballots(
 ) -> Turns[Tensor]:
     """(voters, rows, classes): each one's probabilities, classes in the order of the first.
 
-    `known` keeps each voter's own, and of which texts, so that one more voter costs one more reading of the texts.
+    `known` keeps each voter's own, and of which texts: one more voter reads them once more, and no
+    more than that.
     """
     check_voters(voters)
     known = {} if known is None else known

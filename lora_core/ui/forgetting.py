@@ -53,6 +53,7 @@ def to_compare(run: Run, runs: Iterable[Run]) -> list[Run]:
             and other.base is run.base
             and other.is_over
             and other.has_weights
+            and other.state != "loaded"  # what the knife left was not trained so
         ]
 
         def likeness(other: Run) -> tuple[int, float]:

@@ -419,7 +419,7 @@ class Panel:
             said = (
                 say("experiments.vote_ask")
                 if len(fitting) > 1
-                else say("experiments.vote_few", task=task)
+                else say("experiments.vote_few" if fitting else "experiments.vote_none", task=task)
             )
             none = {"question": "vote", "state": "none", "sentence": said, "voters": listed}
             return lambda: (none, True)
