@@ -30,7 +30,7 @@ from lora_core.serving.worker import use_one_thread, why
 SLICE = 0.25  # seconds of one visitor before the next one's turn
 ABANDONED = 20.0  # seconds after which a computation that nobody asks for is dropped
 OF_THE_MACHINE = 0.05  # share of all cores' time, while runs train on every one of them
-NICENESS = 8  # of its thread
+NICENESS = 4  # of its thread: whoever classifies goes first, also while no run trains
 _LOOK = 0.1  # seconds of rest between two looks whether all of a core is free again
 OF_A_VISITOR = 6  # unfinished computations that somebody looks at
 IN_ALL = 80
