@@ -62,8 +62,8 @@ class Exam:
         return len(self.ids)
 
     def probabilities(self, classifier: Classifier) -> Turns[Tensor]:
-        """(rows, classes), float32, in the classifier's order of labels; merged, so quicker."""
-        logits = yield from self.logits(classifier.merged_model())
+        """(rows, classes), float32, in the classifier's order of labels."""
+        logits = yield from self.logits(classifier.model_at())
         return F.softmax(logits, -1)
 
     def logits(self, model: GPT) -> Turns[Tensor]:

@@ -73,7 +73,7 @@ def bits_per_byte(
 ) -> Turns[float]:
     """Bits a byte of the adapted model at a strength; in turns."""
     table = base.model.token_embedding.weight  # (vocab, emb): the base's own, see above
-    model = classifier.merged_model(strength)
+    model = classifier.model_at(strength)
     nats = 0.0
     together = max(1, _TOKENS_A_TURN // text.windows.shape[1])
     batches = [*text.windows.split(together), *([text.rest] if text.rest.numel() else [])]

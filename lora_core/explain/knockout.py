@@ -109,33 +109,34 @@ def knockouts(
 
 
 class _Switches:
-    """A merged model whose parts are put back to what they were, and on again, in no time."""
+    """A model whose parts are put back to what they were, and on again, in no time."""
 
     def __init__(self, classifier: Classifier) -> None:
-        self.model = classifier.merged_model()
+        self.model = classifier.model_at()
+        self._adapted = {name: layer.lora for name, layer in lora_layers(self.model)}
         # part -> where its tensors stand, as trained, as before
         self._tensors: dict[str, list[tuple[nn.Module, str, nn.Parameter, nn.Parameter]]] = {}
-        for name, layer in lora_layers(self.model):
-            self._add(name, layer.inner, "weight", layer.frozen_weight)
         for name, first in classifier.initial.items():
             part, _, attribute = name.rpartition(".")
-            self._add(part, self.model.get_submodule(part), attribute, first)
-
-    def _add(self, part: str, module: nn.Module, attribute: str, first: Tensor) -> None:
-        before = nn.Parameter(first.detach(), requires_grad=False)
-        place = module, attribute, getattr(module, attribute), before
-        self._tensors.setdefault(part, []).append(place)
+            module = self.model.get_submodule(part)
+            before = nn.Parameter(first.detach(), requires_grad=False)
+            place = module, attribute, getattr(module, attribute), before
+            self._tensors.setdefault(part, []).append(place)
 
     def turn_off(self, parts: Collection[str]) -> None:
         """Put these back to what they were before training."""
         for part in parts:
-            for module, attribute, _, before in self._tensors[part]:
+            if part in self._adapted:
+                self._adapted[part].strength = 0.0
+            for module, attribute, _, before in self._tensors.get(part, ()):
                 setattr(module, attribute, before)
 
     def turn_on(self, parts: Collection[str]) -> None:
         """And to what they are as trained."""
         for part in parts:
-            for module, attribute, trained, _ in self._tensors[part]:
+            if part in self._adapted:
+                self._adapted[part].strength = 1.0
+            for module, attribute, trained, _ in self._tensors.get(part, ()):
                 setattr(module, attribute, trained)
 
 

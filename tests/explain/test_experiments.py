@@ -85,17 +85,17 @@ def test_private_copy_shares_what_is_frozen(
             assert run.private_copy().classify(text, strength) == run.classify(text, strength)
 
 
-def test_merged_for_many_texts(
+def test_a_model_for_many_texts(
     lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task
 ) -> None:
     ids = [lora_run.encode(row.text) for row in task.test[:8]]
     for run in (lora_run, full_run):
         for strength in (0.0, 0.5, 1.0, 2.0):
-            logits = batched_logits(run.merged_model(strength), ids)
+            logits = batched_logits(run.model_at(strength), ids)
             expected = run.probabilities(ids, strength)
             assert torch.allclose(logits.softmax(-1), expected, atol=1e-5), strength
         with pytest.raises(ClassifyError, match="strength must be"):
-            run.merged_model(4.5)
+            run.model_at(4.5)
 
 
 # The knife ----------------------------------------------------------------------------------------
