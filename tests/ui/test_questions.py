@@ -32,7 +32,9 @@ class Page:
 
     def __init__(self, base: lc.Base, task: lc.Task, registry: Registry) -> None:
         self.registry, self.task = registry, task
-        lab = Lab(registry, bases=Bases(held={"bundled": base}), tasks={task.name: task})
+        lab = Lab(
+            registry, bases=Bases(held={"bundled": base, base.name: base}), tasks={task.name: task}
+        )
         self.experiments = Experiments(lab, Plans(registry))
         self.settings = Settings(task=task.name, steps=3, batch_size=4, rank=4)
         self.lora, self.other = (self._train(base, "lora", seed) for seed in (0, 1))
@@ -154,7 +156,8 @@ def test_the_others(page: Page) -> None:
         assert [s["x"][-1] for s in forgot["figure"]["series"]] == [2.0, 2.0]
         assert page.ask("memorised")["state"] == "done"
         assert page.ask("merging")["changed"] == 0
-    assert "nothing to merge" in page.refused("merging", page.full)
+    refused = page.ask("merging", page.full)
+    assert refused["state"] == "failed" and "nothing to merge" in refused["sentence"]
     assert "no such question" in page.refused("why")
     with pytest.raises(LabError, match="Train something first"):
         Panel(page.experiments, VISITOR, "nobody", page.settings.values()).begin(
