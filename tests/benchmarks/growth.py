@@ -35,7 +35,7 @@ SIZES: dict[str, tuple[int, ...]] = {
     "classes": (2, 10, 30, 100),
 }
 MODELS = {
-    "bundled": lc.GPTConfig(8192, 256, 256, 4, 4),
+    "bundled": lc.GPTConfig(16384, 256, 256, 5, 4),
     "6 x 384": lc.GPTConfig(8192, 256, 384, 6, 6),
     "8 x 512": lc.GPTConfig(8192, 256, 512, 8, 8),
     "GPT-2 124M": lc.GPTConfig(50257, 1024, 768, 12, 12),

@@ -20,7 +20,7 @@ from tests.cases.folders import tiny_folder
 
 @pytest.fixture
 def folders(tmp_path) -> list[str]:
-    """Four bases of about 0.8 MB in memory each."""
+    """Four bases of about 1.6 MB in memory each."""
     made = [tiny_folder(tmp_path / f"base-{i}", seed=i)[0] for i in range(4)]
     return [str(folder) for folder in made]
 
@@ -57,20 +57,20 @@ def test_ten_threads_load_a_base_once(folders, loads) -> None:
 
 
 def test_the_longest_unused_goes_when_room_is_needed(folders, loads) -> None:
-    bases = Bases(Limits(bases_mb=2))  # two of 0.83 MB fit
+    bases = Bases(Limits(bases_mb=4))  # two of 1.6 MB fit
     bases.get(folders[0])
     bases.get(folders[1])
     bases.get(folders[0])  # used again: the other one is older now
     bases.get(folders[2])
     assert list(bases) == [folders[0], folders[2]]
-    assert bases.bytes < 2e6
+    assert bases.bytes < 4e6
     bases.get(folders[1])
     assert list(bases) == [folders[2], folders[1]] and loads[folders[1]] == 2
 
 
 def test_what_is_in_use_stays_and_counts(folders, loads) -> None:
     """A classifier holds the base's tensors, whether or not anybody holds the base."""
-    bases = Bases(Limits(bases_mb=2))
+    bases = Bases(Limits(bases_mb=4))
     classifiers = [bases.get(name).classifier_model(2) for name in folders[:2]]
     with pytest.raises(lc.BaseError, match=r"no room.*base-0.*base-1.* in use"):
         bases.get(folders[2])
@@ -101,7 +101,7 @@ def test_a_load_that_fails_can_be_tried_again(folders, loads, tmp_path) -> None:
     weights = tmp_path / "base-0" / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(b"broken")
-    bases = Bases(Limits(bases_mb=2))
+    bases = Bases(Limits(bases_mb=4))
     for _ in range(3):
         with pytest.raises(lc.BaseError, match="cannot be read"):
             bases.get(folders[0])
@@ -134,7 +134,7 @@ def test_a_visitor_names_no_folder_of_the_server(folders, base) -> None:
 
 
 def test_what_was_kept_over_a_base_goes_with_it(folders) -> None:
-    bases = Bases(Limits(bases_mb=2))
+    bases = Bases(Limits(bases_mb=4))
     models = {name: bases.get(name).classifier_model(2) for name in folders[:1]}
     bases.when_let_go.append(lambda name: models.pop(name, None))
     bases.get(folders[1])

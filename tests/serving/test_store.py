@@ -328,7 +328,7 @@ def test_caps_and_expiry_hold_on_disk(tmp_path, reopen, tiny, words) -> None:
     assert registry.runs(ann) == [] and store.of(bob) == []
     assert not list((store.folder / "weights").iterdir())
 
-    registry = reopen(Limits(disk_mb=1), clock=clock)
+    registry = reopen(Limits(disk_mb=2), clock=clock)
     for i in range(4):
         clock.now += 1
         wait(submit(registry, tiny, words, ann, method="full", seed=i))
