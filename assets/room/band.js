@@ -25,7 +25,8 @@
     let ticket = "";
     let visitor = "";
     let line = null;
-    let offered = 0; // which offer is in use
+    let held = 0; // the offer whose settings these controls have
+    let asked = 0; // until when the server may not know yet of a press here
     let now = null;
 
     function show(state) {
@@ -33,34 +34,37 @@
       strip.hidden = false;
       hue.replaceChildren(swatch(state.me.colour));
       say(name, state.me.name);
-      const { exercise: one, lesson } = state;
+      const { exercise: one, lesson, using } = state;
+      if (using?.offer === held) asked = 0;
+      else if (Date.now() > asked) hold(using);
       exercise.hidden = !one;
       if (one) {
         say(title, one.title);
         say(question, one.question);
         say(may, one.may);
-        const inUse = offered === one.offer;
+        const inUse = held === one.offer;
         say(use, t(inUse ? "room.used" : "room.use"));
         use.classList.toggle("done", inUse);
-      } else free();
+      }
       notice.hidden = !lesson.paused && !lesson.over;
       say(notice, lesson.over ? t("room.over") : lesson.paused ? t("room.paused") : "");
       setClock(state.clock);
     }
 
     function apply() {
-      offered = now.exercise.offer;
+      held = now.exercise.offer;
+      asked = Date.now() + 10000;
       emit("locked", now.exercise.locked);
-      trigger("select", { offer: offered });
+      trigger("select", { act: "take" });
       show(now);
     }
 
-    /** Without an exercise nothing is fixed. */
-    function free() {
-      if (!offered) return;
-      offered = 0;
-      emit("locked", []);
-      trigger("select", { offer: 0 });
+    /** Fix what the exercise in use fixes: after a reload, in another tab. Without one nothing is. */
+    function hold(using) {
+      if (!using && !held) return;
+      held = using?.offer ?? 0;
+      emit("locked", using?.locked ?? []);
+      trigger("select", { act: "hold" });
     }
 
     async function choose() {

@@ -22,11 +22,14 @@
   const big = node("p", { class: "big" });
   const voteLine = node("p");
   const voteFigure = node("div", { class: "figure" });
+  const voteNarrow = node("div", { class: "narrow" });
   const votes = node("section", { class: "card votes-row", "aria-label": t("room.votes") },
-    node("div", {}, node("h2", {}, t("room.votes")), big, voteLine), voteFigure);
+    node("div", {}, node("h2", {}, t("room.votes")), big, voteLine), voteFigure, voteNarrow);
   const smallCode = node("div");
   const smallAddress = node("p", { class: "address" });
-  const join = node("section", { class: "card join" }, smallCode, smallAddress);
+  const MOST_NAMES = 64; // eight rows of eight
+  const joinText = node("div", {}, smallAddress);
+  const join = node("section", { class: "card join" }, smallCode, joinText);
   const tally = node("p", { class: "tally" });
   const names = node("ul");
   const who = node("section", { class: "card who" }, node("h2", {}, t("room.who")), tally, names);
@@ -41,6 +44,16 @@
       node("section", { class: "card chart" }, chartHead, figure, welcome), votes),
     side);
   document.body.append(lost, theme);
+
+  let strip = false; // many names lie below everything, in rows
+  let full = false; // and leave little for anything else
+  let runs = 0;
+
+  /** The small code is there once the large one is not. */
+  function showJoin() {
+    join.classList.toggle("plain", !runs);
+    join.hidden = !runs && !strip;
+  }
 
   const drawers = {
     lesson({ lesson }) {
@@ -62,31 +75,43 @@
       tally.replaceChildren(...["here", "training", "waiting"].filter((name) => counts[name] || name === "here")
         .map((name) => node("span", { class: name }, t(`room.${name}`, { n: counts[name] }))));
     },
-    pupils({ pupils }) {
-      who.classList.toggle("some", pupils.length > 14);
-      who.classList.toggle("many", pupils.length > 34);
+    pupils({ pupils, queue: value }) {
+      strip = pupils.length > 20;
+      board.classList.toggle("strip", strip);
+      full = pupils.length > 32;
+      board.classList.toggle("full", full);
+      who.classList.toggle("some", pupils.length > 8);
+      if (strip) joinText.append(tally);
+      else names.before(tally);
+      showJoin();
       names.hidden = !pupils.length;
-      names.replaceChildren(...pupils.map((pupil) => node("li", { "data-state": pupil.state },
+      const shown = pupils.length > MOST_NAMES ? pupils.slice(0, MOST_NAMES - 1) : pupils;
+      names.replaceChildren(...shown.map((pupil) => node("li", { "data-state": pupil.state },
         swatch(pupil.colour), node("span", {}, pupil.name),
         pupil.state === "training" || pupil.state === "waiting"
-          ? node("span", { class: "state" }, t(`room.state_${pupil.state}`)) : null)));
+          ? node("span", { class: "state" }, t(`room.state_${pupil.state}`)) : null)),
+      ...(shown === pupils ? [] : [node("li", {}, t("room.queue_more", { n: pupils.length - shown.length }))]));
+      drawers.queue({ queue: value });
     },
     queue({ queue: value }) {
+      const next = value.next.slice(0, full ? 1 : undefined);
+      const more = value.more + value.next.length - next.length;
       queue.hidden = !value.next.length;
-      side.classList.toggle("calm", queue.hidden); // then the names are larger
-      turns.replaceChildren(...value.next.map((one, index) => node("li", {},
+      board.classList.toggle("calm", queue.hidden);
+      turns.replaceChildren(...next.map((one, index) => node("li", {},
         one.colour ? swatch(one.colour) : null, node("span", {}, one.name || `${index + 1}.`),
         node("span", { class: "when" }, one.when))),
-      ...(value.more ? [node("li", {}, node("span", {}, t("room.queue_more", { n: value.more })),
-        node("span", { class: "when" }, value.last))] : []));
+      ...(more ? [node("li", {}, node("span", {}, t("room.queue_more", { n: more })),
+        node("span", { class: "when" }, value.last || value.next.at(-1).when))] : []));
     },
-    runs({ runs }) {
-      what.replaceChildren(node("b", {}, runs.task), ` · ${t("room.ended", { n: runs.n })}`,
-        ...(runs.own ? [` · ${t("room.own_tables", { n: runs.own })}`] : []));
-      say(leader, runs.leader);
-      chartHead.hidden = !runs.n;
-      votes.hidden = !runs.n;
-      join.hidden = !runs.n; // the large one is there
+    runs({ runs: value }) {
+      what.replaceChildren(node("b", {}, value.task), ` · ${t("room.ended", { n: value.n })}`,
+        ...(value.own ? [` · ${t("room.own_tables", { n: value.own })}`] : []));
+      say(leader, value.leader);
+      runs = value.n;
+      chartHead.hidden = !runs;
+      votes.hidden = !runs;
+      showJoin();
     },
     scatter({ scatter }) {
       figure.innerHTML = scatter;
@@ -97,6 +122,7 @@
       say(big, value.accuracy);
       say(voteLine, value.line);
       voteFigure.innerHTML = value.figure;
+      voteNarrow.innerHTML = value.narrow;
     },
   };
 

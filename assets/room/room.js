@@ -3,22 +3,27 @@ window.LabRoom = (() => {
   const { node, say } = LoraLab;
   let offset = 0; // the server's clock minus this one, in milliseconds
 
+  const SILENCE = 40000; // milliseconds: the server says something every 15 s
+
   /** Listen to `address`; show(state, changed) gets all entries and the names of those that are new.
-   *  A line that is cut is made again; what comes first on it is everything. */
+   *  A line that is cut or silent is made again; what comes first on it is everything. */
   function listen(address, show, { lost = () => {}, refused = () => {} } = {}) {
     let state = {};
     let source = null;
     let again = 0;
     let closed = false;
+    let heard = 0;
 
     function open() {
       clearTimeout(again);
       if (closed) return;
+      heard = Date.now();
       source?.close();
       source = new EventSource(address());
       source.onopen = () => { state = {}; };
       source.onmessage = (event) => {
         const { now, ...entries } = JSON.parse(event.data);
+        heard = Date.now();
         offset = now - Date.now();
         state = { ...state, ...entries };
         lost(false);
@@ -33,6 +38,12 @@ window.LabRoom = (() => {
     }
 
     open();
+    // A network that went away says nothing, and a browser waits for ever.
+    setInterval(() => {
+      if (closed || Date.now() - heard < SILENCE) return;
+      lost(true);
+      open();
+    }, 5000);
     return {
       close() { closed = true; clearTimeout(again); source?.close(); },
       reopen() { closed = false; open(); },

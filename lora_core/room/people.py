@@ -12,7 +12,8 @@ from typing import Any
 from lora_core.room import RoomError
 from lora_core.room.pseudonyms import MOST, OFFERED, Pseudonym, free_names
 
-_AWAY = 60.0  # seconds after which who has run nothing and has no page open is forgotten
+_AWAY = 60.0  # seconds after which who has run nothing and has no page open may be forgotten
+_SPARE = 60  # free names below which they are: a phone that sleeps before its first run stays known
 _STREAMS = 4  # of one pupil: tabs
 
 
@@ -29,6 +30,8 @@ class Pupil:
     streams: int = 0  # pages that are open
     seen: float = 0.0
     has_run: bool = False
+    offer: int = 0  # the offer whose settings this pupil took, and the number of its exercise
+    exercise: int = 0
 
 
 class People:
@@ -48,7 +51,8 @@ class People:
         """The pupil of a token, new or known. Raises `RoomError` in a full room."""
         pupil = self._by_visitor.get(visitor)
         if pupil is None:
-            self.sweep()
+            if len(self._by_visitor) > MOST - _SPARE:
+                self.sweep()
             names = free_names(self._names(), 1, self._chance)
             if not names:
                 raise RoomError(f"This room is full: it has names for {MOST} people.")
@@ -105,26 +109,41 @@ class People:
             if not pupil.has_run and not pupil.streams and now - pupil.seen > _AWAY:
                 self._forget(pupil)
 
+    def use_none(self) -> None:
+        """Nobody's page has the settings of an exercise any more."""
+        for pupil in self._by_visitor.values():
+            pupil.offer = pupil.exercise = 0
+
     def start_anew(self) -> None:
         """Of a new class nobody has run anything; who is here stays."""
+        self.use_none()
         for pupil in list(self._by_visitor.values()):
             pupil.has_run = False
             if not pupil.streams:
                 self._forget(pupil)
 
     def kept(self) -> list[dict[str, Any]]:
-        """As JSON: who has run something."""
+        """As JSON: everybody."""
         return [
-            {"number": p.number, "visitor": p.visitor, "name": str(p.name), "ticket": p.ticket}
+            {
+                "number": p.number,
+                "visitor": p.visitor,
+                "name": str(p.name),
+                "ticket": p.ticket,
+                "has_run": p.has_run,
+                "offer": p.offer,
+                "exercise": p.exercise,
+            }
             for p in self._by_visitor.values()
-            if p.has_run or p.streams
         ]
 
     def take_up(self, pupils: Iterable[dict[str, Any]]) -> None:
         """What `kept` gave."""
         for one in pupils:
             name = Pseudonym.of(one["name"])
-            pupil = Pupil(one["number"], one["visitor"], name, one["ticket"], has_run=True)
+            pupil = Pupil(one["number"], one["visitor"], name, one["ticket"])
+            pupil.seen, pupil.has_run = self._clock(), one["has_run"]
+            pupil.offer, pupil.exercise = one["offer"], one["exercise"]
             self._add(pupil)
             self._last = max(self._last, pupil.number)
 

@@ -22,7 +22,7 @@ from lora_core.room.key import Key
 from lora_core.room.memory import Memory
 from lora_core.room.people import People, Pupil
 from lora_core.room.pseudonyms import Pseudonym
-from lora_core.room.runs import OTHER_BASE, OWN_TABLE, Record
+from lora_core.room.runs import OTHER_BASE, OWN_TABLE, Record, best_of_each
 from lora_core.room.votes import Votes
 from lora_core.serving.admission import check_visitor
 from lora_core.serving.registry import Registry, Run
@@ -79,15 +79,16 @@ class Room:
         self._bases, self._clock = frozenset(bases), clock
         self._lock = threading.RLock()
         self._tasks: dict[str, Task] = {}
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[tuple[Callable[[], None], bool]] = []
         self.people = People()
         self.lesson = Lesson(begun=clock())
         self.closed = False
         self.version = 0  # counts up with every change
+        self.results = 0  # counts up with every change of what has ended
         self._live: dict[str, Live] = {}
         self._over: dict[str, Record] = {}  # by the ids of the runs, in the order of their ends
         self._last = 0
-        self.votes = Votes(self.task, self._changed)
+        self.votes = Votes(self.task, self._on_ballot)
         self._memory = Memory(folder, self._picture)
         self._take_up()
         registry.on_change(self._on_change)
@@ -114,6 +115,11 @@ class Room:
         """All runs that are over, in the order in which they ended."""
         with self._lock:
             return list(self._over.values())
+
+    def voters(self, task: str) -> list[Record]:
+        """Who votes on a task: the best run of each pupil among those whose ballots are counted."""
+        cast = self.votes.cast()
+        return best_of_each(r for r in self.records() if r.task == task and r.number in cast)
 
     def live(self) -> list[Live]:
         """All runs that wait or train."""
@@ -174,17 +180,32 @@ class Room:
             self.people.check_streams(pupil)
             return pupil
 
+    def use(self, visitor: object) -> Pupil:
+        """A pupil takes the settings of the exercise that is offered: their page is to fix what it
+        fixes, after a reload and in another tab, too. Raises `RoomError`."""
+        pupil = self.join(visitor)
+        with self._lock:
+            pupil.offer, pupil.exercise = self.lesson.offered, self.lesson.exercise
+        self._changed()
+        return pupil
+
+    def used_by(self, pupil: Pupil) -> Exercise | None:
+        """The exercise whose settings a pupil took; None while none is offered."""
+        if self.exercise is None or self.lesson.over is not None:
+            return None
+        return self.exercise_numbered(pupil.exercise)
+
     def opened(self, pupil: Pupil) -> None:
         """A pupil's page begins to listen; call `left` at its end."""
         with self._lock:
             self.people.open(pupil)
-        self._changed()
+        self._changed(lesson=False)
 
     def left(self, pupil: Pupil) -> None:
         """It listens no more."""
         with self._lock:
             self.people.close(pupil)
-        self._changed()
+        self._changed(lesson=False)
 
     # The desk --------------------------------------------------------------------------------
 
@@ -196,6 +217,8 @@ class Room:
         with self._lock:
             self.lesson.exercise = number
             self.lesson.offered += 1
+            if not number:
+                self.people.use_none()
         self._changed()
 
     def pause(self, paused: bool) -> None:
@@ -248,6 +271,7 @@ class Room:
                 raise RoomError("End this lesson first.")
             self._over.clear()
             self._last = 0
+            self.results += 1
             self.people.start_anew()
             offered = self.lesson.offered
             self.lesson = Lesson(begun=self._clock(), offered=offered)
@@ -268,15 +292,16 @@ class Room:
 
     # Changes ---------------------------------------------------------------------------------
 
-    def listen(self, wake: Callable[[], None]) -> None:
-        """Call this after each change, from any thread; it must not block."""
+    def listen(self, wake: Callable[[], None], *, lesson: bool = False) -> None:
+        """Call this after each change, from any thread; it must not block. `lesson`: after those
+        only that pupils' pages show."""
         with self._lock:
-            self._listeners.append(wake)
+            self._listeners.append((wake, lesson))
 
     def unlisten(self, wake: Callable[[], None]) -> None:
         """Call it no more."""
-        with self._lock, contextlib.suppress(ValueError):
-            self._listeners.remove(wake)
+        with self._lock:
+            self._listeners = [(one, lesson) for one, lesson in self._listeners if one != wake]
 
     def close(self) -> None:
         """The server ends: all who listen are told, and what is left is written."""
@@ -285,14 +310,20 @@ class Room:
         self.votes.close()
         self._memory.close()
 
-    def _changed(self) -> None:
+    def _changed(self, *, lesson: bool = True) -> None:
+        """`lesson`: whether it is something that pupils' pages show."""
         with self._lock:
             self.version += 1
-            listeners = list(self._listeners)
-        for wake in listeners:
+            wakes = [wake for wake, lesson_only in self._listeners if lesson or not lesson_only]
+        for wake in wakes:
             with contextlib.suppress(RuntimeError):  # the loop that it wakes has ended
                 wake()
         self._memory.changed()
+
+    def _on_ballot(self) -> None:
+        with self._lock:
+            self.results += 1
+        self._changed(lesson=False)
 
     def _on_change(self, run: Run) -> None:
         """From the registry: a run was queued, starts, is evaluated, ends or is removed."""
@@ -305,14 +336,16 @@ class Room:
                 self._live.pop(run.id, None)
                 gone = self._over.pop(run.id, None)
                 if gone is not None:
+                    self.results += 1
                     self.votes.forget(gone.number)
+                    self._ask(gone.pupil, gone.task)
             elif run.id in self._over:
                 return  # an earlier change of a run that was already over when it was told
             else:
                 live = self._live.get(run.id) or self._new(run)
                 if live is not None and run.is_over:
                     self._end(live)
-        self._changed()
+        self._changed(lesson=False)
 
     def _new(self, run: Run) -> Live | None:
         try:
@@ -337,17 +370,34 @@ class Room:
             base if base in self._bases else OTHER_BASE,
         )
         self._over[run.id] = record
+        self.results += 1
         while len(self._over) > MOST_RUNS:
-            first = next(iter(self._over))
-            self.votes.forget(self._over.pop(first).number)
-        if live.task != OWN_TABLE and run.has_weights:
-            self._ask(run.id, record)
+            first = self._over.pop(next(iter(self._over)))
+            self.votes.forget(first.number)
+        self._ask(record.pupil, record.task)
 
-    def _ask(self, run_id: str, record: Record) -> None:
-        def find() -> Classifier | None:
-            return self.registry.find(run_id).classifier
+    def _ask(self, pupil: int, task: str) -> None:
+        """Let the best run of a pupil that still has its weights vote on a task."""
+        if task == OWN_TABLE:
+            return
+        ids = {
+            record.number: run_id
+            for run_id, record in self._over.items()
+            if record.pupil == pupil and record.task == task and self._has_weights(run_id)
+        }
+        for best in best_of_each(r for r in self._over.values() if r.number in ids):
+            run_id = ids[best.number]
 
-        self.votes.ask(record.number, record.task, find)
+            def find(run_id: str = run_id) -> Classifier | None:
+                return self.registry.find(run_id).classifier
+
+            self.votes.ask(best.number, task, find)
+
+    def _has_weights(self, run_id: str) -> bool:
+        try:
+            return self.registry.find(run_id).has_weights
+        except RunError:
+            return False
 
     def _is_there(self, run: Run) -> bool:
         try:
@@ -389,6 +439,7 @@ class Room:
             return  # of another version: the lesson begins anew
         if picture.get("exercises") != [exercise.title for exercise in self.exercises]:
             lesson.exercise = 0  # another file: its numbers mean others
+            people.use_none()
         old = self._clock() - _KEPT
         if lesson.begun < old or (lesson.over is not None and lesson.over < old):
             return  # another day
@@ -400,10 +451,8 @@ class Room:
     def recount(self) -> None:
         """After a restart, once the registry has taken up its runs: they vote again."""
         with self._lock:
-            records = list(self._over.items())
-        for run_id, record in records:
-            if record.task != OWN_TABLE and record.validation is not None:
-                self._ask(run_id, record)
+            for pupil, task in {(record.pupil, record.task) for record in self._over.values()}:
+                self._ask(pupil, task)
 
 
 def _is_whole(value: object) -> TypeGuard[int]:

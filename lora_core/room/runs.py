@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,6 +149,20 @@ def groups(some: Sequence[Point]) -> list[Group]:
             )
         )
     return sorted(made, key=lambda group: group.trained)
+
+
+def best_of_each(records: Iterable[Record]) -> list[Record]:
+    """Each pupil's best run by validation accuracy, the first among equals; in the order in which
+    those ended. Runs without an accuracy do not count."""
+    best: dict[int, tuple[float, Record]] = {}
+    for record in records:
+        accuracy = record.validation
+        if accuracy is None:
+            continue
+        held = best.get(record.pupil)
+        if held is None or (accuracy, -record.number) > (held[0], -held[1].number):
+            best[record.pupil] = accuracy, record
+    return sorted((record for _, record in best.values()), key=lambda record: record.number)
 
 
 def pareto_front(some: Sequence[Point]) -> list[Point]:

@@ -1,7 +1,8 @@
 """The room votes: the mean of everybody's probabilities, growing with each adapter.
 
-Each run that ended answers the validation texts of its task once, in a thread of its own, over a
-private copy, so nobody who types waits for it. Only the probabilities stay.
+One vote a person, whatever they trained and however often: the room asks their best adapter only
+(`runs.best_of_each`). It answers the validation texts of its task once, in a thread of its own,
+over a private copy, so nobody who types waits for it. Only the probabilities stay.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from torch import Tensor
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.explain.exam import Exam, finish
-from lora_core.scores import correct
 from lora_core.serving import log
 from lora_core.serving.worker import use_one_thread
 from lora_core.tasks.task import Task
@@ -33,12 +33,16 @@ class Votes:
         self._task_named, self._counted = task_named, counted
         self._lock = threading.Lock()
         self._cast: dict[int, Tensor] = {}  # (rows, classes), classes in the task's order
+        self._asked: set[int] = set()
         self._waiting: queue.SimpleQueue[tuple[int, str, Find] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def ask(self, number: int, task: str, find: Find) -> None:
-        """Let the run `number` vote on its task, when its turn has come."""
+        """Let the run `number` vote on its task, when its turn has come; once only."""
         with self._lock:
+            if number in self._asked:
+                return
+            self._asked.add(number)
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._work, name="lora-lab-votes", daemon=True
@@ -51,8 +55,15 @@ class Votes:
         with self._lock:
             if number is None:
                 self._cast.clear()
+                self._asked.clear()
             else:
                 self._cast.pop(number, None)
+                self._asked.discard(number)
+
+    def cast(self) -> frozenset[int]:
+        """The runs whose ballots are counted."""
+        with self._lock:
+            return frozenset(self._cast)
 
     def curve(self, task: str, numbers: Sequence[int]) -> list[float]:
         """Accuracy, 0 to 1, of the mean of the first n ballots of these runs, for n from 1 on."""
@@ -61,8 +72,9 @@ class Votes:
         if not cast:
             return []
         truth = torch.tensor([row.label for row in self._task_named(task).validation])
-        sums = torch.stack(cast).double().cumsum(0)
-        return [correct(mean, truth) / len(truth) for mean in sums]
+        sums = torch.stack(cast).double().cumsum(0)  # (n, rows, classes)
+        rights: list[int] = (sums.argmax(-1) == truth).sum(-1).tolist()
+        return [right / len(truth) for right in rights]
 
     def close(self) -> None:
         """Count no more."""
@@ -81,6 +93,8 @@ class Votes:
                 continue
             if ballot is not None:
                 with self._lock:
+                    if number not in self._asked:
+                        continue  # it was removed meanwhile
                     self._cast[number] = ballot
                 self._counted()
             del item, find

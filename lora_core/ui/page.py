@@ -158,7 +158,7 @@ def _wire_reset(context: Context, reset: gr.Button) -> None:
         defaults,
         gr.JSON(visible="hidden"),
         context.controls,
-        js=f"() => [{_QUERY}]",
+        js=f"() => [{{ ...{_QUERY}, lock: LoraLab.preset('lock').join() }}]",
         queue=False,
         show_progress="hidden",
         api_visibility="private",

@@ -1,7 +1,7 @@
 """Live pages without polling: server-sent events, whole at first, then what has changed.
 
 Whoever connects gets everything, so a line that was cut comes back with everything. A picture is
-made once for all that look at the same thing, at most a few times a second.
+made and packed once for all that look at the same thing, at most a few times a second.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from lora_core.room.room import Room
 
 _GATHER = 0.2  # seconds in which changes become one message
 _LOOK = 1.0  # seconds after which times of the queue are looked at again
-_ALIVE = 15.0  # seconds of silence after which a line is said to be alive
+_ALIVE = 15.0  # seconds of silence after which the time is sent: who hears nothing asks anew
 _STEP = 0.05  # seconds that a picture may be old: two boards share one
 
 View = dict[str, Any]
+Packed = dict[str, bytes]  # JSON of each entry
 
 
 class Picture:
@@ -29,31 +30,44 @@ class Picture:
     def __init__(self, room: Room, make: Callable[[], View]) -> None:
         self._room, self._make = room, make
         self._lock = asyncio.Lock()
-        self._made: tuple[int, float, View] | None = None
+        self._made: tuple[int, float, Packed] | None = None
 
-    async def now(self) -> View:
+    async def now(self) -> Packed:
         """The view as it is."""
         async with self._lock:
             version, now = self._room.version, time.monotonic()
             if self._made is None or self._made[0] != version or now - self._made[1] > _STEP:
-                self._made = version, now, await asyncio.to_thread(self._make)
+                self._made = version, now, await asyncio.to_thread(self._pack)
             return self._made[2]
+
+    def _pack(self) -> Packed:
+        return packed(self._make())
+
+
+def packed(view: View) -> Packed:
+    """Each entry by itself, so that those that have changed can be sent."""
+    return {key: orjson.dumps(value) for key, value in view.items()}
 
 
 async def events(
-    room: Room, look: Callable[[], Awaitable[View]], gone: asyncio.Future[None], *, ticks: bool
+    room: Room,
+    look: Callable[[], Awaitable[Packed]],
+    gone: asyncio.Future[None],
+    *,
+    ticks: bool = False,
+    lesson: bool = False,
 ) -> AsyncGenerator[bytes, None]:
-    """Server-sent events of what `look()` gives: a dict at first, then its entries that changed.
+    """Server-sent events of what `look()` gives: all entries at first, then those that changed.
 
     `gone` is done when nobody reads any more. `ticks`: whether it changes by itself, too, while
-    somebody waits.
+    somebody waits. `lesson`: whether only the lesson changes it, no run.
     """
     loop, woken = asyncio.get_running_loop(), asyncio.Event()
 
     def wake() -> None:
         loop.call_soon_threadsafe(woken.set)
 
-    room.listen(wake)
+    room.listen(wake, lesson=lesson)
     gone.add_done_callback(lambda _: woken.set())
     sent: dict[str, bytes] = {}
     quiet = 0.0
@@ -61,15 +75,11 @@ async def events(
         yield b"retry: 1000\n\n"
         while not room.closed and not gone.done():
             woken.clear()
-            view = await look()
-            packed = {key: orjson.dumps(value) for key, value in view.items()}
-            new = {key: value for key, value in packed.items() if sent.get(key) != value}
-            if new:
-                sent, quiet = packed, 0.0
+            now = await look()
+            new = {key: value for key, value in now.items() if sent.get(key) != value}
+            if new or quiet >= _ALIVE:
+                sent, quiet = now, 0.0
                 yield _message(new, room.now())
-            elif quiet >= _ALIVE:
-                quiet = 0.0
-                yield b": alive\n\n"
             pause = _LOOK if ticks and room.live() else _ALIVE
             begin = loop.time()
             try:

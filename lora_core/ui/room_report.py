@@ -6,7 +6,6 @@ The page needs no network and no script.
 from __future__ import annotations
 
 import html
-import statistics
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -17,6 +16,7 @@ from lora_core.room.table import as_csv
 from lora_core.ui.drawing.browser_part import ASSETS
 from lora_core.ui.drawing.colours import COLOURS
 from lora_core.ui.drawing.room_figures import group_name, scatter, votes
+from lora_core.ui.room_views import election
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
@@ -72,10 +72,8 @@ def _section(room: Room, task: str, records: list[Record]) -> str:
             names=_names(room),
         )
         parts.append(f"<figure>{figure}</figure>")
-    mine = [r for r in records if r.task == task and r.validation is not None]
-    curve = room.votes.curve(task, [record.number for record in mine])
+    curve, median = election(room, task)
     if len(curve) > 1:
-        median = statistics.median(r.validation for r in mine if r.validation is not None)
         said = say(
             "room.report_vote",
             n=len(curve),

@@ -27,7 +27,7 @@ from lora_core.room.room import Room
 from lora_core.ui import room_views
 from lora_core.ui.drawing.browser_part import ASSETS, address
 from lora_core.ui.drawing.colours import variables
-from lora_core.ui.room_feed import Picture, events
+from lora_core.ui.room_feed import Packed, Picture, events, packed
 from lora_core.ui.room_report import csv_of, report
 from lora_core.ui.text.catalogue import say, sentences
 
@@ -55,7 +55,9 @@ class Routes:
     def __init__(self, room: Room, outside: str = "") -> None:
         """`outside`: the address of the page for other machines; "": the one that was asked."""
         self.room, self.outside = room, outside
+        self._results = room_views.Results(room)
         self._boards: dict[str, Picture] = {}
+        self._desks: dict[str, Picture] = {}
         self._streams = {"board": 0, "desk": 0, "pupils": 0}
 
     def routes(self) -> list[Route]:
@@ -97,21 +99,33 @@ class Routes:
 
     async def board_events(self, request: Request) -> Response:
         """What the board shows, live."""
-        where = self.where(request)
-        picture = self._boards.get(where)
-        if picture is None:
-            picture = Picture(self.room, lambda: room_views.board(self.room, where))
-            if len(self._boards) < 20:  # addresses that are one machine's
-                self._boards[where] = picture
+        picture = self._picture(
+            self._boards,
+            request,
+            lambda where: room_views.board(self.room, where, self._results),
+        )
         return self._stream(request, "board", _BOARDS, picture.now)
 
     async def desk_events(self, request: Request) -> Response:
         """What the desk shows, live; for who has the cookie."""
         if not self._may(request):
             return _not_found()
-        where = self.where(request)
-        picture = Picture(self.room, lambda: room_views.desk(self.room, where))
+        picture = self._picture(
+            self._desks, request, lambda where: room_views.desk(self.room, where)
+        )
         return self._stream(request, "desk", _DESKS, picture.now)
+
+    def _picture(
+        self, pictures: dict[str, Picture], request: Request, make: Callable[[str], dict[str, Any]]
+    ) -> Picture:
+        """The picture that all share who ask under the same address."""
+        where = self.where(request)
+        picture = pictures.get(where)
+        if picture is None:
+            picture = Picture(self.room, lambda: make(where))
+            if len(pictures) < 20:  # addresses that are one machine's
+                pictures[where] = picture
+        return picture
 
     async def pupil_events(self, request: Request) -> Response:
         """What a pupil's page shows of the room, live."""
@@ -121,8 +135,8 @@ class Routes:
         except RoomError as error:
             return JSONResponse({"detail": str(error)}, 409)
 
-        async def look() -> dict[str, Any]:
-            return room_views.band(self.room, pupil)
+        async def look() -> Packed:
+            return packed(room_views.band(self.room, pupil))
 
         def opened() -> Callable[[], None]:
             self.room.opened(pupil)
@@ -143,7 +157,7 @@ class Routes:
         request: Request,
         kind: str,
         most: int,
-        look: Callable[[], Awaitable[dict[str, Any]]],
+        look: Callable[[], Awaitable[Packed]],
         opened: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> Response:
         if self._streams[kind] >= most:
@@ -154,7 +168,7 @@ class Routes:
             left = opened()
             self._streams[kind] += 1
             gone = asyncio.ensure_future(_left(request))
-            source = events(self.room, look, gone, ticks=kind == "board")
+            source = events(self.room, look, gone, ticks=kind == "board", lesson=kind == "pupils")
             try:
                 async with aclosing(source) as stream:
                     async for part in stream:
@@ -209,19 +223,21 @@ class Routes:
 
     async def csv(self, request: Request) -> Response:
         """One row a run."""
-        return self._saved(request, lambda: csv_of(self.room), "text/csv", "csv")
+        return await self._saved(request, lambda: csv_of(self.room), "text/csv", "csv")
 
     async def report(self, request: Request) -> Response:
         """The lesson on one page, without a network."""
-        return self._saved(request, lambda: report(self.room), "text/html", "html")
+        return await self._saved(request, lambda: report(self.room), "text/html", "html")
 
-    def _saved(self, request: Request, make: Callable[[], str], kind: str, end: str) -> Response:
+    async def _saved(
+        self, request: Request, make: Callable[[], str], kind: str, end: str
+    ) -> Response:
         if not self._may(request):
             return _not_found()
         day = datetime.fromtimestamp(self.room.lesson.begun).strftime("%Y-%m-%d")
         name = f"lora-lab-{day}.{end}"
         headers = {**_SECURE, "Content-Disposition": f'attachment; filename="{name}"'}
-        return Response(make(), media_type=kind, headers=headers)
+        return Response(await asyncio.to_thread(make), media_type=kind, headers=headers)
 
     def _may(self, request: Request) -> bool:
         return self.room.key.passes(request.cookies.get(COOKIE))
@@ -232,7 +248,7 @@ class Routes:
         """{"visitor": token} -> the ticket with which a page listens and chooses a name."""
         body = await _json(request)
         try:
-            pupil = self.room.join(body.get("visitor"))
+            pupil = await asyncio.to_thread(self.room.join, body.get("visitor"))
         except RoomError as error:
             return JSONResponse({"detail": str(error)}, 409)
         return JSONResponse({"ticket": pupil.ticket, "name": str(pupil.name)}, headers=_SECURE)
@@ -244,7 +260,7 @@ class Routes:
         if name is not None:
             return await _done(lambda: self.room.rename(ticket, name))
         try:
-            offered = self.room.names_for(ticket)
+            offered = await asyncio.to_thread(self.room.names_for, ticket)
         except RoomError as error:
             return JSONResponse({"detail": str(error)}, 409)
         names = [{"name": str(one), "colour": one.colour} for one in offered]
@@ -272,7 +288,7 @@ def _is_json(request: Request) -> bool:
 
 async def _done(action: Callable[[], None]) -> Response:
     try:
-        action()
+        await asyncio.to_thread(action)
     except RoomError as error:
         return JSONResponse({"detail": str(error)}, 409)
     return JSONResponse({"ok": True}, headers=_SECURE)

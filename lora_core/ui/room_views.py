@@ -6,7 +6,9 @@ of a failed run. Times of the clock are milliseconds since 1970, by the server's
 
 from __future__ import annotations
 
+import functools
 import statistics
+import threading
 from typing import Any
 
 import segno
@@ -15,7 +17,7 @@ from lora_core.room.exercises import Exercise
 from lora_core.room.people import Pupil
 from lora_core.room.pseudonyms import COLOURS
 from lora_core.room.room import Live, Room
-from lora_core.room.runs import OWN_TABLE, Record, best_within, groups, pareto_front, points
+from lora_core.room.runs import OWN_TABLE, best_within, groups, pareto_front, points
 from lora_core.ui.drawing.room_figures import scatter, votes
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
@@ -26,8 +28,33 @@ _QUEUE = 3  # of those that wait, named one by one
 View = dict[str, Any]
 
 
-def board(room: Room, address: str) -> View:
-    """What the projector shows. `address`: where pupils find the page."""
+class Results:
+    """The figures of the board: drawn once for all boards, and again only when they have changed.
+
+    May be asked from any thread.
+    """
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._lock = threading.Lock()
+        self._known: Any = None
+        self._drawn: View = {}
+
+    def now(self) -> View:
+        """The entries "runs", "scatter" and "votes" of a board."""
+        room, lesson = self._room, self._room.lesson
+        names = {p.number: str(p.name) for p in room.pupils()} if lesson.names_shown else {}
+        with self._lock:
+            known = room.results, room.shown_task(), lesson.exercise, lesson.revealed, names
+            if known != self._known:
+                self._drawn = _results(room, names)
+                self._known = known
+            return self._drawn
+
+
+def board(room: Room, address: str, results: Results | None = None) -> View:
+    """What the projector shows. `address`: where pupils find the page. `results`: shared with
+    other boards."""
     live = room.live()
     return {
         "lesson": _lesson(room),
@@ -36,7 +63,7 @@ def board(room: Room, address: str) -> View:
         "counts": _counts(room, live),
         "pupils": _pupils(room, live) if room.lesson.names_shown else [],
         "queue": _queue(room, live),
-        **_results(room),
+        **(results or Results(room)).now(),
     }
 
 
@@ -74,7 +101,7 @@ def desk(room: Room, address: str) -> View:
 
 def band(room: Room, pupil: Pupil) -> View:
     """What a pupil's page shows of the room."""
-    exercise = room.exercise
+    exercise, used = room.exercise, room.used_by(pupil)
     return {
         "me": {"name": str(pupil.name), "colour": pupil.name.colour},
         "lesson": {"paused": room.lesson.paused, "over": room.lesson.over is not None},
@@ -86,6 +113,7 @@ def band(room: Room, pupil: Pupil) -> View:
             "offer": room.lesson.offered,
             "locked": locked(exercise),
         },
+        "using": None if used is None else {"offer": pupil.offer, "locked": locked(used)},
     }
 
 
@@ -125,6 +153,7 @@ def _clock(room: Room) -> View:
     return {"ends": None if ends is None else round(1000 * ends)}
 
 
+@functools.lru_cache(maxsize=64)  # a code takes 15 ms
 def _join(address: str) -> View:
     code = segno.make(address, micro=False)
     return {
@@ -193,12 +222,11 @@ def _when(seconds: float | None, place: int) -> str:
     return say("room.in_time", time=words.duration(rounded)) if rounded else say("room.soon")
 
 
-def _results(room: Room) -> View:
-    """The figures of the task that the board is about."""
+def _results(room: Room, names: dict[int, str]) -> View:
+    """The figures of the task that the board is about. `names`: those that are shown."""
     task, exercise, revealed = room.shown_task(), room.exercise, room.lesson.revealed
     records = room.records()
     some = points(records, task, revealed)
-    names = {p.number: str(p.name) for p in room.pupils()} if room.lesson.names_shown else {}
     most = exercise.most_trained if exercise is not None else None
     front = pareto_front(some)
     drawn = scatter(
@@ -220,7 +248,7 @@ def _results(room: Room) -> View:
             "leader": leader(some, most, names),
         },
         "scatter": drawn if some else "",
-        "votes": _votes(room, records, task),
+        "votes": _votes(room, task),
     }
 
 
@@ -238,18 +266,30 @@ def leader(some: Any, most: int | None, names: dict[int, str]) -> str:
     return say("room.leader", **figures)
 
 
-def _votes(room: Room, records: list[Record], task: str) -> View:
-    mine = [r for r in records if r.task == task and r.validation is not None]
-    curve = room.votes.curve(task, [record.number for record in mine])
+def _votes(room: Room, task: str) -> View:
+    curve, median = election(room, task)
     if not curve:
-        return {"n": 0, "accuracy": "", "line": say("room.votes_none"), "figure": ""}
-    median = statistics.median(r.validation for r in mine if r.validation is not None)
+        return {"n": 0, "accuracy": "", "line": say("room.votes_none"), "figure": "", "narrow": ""}
     return {
         "n": len(curve),
         "accuracy": words.accuracy(curve[-1]),
-        "line": say("room.votes_line", n=len(curve), median=words.accuracy(median)),
+        "line": say("room.votes_line", n=len(curve), median=_unbroken(words.accuracy(median))),
         "figure": votes(curve, median) if len(curve) > 1 else "",
+        "narrow": votes(curve, median, narrow=True) if len(curve) > 1 else "",
     }
+
+
+def _unbroken(figure: str) -> str:
+    return figure.replace(" ", "\u00a0")
+
+
+def election(room: Room, task: str) -> tuple[list[float], float]:
+    """Accuracy, 0 to 1, of the mean of the first n voters for each n, and the median of the single
+    voters; ([], 0) where nobody voted yet."""
+    voters = room.voters(task)
+    curve = room.votes.curve(task, [record.number for record in voters])
+    alone = [record.validation for record in voters if record.validation is not None]
+    return curve, statistics.median(alone) if curve else 0.0
 
 
 def locked(exercise: Exercise) -> list[str]:

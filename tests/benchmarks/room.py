@@ -1,11 +1,14 @@
 """A whole lesson with scripted pupils against a real server: waits, lags, losses, leaks.
 
     python -m tests.benchmarks.room --pupils 30             the lesson, and the page beside it
-    python -m tests.benchmarks.room --pupils 60 --steps 20  a larger class, shorter runs
+    python -m tests.benchmarks.room --pupils 60 --steps 20  a larger class, fewer and shorter runs
 
 Each pupil joins, chooses a name, keeps its page's line open, types texts, and trains what each
 exercise asks for; some bring a table of their own. The teacher offers exercises, sets the clock,
 pauses, shows names, reveals and ends. Two boards are open; the line of one is cut in the middle.
+What takes the time is the training: runs times seconds, through as many workers as there are cores.
+So a class of more than thirty trains in as many exercises as make about 120 runs, unless `--rounds`
+says otherwise; how far it is, is printed.
 Everything that is sent is kept and searched for what a visitor typed, for tokens, for ids and for
 the key.
 
@@ -49,6 +52,8 @@ from tests.servers import free_port
 _PATIENCE = 1800.0  # seconds for everybody's runs of one exercise
 _WITHIN = 1.0  # seconds in which a change is to be on the board
 _TENTH = 1.1
+_RUNS = 120  # of a lesson, about
+_NEWS = 15.0  # seconds between two lines of progress
 
 
 @dataclass
@@ -62,6 +67,7 @@ class Lesson:
     ends: list[float] = field(default_factory=list)  # when pupils learnt of their runs' ends
     results: dict[str, float] = field(default_factory=dict)  # validation accuracy, by seed and rank
     runs: int = 0
+    voters: set[str] = field(default_factory=set)  # whose adapters vote on the last task
     errors: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -111,6 +117,8 @@ def fine_tune(lesson: Lesson, client: httpx.Client, token: str, settings: Settin
         lesson.ends.append(ended)
         key = f"{'own table' if rows else name} r{s.rank} seed {s.seed} steps {s.steps}"
         lesson.results[key] = best[-1]["validation_accuracy"] if best else -1.0
+        if name == "sentiment":
+            lesson.voters.add(token)
     *_, (event, answer) = call(client, "classify", [run, [text], 1])
     if event != "complete" or not answer[0][0]["label"]:
         raise RuntimeError(f"no answer: {answer}")
@@ -201,6 +209,11 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
         cut: list[str] = []
         trained = [e.number for e in played.exercises if e.settings.get("steps")]
         trained = trained[max(0, len(trained) - rounds) :]
+        print(
+            f"{pupils} pupils have joined after {time.monotonic() - begin:.0f} s; they train in "
+            f"exercises {', '.join(map(str, trained))}: {pupils * len(trained)} runs",
+            flush=True,
+        )
         for exercise in played.exercises:
             title = exercise.title
             teacher.does("offer", exercise.number, lambda s, t=title: s["lesson"]["title"] == t)  # type: ignore[misc]
@@ -215,13 +228,11 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
                 cut += boards[1].raw
                 boards[1].close()
                 boards[1] = Line(f"{url}/room/board")
-            for thread in threads:
-                thread.join()
+            follow(threads, f"exercise {exercise.number}", begin)
         teacher.does("names", True, lambda s: bool(s["pupils"]))
         boards[0].wait(lambda s: s["counts"]["ended"] == played.runs)
-        votes = sum(not k.startswith("own") for k in played.results if "sentiment" in k)
         for board in boards:
-            board.wait(lambda s: s["votes"]["n"] >= votes)
+            board.wait(lambda s: s["votes"]["n"] == len(played.voters))
         teacher.does("reveal", True, lambda s: s["runs"]["revealed"])
         teacher.does("end", None, lambda s: s["lesson"]["over"])
         seconds = time.monotonic() - begin
@@ -251,6 +262,22 @@ def lesson(pupils: int, steps: int, rounds: int) -> list[str]:
     if leaks:
         wrong.append(f"{leaks} texts leaked")
     return [*wrong, *played.errors]
+
+
+def follow(threads: list[threading.Thread], what: str, begin: float) -> None:
+    """Wait for all, and print how far they are."""
+    start = news = time.monotonic()
+    while any(thread.is_alive() for thread in threads):
+        next(thread for thread in threads if thread.is_alive()).join(1)
+        now = time.monotonic()
+        ended = sum(not thread.is_alive() for thread in threads)
+        if now - news >= _NEWS or ended == len(threads):
+            news = now
+            print(
+                f"{now - begin:4.0f} s: {what}, {ended} of {len(threads)} runs, "
+                f"{(now - start) / max(1, ended):.1f} s a run",
+                flush=True,
+            )
 
 
 def lost_results(played: Lesson, rows: list[dict[str, str]]) -> int:
@@ -350,10 +377,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pupils", type=int, default=30, help="scripted pupils (default 30)")
     parser.add_argument("--steps", type=int, default=40, help="steps of a run (default 40)")
-    parser.add_argument("--rounds", type=int, default=4, help="exercises with runs (default all)")
+    parser.add_argument(
+        "--rounds", type=int, help=f"exercises with runs (default: as many as make {_RUNS} runs)"
+    )
     parser.add_argument("--asked", type=int, default=100, help="answers with and without a room")
     options = parser.parse_args()
-    wrong = lesson(options.pupils, options.steps, options.rounds)
+    rounds = options.rounds or max(1, min(4, round(_RUNS / options.pupils)))
+    wrong = lesson(options.pupils, options.steps, rounds)
     if options.asked:
         wrong += beside(options.pupils, options.asked)
     for sentence in wrong:

@@ -104,12 +104,24 @@ def test_a_lesson_from_the_code_to_the_report(
     assert name not in board.content()
 
     # An exercise sets the controls and leaves what was typed.
-    pupil.fill("#text textarea", TYPED)
     exercise(desk, 2)
     pupil.click(".band-use")
     pupil.wait_for_function("LoraLab.state.settings?.steps === 12")
     expect(pupil.locator("#notch-rank")).to_be_disabled()
     expect(pupil.locator("#notch-alpha")).to_be_enabled()
+
+    # What it fixes is fixed after a reload, too, and against "Reset to defaults".
+    pupil.reload()
+    expect(pupil.locator(".band-use")).to_have_text("In use")
+    expect(pupil.locator(".band-name")).to_have_text(name)
+    expect(pupil.locator("#notch-rank")).to_be_disabled()
+    expect(pupil.get_by_role("combobox", name="Task")).to_be_disabled()
+    pupil.press("#notch-alpha", "ArrowRight")
+    pupil.wait_for_function("LoraLab.state.settings?.alpha > 16")
+    pupil.click("#reset")
+    pupil.wait_for_function("LoraLab.state.settings.alpha === 16")
+    assert pupil.evaluate("LoraLab.state.settings.steps") == 12
+    pupil.fill("#text textarea", TYPED)
     exercise(desk, 1)
     expect(board.locator("h1")).to_have_text("The best under 20,000")
     pupil.click(".band-use:not(.done)")
@@ -137,7 +149,9 @@ def test_a_lesson_from_the_code_to_the_report(
     expect(board.locator(".goal-name")).to_have_text("at most 20,000")
     pupil.click("#start")
     expect(board.locator(".scatter .dot")).to_have_count(2, timeout=PATIENCE)
-    expect(board.locator(".votes-row")).to_contain_text("the mean of 2 adapters", timeout=PATIENCE)
+    expect(board.locator(".votes-row")).to_contain_text(
+        "One vote each: your best adapter", timeout=PATIENCE
+    )
 
     desk.click("text=Show names")
     expect(board.locator(".who")).to_contain_text(name)

@@ -65,10 +65,65 @@ def test_a_run_that_is_removed_leaves_the_board(room: Room, registry: Registry, 
     run, other = (submit(registry, tiny, pupil(1), seed=i) for i in range(2))
     wait(run, other)
     until(lambda: len(room.records()) == 2)
-    until(lambda: len(room.votes.curve(TASK, [1, 2])) == 2)
+    until(lambda: len(room.voters(TASK)) == 1)
     registry.remove(pupil(1), run.id)
     until(lambda: len(room.records()) == 1)
-    assert len(room.votes.curve(TASK, [1, 2])) == 1
+    until(lambda: [r.seed for r in room.voters(TASK)] == [1], "the other one votes instead")
+    assert room_views.board(room, "http://here/")["votes"]["n"] == 1
+
+
+def test_one_vote_each_by_the_best_adapter(room: Room, registry: Registry, tiny: Base) -> None:
+    """Whoever runs a sweep has no more votes than whoever trained once."""
+    sweep = [submit(registry, tiny, pupil(1), seed=i, steps=8, learning_rate=0.01) for i in (1, 2)]
+    sweep += [submit(registry, tiny, pupil(1), rank=4, seed=3)]
+    wait(*sweep)
+    wait(submit(registry, tiny, pupil(2), seed=9))
+    until(lambda: len(room.records()) == 4)
+    best: dict[int, float] = {}
+    for record in room.records():
+        assert record.validation is not None
+        best[record.pupil] = max(best.get(record.pupil, 0.0), record.validation)
+    until(lambda: {r.pupil: r.validation for r in room.voters(TASK)} == best)
+    voters = room.voters(TASK)
+    curve, median = room_views.election(room, TASK)
+    assert len(curve) == 2 and median == pytest.approx(sum(best.values()) / 2)
+    assert curve == room.votes.curve(TASK, [r.number for r in voters])
+    line = room_views.board(room, "http://here/")["votes"]["line"]
+    assert line.startswith("2 people, one vote each: their best adapter. Alone: ")
+    assert "The mean of 2 votes" in report(room)
+
+
+def test_what_an_exercise_fixes_stays_until_another_is_used_or_none(
+    tmp_path: Path, registry: Registry
+) -> None:
+    room = room_over(registry, tmp_path)
+    one, other = room.join(pupil(1)), room.join(pupil(2))
+    room.offer(2)
+    assert room_views.band(room, one)["using"] is None, "offered is not yet used"
+    room.use(pupil(1))
+    held = room_views.band(room, one)["using"]
+    assert held["offer"] == 1 and "rank" in held["locked"]
+    assert room_views.band(room, other)["using"] is None
+    name, number = str(one.name), one.number
+    room.offer(3)
+    assert room_views.band(room, one)["using"] == held
+    room.close()
+    room = room_over(registry, tmp_path)  # after a restart
+    one = room.join(pupil(1))
+    assert (str(one.name), one.number) == (name, number)
+    assert room_views.band(room, one)["using"] == held
+    assert str(room.join(pupil(2)).name) == str(other.name), "who has run nothing keeps the name"
+    assert room.pupils() == []
+    room.use(pupil(1))
+    assert "rank" not in room_views.band(room, one)["using"]["locked"]
+    room.offer(0)
+    assert room_views.band(room, one)["using"] is None
+    room.offer(2)
+    assert room_views.band(room, one)["using"] is None, "the next one is not used by itself"
+    room.use(pupil(1))
+    room.end()
+    assert room_views.band(room, one)["using"] is None
+    room.close()
 
 
 def test_no_text_of_a_visitor_is_in_anything_that_is_sent(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 
 import httpx
@@ -13,6 +14,7 @@ from lora_core.base.checkpoint import Base
 from lora_core.room.room import Room
 from lora_core.room.table import COLUMNS
 from lora_core.serving.registry import Registry
+from lora_core.ui import room_feed
 from lora_core.ui.room_routes import COOKIE
 from tests.room.served import SECRET, Line, pupil, submit, until
 from tests.serving.registry import Gate, wait
@@ -104,6 +106,32 @@ def test_a_line_that_was_cut_comes_back_with_everything(
     assert state["lesson"]["title"] == room.exercises[1].title
     again.close()
     until(lambda: len(room._listeners) == 0)
+
+
+def test_a_silent_line_says_that_it_is_alive(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room_feed, "_ALIVE", 0.3)
+    board = Line(f"{url}/room/board")
+    board.wait(lambda s: "votes" in s)
+    until(lambda: len(board.raw) >= 3)
+    assert json.loads(board.raw[-1][6:]).keys() == {"now"}
+    board.close()
+
+
+def test_a_pupils_line_is_not_woken_by_runs(
+    url: str, room: Room, registry: Registry, tiny: Base
+) -> None:
+    """Sixty pages would be looked at for each run of each pupil."""
+    page = Line(f"{url}/room/pupil?ticket={room.join(pupil(1)).ticket}")
+    page.wait(lambda s: "me" in s)
+    woken: list[bool] = []
+    room.listen(lambda: woken.append(True), lesson=True)
+    wait(submit(registry, tiny, pupil(1)))
+    until(lambda: len(room.records()) == 1 and len(room.voters("sentiment")) == 1)
+    assert woken == []
+    room.pause(True)
+    page.wait(lambda s: s["lesson"]["paused"])
+    assert woken == [True]
+    page.close()
 
 
 def test_only_what_has_changed_is_sent(url: str, room: Room) -> None:

@@ -9,12 +9,13 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from lora_core.room.runs import Group, Point
+from lora_core.room.runs import Group, Point, best_within
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
 WIDTH, HEIGHT = 1320, 500  # of the scatter: pixels on a projector of 1920 x 1080
 VOTES_WIDTH, VOTES_HEIGHT = 1000, 210
+NARROW_WIDTH, NARROW_HEIGHT = 440, 130  # of the vote, where names need the room
 _LEFT, _RIGHT, _TOP, _BOTTOM = 92, 28, 72, 68
 _JITTER = 26  # pixels over which dots of one place are spread, so that each is seen
 _LABEL = 74  # pixels that a label over a column needs
@@ -76,13 +77,13 @@ def scatter(
         parts.append(_tag("line", class_="tick", x1=x(tick), x2=x(tick), y1=bottom, y2=bottom + 8))
         parts.append(_tag("text", f"{tick:,}", class_="axis mid", x=x(tick), y=bottom + 31))
     axis = say("room.axis_test" if revealed else "room.axis_validation")
-    parts.append(_tag("text", say("room.axis_trained"), class_="axis end", x=right, y=HEIGHT - 6))
-    parts.append(_tag("text", axis, class_="axis", x=_LEFT, y=22))
+    parts.append(_tag("text", say("room.axis_trained"), class_="end", x=right, y=HEIGHT - 6))
+    parts.append(_tag("text", axis, x=_LEFT, y=24))
     if habit >= low:
         at = y(habit)
         parts.append(_tag("line", class_="habit", x1=_LEFT, x2=right, y1=at, y2=at))
         text = say("room.habit", share=words.percent(100 * habit))
-        parts.append(_tag("text", text, class_="small end", x=right - 6, y=at + 24))
+        parts.append(_tag("text", text, class_="end", x=right - 6, y=at + 28))
     if most_trained:
         at = x(most_trained)
         parts.append(
@@ -105,6 +106,9 @@ def scatter(
         parts.append(_tag("circle", class_=kind, cx=cx, cy=cy, r=9 if p.number in on_front else 8))
     named = [p for p in some if p.number == newest]
     named += [p for p in front if p.number != newest and on_front]
+    ahead = best_within(some, most_trained) if most_trained else None
+    if ahead is not None:  # its name goes before all others
+        named = [*(p for p in named if p != ahead), ahead]
     if newest in places:
         cx, cy = places[newest]
         parts.append(_tag("circle", class_="newest", cx=cx, cy=cy, r=15))
@@ -113,9 +117,11 @@ def scatter(
     return _svg(WIDTH, HEIGHT, label, parts, "scatter")
 
 
-def votes(curve: Sequence[float], median: float | None) -> str:
-    """Accuracy of the mean of n adapters' probabilities against n; `median` of single ones."""
-    right, bottom, left, top = VOTES_WIDTH - 130, VOTES_HEIGHT - 44, _LEFT, 18
+def votes(curve: Sequence[float], median: float | None, *, narrow: bool = False) -> str:
+    """Accuracy of the mean of n adapters' probabilities against n; `median` of single ones.
+    `narrow`: beside the scatter and not below it, so with fewer words."""
+    width, height = (NARROW_WIDTH, NARROW_HEIGHT) if narrow else (VOTES_WIDTH, VOTES_HEIGHT)
+    right, bottom, left, top = width - (24 if narrow else 144), height - 44, _LEFT, 18
     low = _floor(min([*curve, median or 1.0, 0.85]))
     n = max(2, len(curve))
 
@@ -132,15 +138,18 @@ def votes(curve: Sequence[float], median: float | None) -> str:
         parts.append(
             _tag("text", f"{100 * share:.0f} %", class_="axis end", x=left - 12, y=y(share) + 7)
         )
-    for number in sorted({1, (1 + len(curve)) // 2, len(curve)}):
+    for number in sorted({1, 1 if narrow else (1 + len(curve)) // 2, len(curve)}):
         parts.append(_tag("text", f"{number:,}", class_="axis mid", x=x(number), y=bottom + 28))
-    at = bottom + 28
-    parts.append(_tag("text", say("room.axis_voters"), class_="axis end", x=VOTES_WIDTH - 4, y=at))
+    at = bottom + 30
+    if narrow:
+        middle = (left + right) / 2
+        parts.append(_tag("text", say("room.axis_voters"), class_="mid", x=middle, y=at))
+    else:
+        parts.append(_tag("text", say("room.axis_voters"), class_="end", x=width - 4, y=at))
     if median is not None:
         parts.append(_tag("line", class_="median", x1=left, x2=right, y1=y(median), y2=y(median)))
-        parts.append(
-            _tag("text", say("room.one_alone"), class_="small", x=right + 14, y=y(median) + 7)
-        )
+        if not narrow:
+            parts.append(_tag("text", say("room.one_alone"), x=right + 14, y=y(median) + 8))
     line = " ".join(f"{x(i):.1f},{y(value):.1f}" for i, value in enumerate(curve, start=1))
     parts.append(_tag("polyline", class_="vote", points=line))
     if curve:
@@ -150,7 +159,7 @@ def votes(curve: Sequence[float], median: float | None) -> str:
         n=len(curve),
         accuracy=words.accuracy(curve[-1]) if curve else "",
     )
-    return _svg(VOTES_WIDTH, VOTES_HEIGHT, label, parts, "votes")
+    return _svg(width, height, label, parts, "votes")
 
 
 def _grid(low: float, y: Callable[[float], float], right: float) -> list[str]:
@@ -200,12 +209,14 @@ def _names(
         if not name:
             continue
         cx, cy = places[p.number]
-        wide = 9.5 * len(name)
-        begins = cx + 22 if cx + 22 + wide < right else cx - 22 - wide
-        if any(abs(cy - y) < 22 and begins < x + w and x < begins + wide for x, y, w in taken):
+        wide = 14.2 * len(name)
+        begins = cx + 12 if cx + 12 + wide < right else cx - 12 - wide
+        if any(abs(cy - y) < 27 and begins < x + w and x < begins + wide for x, y, w in taken):
             continue
         taken.append((begins, cy, wide))
-        parts.append(_tag("text", name, class_="name", x=begins, y=cy + 6))
+        parts.append(
+            _tag("text", name, class_="name", x=begins, y=cy - 14 if cy > _TOP + 40 else cy + 36)
+        )  # beside the front's line
     return parts
 
 

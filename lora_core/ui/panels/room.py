@@ -43,26 +43,29 @@ def wire(context: Context, room: Room, part: gr.HTML) -> None:
     """Tell the band who it is, and let its button set the controls."""
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def use(visitor: str) -> list[Any]:
-        exercise = room.exercise
+    def use(visitor: str, event: gr.EventData) -> list[Any]:
+        """Take the settings of the exercise that is offered; or (after a reload, in another tab)
+        hold what the one in use fixes, nothing where none is offered any more."""
+        take = event._data.get("act") == "take"
         try:
-            if exercise is None:  # none is offered any more: nothing is fixed
-                return [
-                    gr.skip() if name in _SCRIPTED else gr.update(interactive=True)
-                    for name in Settings.names()
-                ]
-            pupil = room.join(visitor)
-            settings = settings_of(exercise, pupil.number, context)
+            pupil = room.use(visitor) if take else room.join(visitor)
+            exercise = room.used_by(pupil)
+            settings = settings_of(exercise, pupil.number, context) if exercise else None
         except LabError as error:
             sentences.warn(error)
             return [gr.skip()] * len(context.controls)
-        fixed = locked(exercise)
-        return [
-            value if name in _SCRIPTED else gr.update(value=value, interactive=name not in fixed)
-            for name, value in zip(Settings.names(), settings.values(), strict=True)
-        ]
+        fixed = locked(exercise) if exercise else []
+        updates = []
+        for name in Settings.names():
+            update: dict[str, Any] = {} if name in _SCRIPTED else {"interactive": name not in fixed}
+            if settings is not None and (take or name in fixed):
+                update["value"] = getattr(settings, name)
+            updates.append(gr.update(**update) if update else gr.skip())
+        return updates
 
-    part.select(use, context.visitor, context.controls, queue=True, **private)
+    part.select(
+        use, context.visitor, context.controls, queue=True, trigger_mode="multiple", **private
+    )
     context.visitor.change(
         None,
         context.visitor,
