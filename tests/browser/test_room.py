@@ -113,6 +113,8 @@ def test_a_lesson_from_the_code_to_the_report(
     # What it fixes is fixed after a reload, too, and against "Reset to defaults".
     pupil.reload()
     expect(pupil.locator(".band-use")).to_have_text("In use")
+    # Gradio's own, of the streams of the page that was left.
+    log.failures[:] = [said for said in log.failures if not said.startswith("AbortError")]
     expect(pupil.locator(".band-name")).to_have_text(name)
     expect(pupil.locator("#notch-rank")).to_be_disabled()
     expect(pupil.get_by_role("combobox", name="Task")).to_be_disabled()
@@ -173,7 +175,7 @@ def test_a_lesson_from_the_code_to_the_report(
     assert [row["pupil"] for row in rows] == [name, name]
     page = opened(browser, log, (tmp_path / "report.html").as_uri())
     expect(page.locator("svg.scatter .dot")).to_have_count(2)
-    expect(page.locator("svg.votes")).to_be_visible()
+    expect(page.locator("svg.votes")).to_have_count(0)  # one person has one vote: no curve
     for text in (page.content(), board.content(), (tmp_path / "runs.csv").read_text("utf-8")):
         assert TYPED not in text
 

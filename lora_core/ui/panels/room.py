@@ -55,11 +55,12 @@ def wire(context: Context, room: Room, part: gr.HTML) -> None:
             sentences.warn(error)
             return [gr.skip()] * len(context.controls)
         fixed = locked(exercise) if exercise else []
+        values = settings.values() if settings else [None] * len(Settings.names())
         updates = []
-        for name in Settings.names():
+        for name, value in zip(Settings.names(), values, strict=True):
             update: dict[str, Any] = {} if name in _SCRIPTED else {"interactive": name not in fixed}
             if settings is not None and (take or name in fixed):
-                update["value"] = getattr(settings, name)
+                update["value"] = value
             updates.append(gr.update(**update) if update else gr.skip())
         return updates
 
