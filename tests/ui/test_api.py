@@ -193,7 +193,7 @@ def test_guessed_ids_get_one_sentence_everywhere(client, guess) -> None:
         ({"alpha": None}, "alpha must be a number, not null"),
         ({"targets": "query"}, "targets must be a list"),
         ({"targets": ["nowhere"]}, "nowhere"),
-        ({"steps": ENDLESS + 1}, f"Steps: {ENDLESS + 1:,} is more than this server"),
+        ({"steps": 100_000}, "Steps: 100,000 is more than this server"),
         ({"batch_size": 65}, "Texts a step"),
         ({"method": "magic"}, "method must be one of"),
         ({"scaling": ["alpha"]}, "scaling must be a text"),
