@@ -93,10 +93,9 @@
         find(".train-other").disabled = !said.problem;
         return;
       }
-      if (said.problem) { say(line, said.problem); return; }
-      if (said.kind === "keep") { say(controls.querySelector(".kept") ?? line, said.words); return; }
+      if (said.kind === "keep") { say(find(".kept"), said.problem ?? said.words); return; }
       if (said.kind !== open) return;
-      texts = said.words;
+      texts = said.problem ? [said.problem] : said.words;
       write();
     });
 
@@ -112,7 +111,8 @@
         if (answer?.figure) drawFigure(); // another theme
         return;
       }
-      answer = newest;
+      // What was refused leaves the controls and the figure as they were: the sentence says why.
+      answer = newest.state === "failed" && answer ? { ...answer, state: "failed", sentence: newest.sentence } : newest;
       write();
       drawFigure();
     });
@@ -123,7 +123,7 @@
       panel.dataset.state = answer.state;
       say(about, answer.about ? t("experiments.about", { name: answer.about }) : "");
       const waits = answer.state === "waiting" && !answer.sentence;
-      const sentence = waits ? t("experiments.computing") : answer.sentence ?? "";
+      const sentence = waits ? answer.waits ?? t("experiments.computing") : answer.sentence ?? "";
       say(line, sentence);
       say(note, answer.note ?? "");
       (CONTROLS[open] ?? (() => {}))();
@@ -155,12 +155,15 @@
         const cut = answer.cuts.find((one) => one.rank === k);
         find("input").style.setProperty("--filled", `${(100 * k) / rank}%`);
         say(find(".knife-at"), t("experiments.knife_at", { k, r: rank, accuracy: cut ? percent(cut.accuracy) : "…" }));
-        say(find(".text-says"), texts ? texts[Math.min(k, texts.length - 1)] : "");
+        say(find(".text-says"), texts?.length === 1 ? texts[0] : texts?.[k] ?? "");
         say(find(".keep"), t("experiments.knife_keep", { k }));
         find(".keep").disabled = k === 0 || k === rank;
+        if (find(".kept").dataset.rank !== String(k)) say(find(".kept"), ""); // it was about another rank
+        find(".kept").dataset.rank = k;
       },
 
       layers() {
+        if (!answer.parts) return;
         build("layers", () => [
           button(t("experiments.layers_reset"), () => { off = new Set(); switched(); }, { class: "toggle reset" }),
           button(t("experiments.layers_adapter_off"), () => {
@@ -185,6 +188,7 @@
       },
 
       vote() {
+        if (!answer.voters) return;
         build(`vote ${JSON.stringify(answer.voters.map((voter) => voter.id))}`, () => answer.voters.map((voter) => {
           const box = node("input", { type: "checkbox", onchange: (event) => {
             ticked = ticked ?? [];
@@ -202,7 +206,7 @@
 
       luck() {
         build("luck", () => [node("span", {}, t("experiments.luck_train")),
-          ...[3, 5].map((seeds) => button(String(seeds), () => ask({ start: true, kind: "seeds", seeds }), { class: "toggle train", "aria-label": `${t("experiments.luck_train")}: ${seeds}` })),
+          ...[3, 5].map((seeds) => button(String(seeds), (event) => { event.target.disabled = true; ask({ start: true, kind: "seeds", seeds }); }, { class: "toggle train", "aria-label": `${t("experiments.luck_train")}: ${seeds}` })),
           node("span", { class: "hint progress-line", role: "status" })]);
         const sweep = answer.sweep;
         for (const one of controls.querySelectorAll(".train")) one.disabled = Boolean(sweep?.running);
@@ -218,8 +222,8 @@
           const group = node("span", { class: "seed-choice", role: "group", "aria-label": t("experiments.seeds") }, t("experiments.seeds"),
             ...seeds.map((number) => button(String(number), () => { menu.seeds = number; CONTROLS.rate(); }, { "data-seeds": number })));
           return [node("label", { for: "sweep-kind" }, t("experiments.sweep")), choice, group,
-            button("", () => ask({ start: true, seeds: menu.seeds }), { class: "toggle go" }),
-            button(t("experiments.stop"), () => ask({ stop: true }), { class: "toggle halt" }),
+            button("", (event) => { event.target.disabled = true; ask({ start: true, seeds: menu.seeds }); }, { class: "toggle go" }),
+            button(t("experiments.stop"), (event) => { event.target.disabled = true; ask({ stop: true }); }, { class: "toggle halt" }),
             node("p", { class: "hint progress-line", role: "status" }), node("p", { class: "hint sweep-about" })];
         });
         const runs = kinds.find(({ id }) => id === menu.kind).runs * menu.seeds;

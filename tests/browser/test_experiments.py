@@ -95,6 +95,10 @@ def test_the_knife(trained: Trained, twin: lc.Classifier) -> None:
     expect(page.locator(".text-says")).not_to_have_text(shown)
     page.click(".keep")
     expect(page.locator(".kept")).to_contain_text("strongest 2 of 4 directions")
+    slider.fill("3")
+    expect(page.locator(".kept")).to_be_hidden()  # it was said of another rank
+    page.fill("#text textarea", "")
+    expect(page.locator(".text-says")).to_contain_text("Type a text in step 3")
     assert not log.console
 
 
@@ -123,8 +127,14 @@ def test_layers(trained: Trained) -> None:
     rest = page.locator(".part").count() - 1
     expect(page.locator(".off-line")).to_contain_text(f"{rest} off:", timeout=LONG)
     expect(page.locator(".text-says")).not_to_have_text(on)
-    page.click(".reset")
-    expect(page.locator('.part[aria-pressed="false"]')).to_have_count(0)
+    # Everything off, the head too: the classifier of step 0. And on again, twice.
+    page.click('.part[data-key="head"]')
+    expect(page.locator('.part[aria-pressed="true"]')).to_have_count(0)
+    expect(page.locator(".off-line")).to_contain_text("26 off:", timeout=LONG)
+    for _ in range(2):
+        page.click(".reset")
+        expect(page.locator('.part[aria-pressed="false"]')).to_have_count(0)
+        expect(page.locator(".off-line")).to_contain_text("All on:")
     expect(page.locator(".text-says")).to_have_text(on)
     assert not log.console
 
@@ -177,14 +187,25 @@ def test_sweep_starts_and_stops(trained: Trained) -> None:
         expect(page.locator(".go")).to_have_text(f"Start {runs} runs")
     page.click('[data-seeds="5"]')
     expect(page.locator(".go")).to_have_text("Start 25 runs")
-    page.click(".go")  # so many runs that some are left when Stop is pressed
+    page.dblclick(".go")  # so many runs that some are left when Stop is pressed; twice is once
     expect(page.locator(".halt")).to_be_enabled()
     expect(page.locator(".go")).to_be_disabled()
     progress = re.compile(r"\d+ of 25")
     expect(page.locator(".progress-line")).to_contain_text(progress, timeout=LONG)
+    # A second tab, or the page after a reload, finds the sweep and can stop it.
+    other = page.context.new_page()
+    other.goto(page.url)
+    press(other, "rate")
+    expect(other.locator(".halt")).to_be_enabled(timeout=LONG)
+    expect(other.locator(".go")).to_be_disabled()
+    other.click(".halt")
+    for tab in (other, page):
+        expect(tab.locator(".progress-line")).to_contain_text("Stopped after")
+        expect(tab.locator(".go")).to_be_enabled()
+    other.close()
+    page.click(".go")  # after Stop, again; and Stop at once
     page.click(".halt")
     expect(page.locator(".progress-line")).to_contain_text("Stopped after")
-    expect(page.locator(".go")).to_be_enabled()
     assert not log.console
 
 
@@ -215,6 +236,16 @@ def test_a_visitor_with_a_small_table(visit: Visit, log: Log, tmp_path: Path) ->
     expect(page.locator("#runs tbody .pick")).to_have_count(1)
     expect(page.locator("#scatter .interval")).to_have_count(1)
     expect(page.locator("#status .conclusion")).to_contain_text("in the mean of 3 seeds")
+    # What the knife leaves can be kept, and votes.
+    boxes = page.locator(".voter input")
+    for count in range(4, 9):
+        press(page, "knife")
+        answered(page)
+        page.locator("#knife-slider").fill("1")
+        page.click(".keep")
+        expect(page.locator(".kept")).to_contain_text("strongest 1 of 2")
+        press(page, "vote")
+        expect(boxes).to_have_count(count)
     # LoRA against full fine-tuning: the other one is trained from here.
     press(page, "forgot")
     assert "full fine-tuning" not in answered(page)
@@ -236,16 +267,25 @@ def test_a_visitor_with_a_small_table(visit: Visit, log: Log, tmp_path: Path) ->
         second.click()
         first.click()
         expect(page.locator('.dot-row[aria-pressed="true"]')).to_have_count(2)
-    # Voters: three of LoRA and one of full fine-tuning.
+    # Voters: the three seeds and one that was cut; later all of them and full fine-tuning.
     press(page, "vote")
-    boxes = page.locator(".voter input")
-    expect(boxes).to_have_count(4)
+    expect(boxes).to_have_count(9)
     for i in range(4):
         boxes.nth(i).check()
     expect(page.locator(".experiment-line")).to_contain_text("4 together reach", timeout=LONG)
     expect(page.locator(".experiment-figure .spot")).to_have_count(4)  # each alone
     expect(page.locator(".experiment-figure circle:not(.spot)")).to_have_count(4)
     expect(page.locator(".voter .alone").first).to_contain_text("alone")
+    # Nine are too many, one is too few, and the boxes stay where they are.
+    for i in range(4, 9):
+        boxes.nth(i).check()
+    expect(page.locator(".experiment-line")).to_have_text("Tick 2 to 8 adapters: 9 are ticked.")
+    expect(boxes).to_have_count(9)
+    boxes.nth(8).uncheck()
+    expect(page.locator(".experiment-line")).to_contain_text("8 together reach", timeout=LONG)
+    for i in range(1, 8):
+        boxes.nth(i).uncheck()
+    expect(page.locator(".experiment-line")).to_contain_text("Tick two to eight")
     # Every sweep to its end, each with a sentence and its figures.
     press(page, "rate")
     assert "Best at r" in start_sweep(page, "grid", 16)
