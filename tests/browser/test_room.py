@@ -11,6 +11,7 @@ import segno
 from playwright.sync_api import Browser, Page, expect
 from starlette.requests import Request
 
+import lora_core as lc
 from tests.servers import Server, served
 
 from .conftest import PATIENCE, SIZES, Log, wait_for_state
@@ -76,7 +77,7 @@ def exercise(desk: Page, number: int) -> None:
 
 
 def test_a_lesson_from_the_code_to_the_report(
-    browser: Browser, room: Server, log: Log, tmp_path: Path
+    browser: Browser, room: Server, log: Log, tmp_path: Path, base: lc.Base
 ) -> None:
     address = room.address
     board = opened(browser, log, f"{address}/board")
@@ -147,7 +148,9 @@ def test_a_lesson_from_the_code_to_the_report(
     desk.click("text=Let runs start")
     wait_for_state(pupil, "finished")
     expect(board.locator(".scatter .dot")).to_have_count(1)
-    expect(board.locator(".leader")).to_contain_text("8,706 numbers")
+    width = base.config.emb_dim  # rank 2 on query and value of each block, and the head
+    trained = base.config.n_layers * 2 * 2 * (width + width) + 2 * width + 2
+    expect(board.locator(".leader")).to_contain_text(f"{trained:,} numbers")
     expect(board.locator(".goal-name")).to_have_text("at most 20,000")
     pupil.click("#start")
     expect(board.locator(".scatter .dot")).to_have_count(2, timeout=PATIENCE)
