@@ -55,6 +55,10 @@ def browser() -> Iterator[Browser]:
         running.close()
 
 
+# Gradio's client, about a stream that ends because its page goes.
+LEFT_STREAMS = ("AbortError", "Unexpected error Connection errored out")
+
+
 @dataclass
 class Log:
     """What the browser complained about, and where it wanted to go."""
@@ -72,6 +76,13 @@ class Log:
         page.on("pageerror", lambda e: self.console.append(f"uncaught: {e}"))
         page.on("request", lambda r: self.requests.append(r.url))
         page.on("response", lambda r: self.failures.append(r.url) if r.status >= 400 else None)
+
+    def reload(self, page: Page) -> None:
+        """Reload a tab. What Gradio says of the streams that the old page leaves is no fault."""
+        before = len(self.console)
+        page.reload()
+        said = self.console[before:]
+        self.console[before:] = [line for line in said if not line.startswith(LEFT_STREAMS)]
 
 
 @pytest.fixture

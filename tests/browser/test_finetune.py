@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 
 import lora_core as lc
 
-from .conftest import ENDLESS, PATIENCE, wait_for_state
+from .conftest import ENDLESS, PATIENCE, Log, wait_for_state
 
 Visit = Callable[..., Page]
 SHORT = "steps=30&batch_size=4&rank=4"
@@ -72,14 +72,14 @@ def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     page.wait_for_function("document.querySelector('#curves .plot').layout.yaxis.type === 'log'")
 
 
-def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit) -> None:
+def test_a_run_is_found_again_after_reload_and_in_a_new_tab(visit: Visit, log: Log) -> None:
     page = visit(f"{ENDLESS}&rank=2")
     page.click("#start")
     wait_for_state(page, "running")
     page.wait_for_function(
         "document.querySelector('#status .status-line').textContent.includes('tokens/s')"
     )
-    page.reload()
+    log.reload(page)
     wait_for_state(page, "running")
     page.close()
     other = visit()

@@ -63,7 +63,7 @@ def works(context: BrowserContext, log: Log, address: str, folder: Path) -> None
         page.click("#take-adapter")
     download.value.save_as(folder / "adapter.zip")
     assert (folder / "adapter.zip").read_bytes().startswith(b"PK\x03\x04")
-    page.reload()
+    log.reload(page)
     wait_for_state(page, "finished")
     manifest = page.evaluate(
         "fetch(document.querySelector('link[rel=manifest]').href).then(a => a.json())"
@@ -169,6 +169,6 @@ def _trains_in_the_frame_and_forgets(page: Page) -> None:
     expect(lab.locator('#status .lab-status[data-state="finished"]')).to_be_visible(
         timeout=PATIENCE
     )
-    page.reload()
+    log.reload(page)
     expect(lab.locator("#numbers .headline b").first).to_be_visible()
     expect(lab.locator('#status .lab-status[data-state="idle"]')).to_be_visible()

@@ -44,7 +44,7 @@ def test_after_a_sweep_and_a_reload(visit: Visit, log: Log, query: str) -> None:
     page.click("#sweep")
     expect(page.locator("#scatter .reached")).to_have_count(5, timeout=5 * PATIENCE)
     assert idle(page, log) == []
-    page.reload()
+    log.reload(page)
     expect(page.locator("#scatter .reached")).to_have_count(5, timeout=PATIENCE)
     assert idle(page, log) == []
 

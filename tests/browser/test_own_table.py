@@ -10,7 +10,7 @@ import openpyxl
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import wait_for_state
+from tests.browser.conftest import Log, wait_for_state
 
 Visit = Callable[..., Page]
 
@@ -40,7 +40,7 @@ def chosen_task(page: Page) -> str:
     return page.get_by_label("Task", exact=True).input_value()
 
 
-def test_a_table_is_looked_at_taken_and_trained_on(visit: Visit, tmp_path: Path) -> None:
+def test_a_table_is_looked_at_taken_and_trained_on(visit: Visit, log: Log, tmp_path: Path) -> None:
     page = visit("steps=10&batch_size=4&rank=2")
     before = page.inner_text("#numbers .counts b")
     drop(page, csv_file(tmp_path, "mine.csv", labels=5))
@@ -55,7 +55,7 @@ def test_a_table_is_looked_at_taken_and_trained_on(visit: Visit, tmp_path: Path)
     expect(page.locator("#numbers .counts b")).not_to_have_text(before)
     page.click("#start")
     wait_for_state(page, "finished")
-    page.reload()
+    log.reload(page)
     wait_for_state(page, "finished")
     expect(page.get_by_label("Task", exact=True)).to_have_value("mine (yours)")
 

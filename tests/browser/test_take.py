@@ -143,7 +143,7 @@ def test_runs_figure_and_link_after_a_real_run(visit, tmp_path) -> None:
     assert "task=sentiment" in copied and "rank=2" in copied
 
 
-def test_another_visitor_sees_an_empty_shelf(visit, archives, browser, server) -> None:
+def test_another_visitor_sees_an_empty_shelf(visit, log, archives, browser, server) -> None:
     page = visit()
     bring(page, archives["first"])
     expect(page.locator(SHELF)).to_have_count(1, timeout=PATIENCE)
@@ -152,7 +152,7 @@ def test_another_visitor_sees_an_empty_shelf(visit, archives, browser, server) -
     stranger.goto(server)
     expect(stranger.locator("#shelf")).to_contain_text("The shelf is empty", timeout=PATIENCE)
     other.close()
-    page.reload()
+    log.reload(page)
     expect(page.locator(SHELF)).to_have_count(1, timeout=PATIENCE)
 
 
