@@ -336,10 +336,11 @@ def _parquet(path: Path, bounds: _Bounds) -> RawTable:
     check_rows(footer.num_rows, bounds.rows)
     check_columns(len(file.schema_arrow.names), bounds.columns)
     groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    size = sum(
-        g.column(i).total_uncompressed_size for g in groups for i in range(footer.num_columns)
-    )
-    if size > 4 * bounds.characters:
+    chunks = [g.column(i) for g in groups for i in range(footer.num_columns)]
+    size = sum(chunk.total_uncompressed_size for chunk in chunks)
+    # A million equal values of a list take a few bytes even here, and a character each as text.
+    values_in_all = sum(chunk.num_values for chunk in chunks)
+    if size > 4 * bounds.characters or values_in_all > bounds.characters:
         raise SheetError(
             f"This Parquet file unpacks to {size / 1e6:,.0f} MB; that is more than is taken. Keep "
             "the columns of texts and labels only."
@@ -348,7 +349,8 @@ def _parquet(path: Path, bounds: _Bounds) -> RawTable:
     columns: dict[str, int] = {}
     raw = RawTable([], [])
     number = 0
-    for batch in file.iter_batches(batch_size=64, use_threads=False):
+    batch_rows = 500_000 * footer.num_rows // max(values_in_all, 1)  # fewer, where lists are long
+    for batch in file.iter_batches(batch_size=min(max(batch_rows, 1), 64), use_threads=False):
         if batch.nbytes > 4 * bounds.characters:  # lists, before they become objects of Python
             raise bounds.too_much()
         names = [str(name) for name in batch.schema.names]

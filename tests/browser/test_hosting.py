@@ -157,12 +157,12 @@ def test_in_another_sites_frame_with_storage_blocked(
     source = f"{server}/?view=full&steps=10&batch_size=4&rank=1"
     with embedding(source) as address:
         page.goto(address)
-        _trains_in_the_frame_and_forgets(page)
+        _trains_in_the_frame_and_forgets(page, log)
     uncaught = [text for text in log.console if text.startswith("uncaught")]
     assert not uncaught, uncaught
 
 
-def _trains_in_the_frame_and_forgets(page: Page) -> None:
+def _trains_in_the_frame_and_forgets(page: Page, log: Log) -> None:
     lab = page.frame_locator("#lab")
     expect(lab.locator("#numbers .headline b").first).to_be_visible()
     lab.locator("#start").click()
