@@ -60,7 +60,7 @@ from lora_core.ui.process import (
     raise_descriptor_limit,
     warm_up,
 )
-from lora_core.ui.readers import make_room
+from lora_core.ui.readers import forget_unread, make_room
 from lora_core.ui.room_setup import exercises_of, is_wanted, open_room, whereabouts
 
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
@@ -116,6 +116,7 @@ def main(argv: list[str] | None = None) -> int:
             page = build_page(registry, behind_proxy=options.behind_proxy, bases=bases, room=room)
             address = serve(page, address, options, launch_options(limits, room, address.outside))
             make_room(page, registry.watchers)
+            forget_unread(page, ended)
             print(announcement(address, page.share_url, sys.stdout.encoding), flush=True)
             if room is not None:
                 room.recount()

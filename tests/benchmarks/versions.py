@@ -5,7 +5,9 @@
 
 Two processes, one of each version, take the same step of the same run by turns, so both meet the
 same state of the machine; who goes first alternates. Processor time of the thread that trains, one
-thread. Printed are the median of a step, and the median and the quartiles of the ratios.
+thread. Printed are the median of a step, and the median and the quartiles of the ratios. Both train
+on the earlier commit's bundled base, so that what is compared is the code; with `--own-bases` each
+takes its own.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ import lora_core as lc
 from lora_core.devices import Device
 
 rank, dtype, steps = int(sys.argv[1]), getattr(torch, sys.argv[2]), int(sys.argv[3])
+base = sys.argv[4]
 torch.set_num_threads(1)
 run = lc.fine_tune(
-    lc.load_base("bundled"), lc.load_task("sms-spam"), lc.LoRAConfig(rank=rank, alpha=2 * rank),
+    lc.load_base(base), lc.load_task("sms-spam"), lc.LoRAConfig(rank=rank, alpha=2 * rank),
     lc.TrainConfig(steps=steps, batch_size=16, evaluations=1),
     device=Device(torch.device("cpu"), dtype, "for the benchmark"),
 )
@@ -90,12 +93,12 @@ def extracted(commit: str, folder: Path) -> Path:
     return folder
 
 
-def compare(old: Path, rank: int, dtype: str, steps: int, rounds: int) -> None:
-    """One row of the table."""
+def compare(old: Path, base: str, rank: int, dtype: str, steps: int, rounds: int) -> None:
+    """One row of the table. `base`: a name or a folder, which both versions load."""
     seconds: tuple[list[float], list[float]] = [], []
     same = True
     for _ in range(rounds):
-        versions = [Version(root, rank, dtype, steps + 5) for root in (old, ROOT)]
+        versions = [Version(root, rank, dtype, steps + 5, base) for root in (old, ROOT)]
         for number in range(steps):
             losses = [0.0, 0.0]
             for which in (0, 1) if number % 2 else (1, 0):
@@ -123,14 +126,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--ranks", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--own-bases", action="store_true", help="each with its bundled one")
     arguments = parser.parse_args()
     print("| rank | format | before, ms | now, ms | now / before | quartiles | losses |")
     print("|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         old = extracted(arguments.commit, Path(folder))
+        base = "bundled" if arguments.own_bases else str(old / "assets" / "base")
         for dtype in arguments.dtypes:
             for rank in arguments.ranks:
-                compare(old, rank, dtype, arguments.steps, arguments.rounds)
+                compare(old, base, rank, dtype, arguments.steps, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import gradio as gr
 import httpx
 import pytest
 
-from lora_core.ui.readers import make_room
+from lora_core.ui.readers import KEPT_MESSAGES, KEPT_SECONDS, Unread, make_room
 from tests.serving.registry import WAIT
 from tests.ui.test_api import SHORT, serving
 
@@ -26,6 +26,12 @@ def until(true: Any) -> None:
 def call(url: str, name: str, *data: Any) -> str:
     answer = httpx.post(f"{url}/gradio_api/call/{name}", json={"data": list(data)}, timeout=60)
     return answer.json()["event_id"]
+
+
+def page_at(url: str) -> Any:
+    """The page that is served there now; others were, before."""
+    pages = [b for b in gr.Blocks.instances if b.local_url and b.local_url.startswith(url)]
+    return next(b for b in pages if b.is_running)
 
 
 @pytest.fixture
@@ -74,10 +80,60 @@ def test_watchers_of_a_run_are_bounded_and_the_oldest_is_told(held) -> None:
 
 def test_two_hundred_watchers_leave_room_for_answers(held) -> None:
     url, registry, ids = held
-    blocks = next(b for b in gr.Blocks.instances if b.local_url and b.local_url.startswith(url))
-    make_room(blocks, registry.watchers)
+    make_room(page_at(url), registry.watchers)
     registry.watchers.of_one = 200
     for _ in range(200):
         call(url, "watch", ids[1], 0)
     answer = httpx.get(f"{url}/gradio_api/call/stop/{call(url, 'stop', ids[0])}", timeout=60)
     assert "event: complete" in answer.text
+
+
+def join(url: str, session: str, name: str = "count_parameters") -> None:
+    """A call as the page makes it, into a session."""
+    blocks = page_at(url)
+    number = next(n for n, f in blocks.fns.items() if f.api_name == name)
+    body = {"data": [], "fn_index": number, "session_hash": session}
+    assert httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).status_code == 200
+
+
+def test_answers_that_nobody_fetches_are_forgotten_and_others_come(tiny) -> None:
+    with serving(tiny) as (url, _):
+        blocks = page_at(url)
+        sessions, events = (
+            blocks._queue.pending_messages_per_session,
+            blocks._queue.event_ids_to_events,
+        )
+        unread = Unread(blocks)
+        for session in ("left", "late"):
+            join(url, session)
+            until(lambda session=session: not sessions[session].empty())
+        until(lambda: all(job is None for job in blocks._queue.active_jobs))
+        assert unread.look(KEPT_SECONDS) == []  # seen for the first time
+        assert unread.look(KEPT_SECONDS / 2) == []
+        stream = f"{url}/gradio_api/queue/data?session_hash="
+        assert "process_completed" in httpx.get(stream + "late", timeout=60).text
+        join(url, "late")
+        until(lambda: not sessions["late"].empty())
+        assert unread.look(KEPT_SECONDS / 2) == ["left"]
+        assert "left" not in sessions and "late" in sessions
+        assert {event.session_hash for event in events.values()} <= {"late"}
+        with pytest.raises(httpx.RemoteProtocolError):  # Gradio breaks off once it has said so
+            httpx.get(stream + "left", timeout=60)
+        join(url, "left")  # a page that comes back is served as a new one
+        assert "process_completed" in httpx.get(stream + "left", timeout=60).text
+
+
+def test_who_asks_and_never_fetches_cannot_fill_the_memory(tiny, monkeypatch) -> None:
+    monkeypatch.setattr("lora_core.ui.readers.KEPT_MESSAGES", 20)
+    assert KEPT_MESSAGES > 1000
+    with serving(tiny) as (url, _):
+        sessions = page_at(url)._queue.pending_messages_per_session
+        unread = Unread(page_at(url))
+        join(url, "one")
+        until(lambda: not sessions["one"].empty())
+        assert unread.look(1) == []
+        for _ in range(15):
+            join(url, "flood")
+        until(lambda: len(list(sessions["flood"]._queue)) > 20)
+        unread.look(1)
+        assert "flood" not in sessions or sum(len(list(q._queue)) for q in sessions.values()) <= 20
