@@ -23,8 +23,9 @@ from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
 from lora_core.serving.hub_files import parts_of, split_to_take
+from lora_core.tasks.columns import choose_columns, guess_columns
 from lora_core.tasks.file import Table, joined, read_table
-from lora_core.tasks.own_table import choose_columns, guess_columns, task_of
+from lora_core.tasks.own_table import task_of
 from lora_core.tasks.task import Task
 
 MAX_ADAPTER_BYTES = 64 * 2**20

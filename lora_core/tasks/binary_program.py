@@ -135,8 +135,8 @@ def flattened(
         name = prefix + str(key)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
-        if isinstance(value, list) and value and all(map(_is_turn, value)):
-            roles = {turn["role"]: turn["content"] for turn in value}
+        if isinstance(value, list) and value:
+            roles = dict(filter(None, map(_turn, value)))
             value = roles if len(roles) == len(value) else value
         if isinstance(value, dict) and value and depth:
             yield from flattened(value, f"{name}.", depth - 1)
@@ -155,8 +155,13 @@ def cells_of(record: dict[str, Any], columns: dict[str, int]) -> list[str]:
     return cells
 
 
-def _is_turn(value: object) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("role"), str) and "content" in value
+def _turn(value: Any) -> tuple[str, Any] | None:
+    """Role and content of a turn of a conversation, as several programs write it."""
+    if not isinstance(value, dict):
+        return None
+    role = value.get("role", value.get("from"))
+    content = next((value[key] for key in ("content", "value", "parts") if key in value), None)
+    return (role, content) if isinstance(role, str) and content is not None else None
 
 
 # Workbooks ---------------------------------------------------------------------------------
@@ -180,7 +185,14 @@ def _xlsx(path: Path, bounds: _Bounds, part: str | None) -> RawTable:
     data = path.read_bytes()
     book = load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
     if not book.worksheets:
-        raise SheetError("This workbook has no sheet with a table.")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            strict = b"purl.oclc.org/ooxml" in archive.read("xl/workbook.xml")
+        raise SheetError(
+            "This workbook is of a rare kind (Strict Open XML). Save it as an ordinary Excel "
+            "workbook, or as CSV."
+            if strict
+            else "This workbook has no sheet with a table."
+        )
     sheet, remarks = _sheet(book.worksheets, part)
     source = _source(data, sheet)
     merged = _merged(source)

@@ -146,6 +146,35 @@ def _best(lines: list[str], delimiter: str) -> _Reading:
     """The rows under the way of quoting that leaves least to wonder at; the usual one first."""
     if delimiter == "\t" and _unquoted(lines):
         return _Reading([_Row(i, i, _split(line, delimiter)) for i, line in enumerate(lines)])
+    best = _quoted(lines, delimiter)
+    opened = sum(_has_single(line.strip(), delimiter) for line in lines)
+    if not opened:
+        return best
+    # Quoted by ' as databases do: read with both marks exchanged.
+    other = _quoted([line.translate(_EXCHANGED) for line in lines], delimiter)
+    least, odd = best.oddities(), other.oddities()
+    filled = sum(bool(line.strip()) for line in lines)
+    if odd > least or (odd == least and opened < 0.9 * filled):
+        return best
+    other.rows = [
+        _Row(row.begin, row.end, [cell.translate(_EXCHANGED) for cell in row.cells])
+        for row in other.rows
+    ]
+    other.remarks = ["Single quotation marks around cells were taken as CSV's double ones."]
+    return other
+
+
+_EXCHANGED = {ord('"'): "'", ord("'"): '"'}
+
+
+def _has_single(line: str, delimiter: str) -> bool:
+    """Whether a cell seems to be in single quotation marks."""
+    opens = line.startswith("'") or f"{delimiter}'" in line or f"{delimiter} '" in line
+    return opens and (line.endswith("'") or f"'{delimiter}" in line)
+
+
+def _quoted(lines: list[str], delimiter: str) -> _Reading:
+    """The rows under the best way of quoting by double quotation marks."""
     best = _records(lines, delimiter)
     least = best.oddities()
     if not least:

@@ -56,9 +56,22 @@ _OTHER_FILES = (
     (rb"Obj\x01", "This is an Avro file. Save it as Parquet or CSV."),
     (rb"\$FL[23]@\(#\)", "This is an SPSS file. Export the table as CSV."),
     (rb"<stata_dta>", "This is a Stata file. Export the table as CSV."),
+    (
+        rb"version https://git-lfs\.github\.com/",
+        "This is a note of Git LFS, not the file itself. Fetch the file with git lfs pull.",
+    ),
+    (
+        rb'\s*\{\s*"(cells|nbformat|metadata)":.{0,150}"(cell_type|kernelspec|source|outputs)"',
+        "This is a notebook, not a table. Save the table in it with DataFrame.to_csv.",
+    ),
+    (
+        rb'\s*\{\s*"url": ?"https://docs\.google\.com/|\[InternetShortcut\]',
+        "This is a link to a table, not the table. Download it there, as CSV for instance.",
+    ),
     (rb"MZ[^\n]{0,99}\x00|\x7fELF[\x01\x02]", "This is a program, not a table."),
 )
 _ZIP = re.compile(rb"PK(\x03\x04|\x05\x06|\x07\x08)")
+_INSERTS = re.compile(rb"^INSERT INTO [^\n]*\bVALUES\b", re.MULTILINE | re.IGNORECASE)
 _PICKLE = re.compile(rb"\x80[\x02-\x05][\x95c(}\]]")
 
 
@@ -189,6 +202,16 @@ def _kind(suffix: str, data: bytes) -> str:
     for first, sentence in _OTHER_FILES:
         if re.match(first, data[:200], re.DOTALL):
             raise TaskError(f"{sentence} What can be read is {FORMAT_NAMES}.")
+    if data[257:262] == b"ustar":
+        raise TaskError(f"This is a packed archive (TAR). Unpack it and bring the {FORMAT_NAMES}.")
+    if re.match(rb"@relation\s", re.sub(rb"\A(?:%[^\n]*\n|\s)+", b"", data[:4000]), re.IGNORECASE):
+        raise TaskError("This is an ARFF file of Weka. Save it there as CSV.")
+    if suffix in (".yml", ".yaml"):
+        raise TaskError("This is YAML, not a table. Save it as JSON or CSV.")
+    if suffix not in (".csv", ".tsv") and _INSERTS.search(data[:1_000_000]):
+        raise TaskError(
+            "This is a dump of a database (SQL), not a table. Export the table there as CSV."
+        )
     if _PICKLE.match(data):
         raise TaskError("This is a Python pickle, which could run code: it is never opened here.")
     if suffix in (".xlsx", ".parquet"):
@@ -216,6 +239,11 @@ def _kind_of_zip(data: bytes) -> str:
         raise TaskError("This is a Word document, not a table.")
     if b"Index/Document.iwa" in data:
         raise TaskError("This is a file of Apple Numbers. Export it as CSV or Excel.")
+    if len(re.findall(rb"PK\x01\x02.{42}[^\n]{1,200}?\.(?:txt|eml|html?)", data, re.S)) > 3:
+        raise TaskError(
+            "This archive holds each text as a file. Make one table of them: a row for each file, "
+            "with its text and, as its label, the name of its folder."
+        )
     raise TaskError(f"This is a packed archive (ZIP). Unpack it and bring the {FORMAT_NAMES}.")
 
 

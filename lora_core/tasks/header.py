@@ -21,7 +21,8 @@ TEXT_NAMES = [
 ]
 LABEL_NAMES = [
     *("label", "class", "category", "target", "intent", "topic", "sentiment", "tag", "type"),
-    *("labels", "choices", "spam", "v1", "y", "rating", "output", "completion"),
+    *("labels", "choices", "spam", "v1", "y", "rating", "stars", "emotion", "polarity"),
+    *("output", "completion"),
 ]
 _ABOVE = 30  # rows that may stand above the names
 _LONG = 60  # characters: longer than a name, unless it is a question

@@ -37,9 +37,14 @@ def read_json(text: str, *, part: str | None = None, max_rows: int, max_columns:
         items, parts, part = _records(items[0], part)
         numbers, place = list(range(1, len(items) + 1)), "Item"
     check_rows(len(items), max_rows)
+    remarks = []
+    if parts:
+        remarks.append(
+            f"This JSON holds {len(parts)} lists: {', '.join(parts)[:100]}. “{part}” was read."
+        )
     if items and all(isinstance(item, list) for item in items):
         rows = [[cell_text(value) for value in item] for item in items]
-        return RawTable(rows, numbers, parts=parts, part=part)
+        return RawTable(rows, numbers, remarks=remarks, parts=parts, part=part)
     columns: dict[str, int] = {}
     rows = []
     for number, item in zip(numbers, items, strict=True):
@@ -53,11 +58,6 @@ def read_json(text: str, *, part: str | None = None, max_rows: int, max_columns:
         rows.append(cells)
     width = len(columns)
     full = [row + [""] * (width - len(row)) for row in rows]
-    remarks = []
-    if parts:
-        remarks.append(
-            f"This JSON holds {len(parts)} lists: {', '.join(parts)[:100]}. “{part}” was read."
-        )
     return RawTable(full, numbers, list(columns), remarks, parts=parts, part=part)
 
 

@@ -32,6 +32,7 @@ class Labels:
         listed = bool(filled) and all(_listed(name) for name in filled)
         if listed:
             seen = {cell: _unlisted(name) for cell, name in seen.items()}
+        seen, equal = _numbers(seen)
         self._seen = seen
         self.several = {name for name in seen.values() if _SEVERAL.fullmatch(name)}
         rows: Counter[str] = Counter()
@@ -40,7 +41,8 @@ class Labels:
         del rows[""]
         self.stand_ins = {name for name in rows if _stands_in(name, rows)}
         names = [name for name in rows if name not in self.stand_ins and name not in self.several]
-        self.warnings = [*_alike_cells(seen), *_look_alikes(names), *_taken(names, rows)]
+        alike = [] if equal else _alike_cells(seen)
+        self.warnings = [*equal, *alike, *_look_alikes(names), *_taken(names, rows)]
 
     def of(self, cell: str) -> str:
         """The label that a cell shows; "" for none."""
@@ -63,6 +65,21 @@ def _unlisted(name: str) -> str:
     except ValueError:
         value = match[1]
     return normalise(str(value))
+
+
+def _numbers(seen: dict[str, str]) -> tuple[dict[str, str], list[str]]:
+    """1 and 1.0 in one column are one label, and a sentence says so."""
+    names = set(seen.values())
+    equal = {name: match[1] for name in names if (match := _WHOLE.fullmatch(name))}
+    both = sorted(name for name, whole in equal.items() if whole in names)
+    if not both:
+        return seen, []
+    shown = ", ".join(f"'{equal[name]}' and '{name}'" for name in both[:3])
+    sentence = f"Taken as one label, since they are one number: {shown}."
+    return {cell: equal.get(name, name) for cell, name in seen.items()}, [sentence]
+
+
+_WHOLE = re.compile(r"(-?\d+)[.,]0+")
 
 
 def _stands_in(name: str, rows: Counter[str]) -> bool:

@@ -6,7 +6,6 @@ What cannot be used raises `TaskError` with one sentence in the words of the per
 
 from __future__ import annotations
 
-import random
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from lora_core.batches import encode_text
 from lora_core.config import MAX_CLASSES
 from lora_core.limits import Limits
 from lora_core.tasks.bundled import task_names
+from lora_core.tasks.columns import choose_columns, guess_columns, needed
 from lora_core.tasks.file import Reading, Table, default_limits, read_table
-from lora_core.tasks.header import LABEL_NAMES, TEXT_NAMES
 from lora_core.tasks.labels import Labels
 from lora_core.tasks.task import Task, TaskError, make_task, normalise
 
@@ -165,7 +164,7 @@ def report_of(
     warnings: list[str] = list(table.remarks)
     try:
         if text_column is None or label_column is None:
-            raise TaskError(_needed(table))
+            raise TaskError(needed(table))
         rows, more = usable_rows(table, text_column, label_column, limits)
         warnings += more
         classes = dict(Counter(label for _, label in rows).most_common())
@@ -195,66 +194,6 @@ def report_of(
         table.sheets,
         table.tops,
     )
-
-
-def choose_columns(table: Table, text: str | None, label: str | None) -> tuple[str, str]:
-    """The columns of texts and labels: as named, else those called text and label.
-
-    Raises `TaskError` that says which columns there are.
-    """
-    chosen = []
-    for named, wanted in ((text, "text"), (label, "label")):
-        folded = {column.strip().casefold(): column for column in reversed(table.columns)}
-        if named is not None:
-            seen = normalise(named)  # as the names of columns are
-            named = named if named in table.columns else seen
-            if named not in table.columns:
-                raise TaskError(f"There is no column '{seen}'. {_columns(table)}")
-        name = named if named is not None else folded.get(wanted)
-        if name is None:
-            raise TaskError(_needed(table))
-        chosen.append(name)
-    if chosen[0] == chosen[1]:
-        raise TaskError(f"Texts and labels cannot both be in the column '{chosen[0]}'.")
-    return chosen[0], chosen[1]
-
-
-def guess_columns(
-    table: Table, text: str | None = None, label: str | None = None
-) -> tuple[str | None, str | None]:
-    """Which columns look like texts and labels; None where nothing does."""
-    if len(table.columns) < 2:
-        return None, None
-    sample = table.rows
-    if len(sample) > 2000:  # at random: every other row may have the same label
-        sample = tuple(random.Random(0).sample(sample, 2000))
-    width, kinds = {}, {}
-    for index, column in enumerate(table.columns):
-        cells = [row[index] for row in sample if row[index].strip()]
-        width[column] = sum(map(len, cells)) / max(1, len(cells))
-        kinds[column] = (len(set(cells)), len(cells))
-    folded: dict[str, str] = {}
-    for column in reversed(table.columns):  # the first of equals; data.text counts as text
-        folded.setdefault(column.strip().casefold().rpartition(".")[2], column)
-        folded[column.strip().casefold()] = column
-
-    def by_name(names: Sequence[str], taken: str | None) -> str | None:
-        named = [folded[name] for name in names if name in folded and folded[name] != taken]
-        return next((c for c in named if kinds[c][0] > 1), named[0] if named else None)
-
-    text = text or by_name(TEXT_NAMES, label)
-    label = label or by_name(LABEL_NAMES, text)
-    if label is None:
-        repeating = [
-            (different, column)
-            for column, (different, cells) in kinds.items()
-            if column != text and 2 <= different <= min(MAX_CLASSES, cells / 2)
-        ]
-        label = min(repeating)[1] if repeating else None
-    if text is None:
-        others = [(width[c], c) for c in table.columns if c != label and width[c] > 0]
-        text = max(others)[1] if others else None
-    return text, label
 
 
 def usable_rows(
@@ -425,22 +364,6 @@ def own_name(stem: str) -> str:
     name = re.sub(r"[^\w.-]+", "-", stem).strip("-.")[:40] or "table"
     taken = {*task_names(), "sms-spam-collection"}
     return f"my-{name}" if name in taken else name
-
-
-def _columns(table: Table) -> str:
-    shown = ", ".join(f"'{column[:30]}'" for column in table.columns[:8])
-    more = f" and {len(table.columns) - 8} more" if len(table.columns) > 8 else ""
-    one = len(table.columns) == 1
-    return f"This table has {'only the column' if one else 'the columns'} {shown}{more}."
-
-
-def _needed(table: Table) -> str:
-    """Which columns there are, and what is needed."""
-    sentence = f"{_columns(table)} One column 'text' and one 'label' are needed"
-    if len(table.columns) < 2:
-        how = ", separated by commas, semicolons or tabs" if table.kind == "CSV" else ""
-        return f"{sentence}{how}."
-    return f"{sentence}, or say which two of these they are."
 
 
 def _many(count: int, what: str) -> str:

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import lora_core as lc
+from lora_core.tasks.columns import guess_columns
 from lora_core.tasks.file import read_table
-from lora_core.tasks.own_table import guess_columns, inspect_table, own_name, token_lengths
+from lora_core.tasks.own_table import inspect_table, own_name, token_lengths
 from tests.tasks.tables import (
     PARQUET,
     ROWS,
