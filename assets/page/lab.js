@@ -229,9 +229,15 @@ window.LoraLab ??= (() => {
   /** Copy the address of the page, and say so on the button for a moment. */
   async function copyLink(id) {
     const button = document.getElementById(id);
-    const before = button.textContent;
-    button.textContent = (await clip(location.href)) ? t("page.copied") : t("page.copy_by_hand");
-    setTimeout(() => { button.textContent = before; }, 1800);
+    const copied = await clip(location.href);
+    const { name = button.textContent, timer } = button.dataset; // a name: it is pressed again
+    clearTimeout(timer);
+    button.textContent = t(copied ? "page.copied" : "page.copy_by_hand");
+    button.dataset.name = name;
+    button.dataset.timer = setTimeout(() => {
+      button.textContent = name;
+      delete button.dataset.name;
+    }, copied ? 1800 : 5000);
   }
 
   function toggleTheme() {

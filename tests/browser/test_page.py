@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from .conftest import SIZES, Log, wait_for_state
+from .conftest import PATIENCE, SIZES, Log, wait_for_state
 
 Visit = Callable[..., Page]
 QUESTIONS = {
@@ -155,6 +155,16 @@ def test_everything_can_be_reached_by_keyboard(visit: Visit) -> None:
         "sweep",
     ):
         assert name in names, (name, seen)
+
+
+def test_copying_the_link_twice_leaves_the_button_its_name(visit: Visit) -> None:
+    page = visit()
+    button = page.locator("#copy")
+    expect(button).to_have_text("Copy link")
+    button.click()
+    expect(button).not_to_have_text("Copy link")
+    button.click()
+    expect(button).to_have_text("Copy link", timeout=PATIENCE)
 
 
 def test_no_layout_shift_while_numbers_change(visit: Visit) -> None:
