@@ -82,6 +82,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_FILE
     try:
         if not path.is_file():
+            if (folder / "config.json").is_file():
+                raise AdapterError(
+                    "This is a whole model, not an adapter: its folder can be loaded as a base."
+                )
             raise AdapterError(
                 f"There is no {CONFIG_FILE}: this is not an adapter in PEFT's format."
             )
@@ -97,6 +101,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise AdapterError(f"{CONFIG_FILE} must hold one JSON object.")
     kind = config.get("peft_type")
+    if kind is None:
+        raise AdapterError(
+            f"{CONFIG_FILE} names no peft_type: another program than PEFT wrote it (MLX, or "
+            "AdapterHub's adapters), in a format that is not read here."
+        )
     if kind != "LORA":
         raise AdapterError(
             f"This is an adapter of the kind {quoted(kind)}; only LoRA can be loaded."

@@ -56,7 +56,8 @@ _LORA_ENDS = (*LINEAR_PAIR, *EMBEDDING_PAIR)
 
 def _plain_name(name: str, adapters: set[str]) -> str:
     """One key; the adapter's name that stood in it is added to `adapters`."""
-    name = name.replace("_orig_mod.", "")  # torch.compile's, of the whole or of a part
+    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module."):  # of the whole or of a part
+        name = name.replace(wrapper, "")
     while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
     name = PREFIX + name
@@ -93,5 +94,8 @@ def _not_the_bases(frozen: dict[str, Tensor], base: Base) -> dict[str, Tensor]:
                 f"The file holds embeddings ({name}) that differ from those of '{base.name}': they "
                 "were trained as well, or belong to another base. That is not LoRA alone."
             )
-        raise OtherBaseError(f"The file holds {name} of a base that is not '{base.name}'.")
+        raise OtherBaseError(
+            f"The file holds {name}, which differs from that of '{base.name}': it was trained as "
+            "well (modules_to_save), which is not LoRA alone, or belongs to another base."
+        )
     return left

@@ -233,6 +233,8 @@ def _weight_map(folder: Path) -> dict[str, str]:
 
 
 def _check_whole(path: Path) -> None:
+    if not path.is_file():
+        raise BaseError(f"{path} is missing: the weights are in several files, and all are needed.")
     if is_lfs_pointer(path):
         raise BaseError(f"{path} {LFS_POINTER}")
 

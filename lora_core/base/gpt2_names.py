@@ -34,7 +34,10 @@ CLASSIFIER_NAME = "score"  # the head of GPT2ForSequenceClassification
 # Not part of the trunk: causal masks of old checkpoints, and heads of every kind.
 _MASKS = (".attn.bias", ".attn.masked_bias")
 _HEADS = ("lm_head.", "score.", "classifier.", "multiple_choice_head.", "qa_outputs.", "v_head.")
-_WRAPPERS = ("module.", "model.")  # in front of a name where a wrapped model was saved
+# In front of a name where a wrapped model was saved, or one of which GPT-2 is a part.
+_WRAPPERS = (
+    "module.", "model.", "base_model.", "pretrained_model.", "backbone.", "encoder.", "gpt2."
+)  # fmt: skip
 
 _MAX_CONFIG = 2**20
 _MAX_LAYERS = 1000  # GPT-2 xl has 48; a stranger's number must not fill the memory with names
@@ -77,8 +80,9 @@ def gpt2_shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
 
 def trunk_name(name: str) -> str | None:
     """A checkpoint's name as GPT-2's trunk has it ("h.0.ln_1.bias"); None for a mask or a head."""
-    name = name.replace("_orig_mod.", "")  # torch.compile's, of the whole or of a part
-    while name.startswith(_WRAPPERS):  # DataParallel's
+    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module."):  # of the whole or of a part
+        name = name.replace(wrapper, "")
+    while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
     name = name.removeprefix(TRUNK)
     return None if name.endswith(_MASKS) or name.startswith(_HEADS) else name
@@ -204,7 +208,10 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         raw = read_json(path, _MAX_CONFIG)
     except (OSError, ValueError) as error:
         if not path.exists():
+            inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
             reason = f"There is no config.json in {folder}: it is no model's folder."
+            if inside:
+                reason += f" Is one of its folders meant: {', '.join(inside[:5])}?"
             raise BaseError(reason) from error
         raise BaseError(f"{path} cannot be read as a model's configuration: {error}") from error
     if not isinstance(raw, dict):

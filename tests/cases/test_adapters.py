@@ -83,6 +83,10 @@ STATES: dict[str, tuple[Callable[[str], bool], Names]] = {
         lambda n: "lora_" in n or "modules_to_save" in n,
         lambda n: f"model.base_model.model.{n}",
     ),
+    "sharded data": (
+        lambda n: "lora_" in n or "score" in n,
+        lambda n: "_fsdp_wrapped_module." + n.replace(".attn.", "._fsdp_wrapped_module.attn."),
+    ),
     "ddp": (lambda n: "lora_" in n or "score" in n, lambda n: f"module.{n}"),
     "without a prefix": (
         lambda n: "lora_" in n or "modules_to_save" in n,
@@ -254,4 +258,31 @@ def test_an_adapter_without_a_head_says_what_is_missing(folder, base, tmp_path) 
     config = peft.LoraConfig(r=2, target_modules=["c_attn"], fan_in_fan_out=True)
     peft.get_peft_model(GPT2Model.from_pretrained(folder), config).save_pretrained(tmp_path)
     with pytest.raises(lc.AdapterError, match="head"):
+        lc.load_adapter(tmp_path, base)
+
+
+def test_a_layer_that_was_trained_in_full_is_a_sentence(folder, base, tmp_path) -> None:
+    settings = {"target_modules": ["c_attn"], "modules_to_save": ["score", "c_fc"]}
+    trained(folder, **settings)[0].save_pretrained(tmp_path)
+    with pytest.raises(lc.AdapterError, match=r"c_fc.*modules_to_save"):
+        lc.load_adapter(tmp_path, base)
+
+
+def test_a_whole_model_is_said_to_be_one(folder, base, tmp_path) -> None:
+    trained(folder)[0].merge_and_unload().save_pretrained(tmp_path)
+    with pytest.raises(lc.AdapterError, match=r"whole model.*as a base"):
+        lc.load_adapter(tmp_path, base)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"fine_tune_type": "lora", "lora_parameters": {"rank": 8, "scale": 20.0}},
+        {"config": {"architecture": "lora", "r": 8}, "model_name": "gpt2", "version": "1.0.0"},
+    ],
+    ids=["mlx", "adapterhub"],
+)
+def test_adapters_of_other_programs_are_named(config, base, tmp_path) -> None:
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(lc.AdapterError, match="another program than PEFT"):
         lc.load_adapter(tmp_path, base)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModel, GPT2ForSequenceClassification
+from transformers import AutoModel, GPT2ForSequenceClassification, GPT2LMHeadModel
 
 import lora_core as lc
 from lora_core.adapters.adapter import zip_adapter
@@ -114,6 +114,11 @@ SAME_WEIGHTS: dict[str, Change] = {
     "inside another model": _renamed(lambda name: "model." + name),
     "ddp": _renamed(lambda name: "module." + name),
     "both": _renamed(lambda name: "module._orig_mod." + name),
+    "sharded data": _renamed(
+        lambda name: "_fsdp_wrapped_module." + name.replace(".attn.", "._fsdp_wrapped_module.attn.")
+    ),
+    "a reward model": _renamed(lambda name: "pretrained_model." + name),
+    "part of a network": _renamed(lambda name: name.replace("transformer.", "backbone.")),
     "tied head": lambda t: t | {"lm_head.weight": t["transformer.wte.weight"].clone()},
     "a head with its own weights": lambda t: t | {"lm_head.weight": torch.ones(VOCAB, 24)},
     "a classifier's head": lambda t: t | {"score.weight": torch.ones(3, 24)},
@@ -180,6 +185,22 @@ def test_shards_without_an_index_are_read_together(tmp_path) -> None:
     for i, some in enumerate((names[:9], names[9:]), 1):
         save_file({n: tensors[n] for n in some}, folder / f"model-0000{i}-of-00002.safetensors")
     assert lc.load_base(folder).digest() == digest
+
+
+def test_a_part_of_the_weights_that_is_missing_is_named(tmp_path) -> None:
+    folder, _ = tiny_folder(tmp_path / "x")
+    model = GPT2LMHeadModel.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="200KB")
+    (folder / "model-00001-of-00002.safetensors").unlink()
+    with pytest.raises(lc.BaseError, match=r"model-00001-of-00002.safetensors is missing"):
+        lc.load_base(folder)
+
+
+def test_a_folder_of_checkpoints_names_them(tmp_path) -> None:
+    tiny_folder(tmp_path / "run" / "checkpoint-500")
+    with pytest.raises(lc.BaseError, match=r"no model's folder.*checkpoint-500"):
+        lc.load_base(tmp_path / "run")
 
 
 @pytest.mark.parametrize(
