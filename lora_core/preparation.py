@@ -213,8 +213,13 @@ def _in_batches(ids: Sequence[Sequence[int]], labels: Sequence[int]) -> list[Bat
     return list(sorted_batches(ids, labels, 64, max_tokens=1024))
 
 
+def train_sample_rows(rows: int, config: TrainConfig) -> int:
+    """How many of `rows` training texts are evaluated: an eighth as many as for validation."""
+    return min(rows, max(1, config.evaluation_rows // 8))
+
+
 def _train_sample(rows: int, config: TrainConfig) -> list[int]:
-    """Which training rows are evaluated: a fixed sample, an eighth as many as for validation."""
-    size = min(rows, max(1, config.evaluation_rows // 8))
+    """Which training rows are evaluated: a fixed sample."""
+    size = train_sample_rows(rows, config)
     generator = torch.Generator().manual_seed(config.seed)
     return torch.randperm(rows, generator=generator)[:size].tolist()

@@ -277,7 +277,8 @@
 
     /** Curves over a number: with bands, marked steps, a level to compare with. */
     function lines(drawn, width) {
-      const box = { left: 56, right: 14, top: 12, bottom: 40 };
+      const marks = drawn.marks ?? []; // their names stand above the curves, in no one's way
+      const box = { left: 56, right: 14, top: 12 + 16 * marks.length, bottom: 40 };
       const single = drawn.points ?? []; // measured once, with an interval
       const all = [...drawn.series.flatMap((one) => [...one.y, ...(one.low ?? []), ...(one.high ?? [])]), ...single.flatMap((one) => [one.low, one.high])];
       const xs = drawn.series.flatMap((one) => one.x);
@@ -314,10 +315,11 @@
       }
       if (drawn.from !== null && drawn.from !== undefined)
         picture.append(svg("rect", { x: X(drawn.from), y: box.top, width: Math.max(0, width - box.right - X(drawn.from)), height: HEIGHT - box.top - box.bottom, class: "memorises" }));
-      (drawn.marks ?? []).forEach(({ x, label }, i) => {
+      marks.forEach(({ x, label }, i) => {
         const end = X(x) > width / 2;
-        picture.append(svg("line", { x1: X(x), x2: X(x), y1: box.top, y2: HEIGHT - box.bottom, class: "mark" }),
-          svg("text", { x: X(x) + (end ? -5 : 5), y: HEIGHT - box.bottom - 8 - 15 * i, "text-anchor": end ? "end" : "start", class: "mark-name" }, label));
+        const line = 14 + 16 * i;
+        picture.append(svg("line", { x1: X(x), x2: X(x), y1: line - 9, y2: HEIGHT - box.bottom, class: "mark" }),
+          svg("text", { x: X(x) + (end ? -5 : 5), y: line, "text-anchor": end ? "end" : "start", class: "mark-name" }, label));
       });
       for (const one of drawn.series) {
         const stroke = `var(--${one.colour})`;

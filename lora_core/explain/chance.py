@@ -26,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting's mean minus another's, with its 95 % interval; infinite for single seeds."""
+    """One mean or share minus another, with its 95 % interval; infinite for single seeds."""
 
     value: float
     low: float
@@ -45,8 +45,14 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(fmean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
 
 
-def difference(first: Sequence[float], second: Sequence[float], grain: float = 0.0) -> Difference:
+def difference(
+    first: Sequence[float], second: Sequence[float], grain: float = 0.0, pairs: int = 1
+) -> Difference:
     """The mean of `first` minus that of `second`, with Welch's 95 % interval.
+
+    `pairs` is how many differences could have been asked for where this one was picked by its
+    result, such as the best of many against the worst: the interval is widened so that of all of
+    them together it misses one time in twenty at most (Bonferroni).
 
     `grain` is the step in which the values come (1 / texts, for an accuracy): a value is known to
     half a step only, so no variance is taken to be below that of the rounding, grain^2 / 12. With
@@ -65,7 +71,7 @@ def difference(first: Sequence[float], second: Sequence[float], grain: float = 0
         part * part / (s.count - 1) for part, s in zip(parts, (one, two), strict=True) if part
     ]
     freedom = sum(parts) ** 2 / sum(squares)
-    half = t_quantile(0.5 + CONFIDENCE / 2, freedom) * error
+    half = t_quantile(1 - (1 - CONFIDENCE) / (2 * pairs), freedom) * error
     return Difference(value, value - half, value + half)
 
 
@@ -78,6 +84,23 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     middle = (share + square / 2) / (1 + square)
     half = z / (1 + square) * math.sqrt(share * (1 - share) / rows + square / (4 * rows))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def difference_of_shares(first: tuple[int, int], second: tuple[int, int]) -> Difference:
+    """The share `right` of `rows` of `first` minus that of `second`, with Newcombe's 95 % interval
+    for different texts (Newcombe 1998, *Statistics in Medicine* 17:873, his method 10).
+
+    It is made of both shares' Wilson intervals, so it is right for few texts, too.
+    """
+    (p, low_p, high_p), (q, low_q, high_q) = (
+        (right / rows, *wilson(right, rows)) for right, rows in (first, second)
+    )
+    value = p - q
+    return Difference(
+        value,
+        value - math.hypot(p - low_p, high_q - q),
+        value + math.hypot(high_p - p, q - low_q),
+    )
 
 
 def t_quantile(p: float, freedom: float) -> float:

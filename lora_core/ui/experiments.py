@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
-from lora_core.explain.chance import wilson
+from lora_core.explain.chance import difference_of_shares, wilson
 from lora_core.explain.changes import layer_changes
 from lora_core.explain.exam import MAX_ROWS, Exam, ExperimentError
 from lora_core.explain.forgetting import AtStrength, Passage, forgetting, general_text, passage
@@ -25,12 +25,13 @@ from lora_core.explain.knockout import Knockout, Switchboard, correlation, knock
 from lora_core.explain.memorising import memorising
 from lora_core.explain.merging import MergeCheck, check_merging
 from lora_core.explain.voting import Vote, ballots, check_voters, count_votes
+from lora_core.preparation import train_sample_rows
 from lora_core.serving.computations import Computation, Computations, Make, share_of_core
 from lora_core.serving.executors import available_cores
 from lora_core.serving.plans import Plans
 from lora_core.serving.run import Run
 from lora_core.ui.context import Lab
-from lora_core.ui.drawing.answer_figures import Answer, lines, pc, points, series
+from lora_core.ui.drawing.answer_figures import Answer, lines, pc, points, series, signed
 from lora_core.ui.forgetting import forgot
 from lora_core.ui.names import layer_name, long_name
 from lora_core.ui.text.catalogue import say
@@ -295,14 +296,7 @@ def memorised(run: Run) -> Answer:
     if memory is None:
         raise ExperimentError(say("experiments.not_trained"))
     train, validation = memory.train_accuracy[-1], memory.validation_accuracy[-1]
-    said = [
-        say(
-            "experiments.memorised_gap",
-            train=pc(train),
-            validation=pc(validation),
-            gap=points(train - validation).replace("-", "−"),
-        )
-    ]
+    said = [_gap_words(run, train, validation)]
     if memory.turn is None:
         said.append(say("experiments.memorised_not"))
     else:
@@ -357,6 +351,27 @@ def memorised(run: Run) -> Answer:
     }
 
 
+def _gap_words(run: Run, train: float, validation: float) -> str:
+    """The gap between the texts that were trained on and the others, and whether it may be luck."""
+    places = {"train": pc(train), "validation": pc(validation)}
+    gap = points(train - validation).replace("-", "−")
+    if run.task is None or run.train_config is None:
+        return say("experiments.memorised_gap_only", gap=gap, **places)
+    seen = train_sample_rows(len(run.task.train), run.train_config)
+    unseen = min(len(run.task.validation), run.train_config.evaluation_rows)
+    shares = (round(train * seen), seen), (round(validation * unseen), unseen)
+    between = difference_of_shares(*shares)
+    return say(
+        "experiments.memorised_gap" if between.told_apart else "experiments.memorised_gap_luck",
+        **places,
+        gap=gap,
+        seen=seen,
+        unseen=unseen,
+        low=signed(between.low),
+        high=signed(between.high),
+    )
+
+
 def test_words(run: Run) -> Answer | None:
     """A run's test accuracy with Wilson's interval and its rows; None without test texts."""
     score = run.test_score
@@ -398,7 +413,7 @@ def votes(computation: Computation) -> Answer:
             {"voters": v.voters, "mean": v.mean, "low": v.low, "high": v.high} for v in counted
         ],
         "sentence": say(
-            "experiments.vote_result",
+            "experiments.vote_result" if one.low < one.high else "experiments.vote_equal",
             n=all_of_them.voters,
             all=pc(all_of_them.mean),
             low=pc(one.low),

@@ -112,8 +112,11 @@ def forgot(measured: Sequence[tuple[Run, Sequence[AtStrength]]]) -> Answer:
 def _said(run: Run, bits: dict[float, float]) -> str:
     """One number a run, and what becomes of it at twice the strength."""
     change = bits[1.0] / bits[0.0] - 1
+    percent = f"{abs(100 * change):.1f}"
     key = "experiments.forgot_result" if change > 0 else "experiments.forgot_better"
-    said = say(key, name=name_of(run), bits=f"{bits[1.0]:.3f}", percent=f"{abs(100 * change):.1f}")
+    if percent == "0.0":
+        key = "experiments.forgot_same"
+    said = say(key, name=name_of(run), bits=f"{bits[1.0]:.3f}", percent=percent)
     if 2.0 in bits:
         said += " " + say("experiments.forgot_twice", bits=f"{bits[2.0]:.3f}")
     return said

@@ -14,7 +14,7 @@ from typing import Any
 from lora_core.explain.chance import Difference, Spread, difference, spread, wilson
 from lora_core.serving.plans import Plan
 from lora_core.serving.run import Run
-from lora_core.ui.drawing.answer_figures import Answer, pc, points
+from lora_core.ui.drawing.answer_figures import Answer, pc, points, signed
 from lora_core.ui.names import short_names
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import Point
@@ -83,9 +83,10 @@ def groups(task: str, runs: Iterable[Run], plans: Iterable[Plan] = ()) -> list[G
     return made
 
 
-def compared(one: Group, two: Group) -> Difference:
-    """Welch's interval of the difference of two settings, knowing the grain of their texts."""
-    return difference(one.values, two.values, 1 / max(1, min(one.rows, two.rows)))
+def compared(one: Group, two: Group, pairs: int = 1) -> Difference:
+    """Welch's interval of the difference of two settings, knowing the grain of their texts, and
+    from how many `pairs` these two were picked by their results."""
+    return difference(one.values, two.values, 1 / max(1, min(one.rows, two.rows)), pairs)
 
 
 def difference_words(one: Group, two: Group) -> str:
@@ -108,11 +109,6 @@ def difference_words(one: Group, two: Group) -> str:
     if comparison.told_apart:
         return say("experiments.luck_apart", **places)
     return say("experiments.luck_same", count=_counts(a.count, b.count), **places)
-
-
-def signed(share: float) -> str:
-    """-0.012 -> −1.2; a plus where it is above zero."""
-    return f"{100 * share:+.1f}".replace("-", "−")
 
 
 def luck(shown_groups: Sequence[Group], pair: Sequence[int] = ()) -> Answer:
@@ -303,7 +299,8 @@ def _sentence(kind: str, by_point: dict[Point, Group]) -> str:
             worst=worst.name,
             worst_mean=_mean(by_point[worst]),
         )
-        return f"{said} {_pair_words(by_point[best], by_point[worst])}"
+        pairs = math.comb(len(by_point), 2)  # any two could have been the best and the worst
+        return f"{said} {_pair_words(by_point[best], by_point[worst], pairs)}"
     small = min(by_point, key=lambda p: _size(by_point[p]))
     if small == best:
         small = min((p for p in by_point if p != best), key=lambda p: _size(by_point[p]))
@@ -314,7 +311,7 @@ def _sentence(kind: str, by_point: dict[Point, Group]) -> str:
         small=small.name,
         small_mean=_mean(by_point[small]),
     )
-    return f"{said} {_pair_words(by_point[best], by_point[small])}"
+    return f"{said} {_pair_words(by_point[best], by_point[small], len(by_point) - 1)}"
 
 
 def _rates_words(by_point: dict[Point, Group]) -> str:
@@ -391,15 +388,19 @@ def _mean(group: Group) -> str:
     return f"{pc(of.mean)} ± {points(of.deviation)}" if of.count > 1 else pc(of.mean)
 
 
-def _pair_words(one: Group, two: Group) -> str:
-    comparison = compared(one, two)
+def _pair_words(one: Group, two: Group, pairs: int = 1) -> str:
+    """`pairs`: from how many these two were picked, as the best and the worst are."""
+    comparison = compared(one, two, pairs)
     if math.isinf(comparison.low):
         return say("experiments.pair_one_seed")
+    test = say("experiments.pair_test")
+    if pairs > 1:
+        test = say("experiments.pair_test_picked", pairs=pairs)
     if comparison.told_apart:
-        return say(
-            "experiments.pair_apart", low=signed(comparison.low), high=signed(comparison.high)
-        )
-    return say("experiments.pair_same", count=_counts(one.spread.count, two.spread.count))
+        bounds = {"low": signed(comparison.low), "high": signed(comparison.high)}
+        return say("experiments.pair_apart", test=test, **bounds)
+    count = _counts(one.spread.count, two.spread.count)
+    return say("experiments.pair_same", count=count, test=test)
 
 
 def _counts(one: int, two: int) -> str:

@@ -267,6 +267,17 @@ def test_sweeps_in_words() -> None:
     assert "all of them reach 70.0 %" in swept("layers", lambda p: 0.7)
 
 
+def test_a_pair_that_was_picked_by_its_result_says_so() -> None:
+    """The best and the worst of six settings differ by luck more often than any two."""
+    ranks = {1: 0.90, 4: 0.92, 16: 0.93, 64: 0.94}
+    close = swept("layers", lambda p: 0.90 + p.settings.rank / 1000, seeds=3)
+    assert "picked from 15 pairs after the runs: Bonferroni" in close
+    far = swept("ranks", lambda p: ranks[p.settings.rank] if p.series == "lora" else 0.2, seeds=3)
+    assert "r 64 reaches 94.0 % ± 0.0, the smallest, r 1, 90.0 % ± 0.0." in far
+    assert "from 4 pairs" in far
+    assert "pairs" not in swept("rates", lambda p: 0.9, seeds=3)  # each side at its own best
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("rank", [1, 8, 64])
 @pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt(rank)", "alpha"])

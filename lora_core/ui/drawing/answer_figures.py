@@ -13,6 +13,11 @@ def pc(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def signed(share: float) -> str:
+    """-0.012 -> −1.2; a plus where it is above zero."""
+    return f"{100 * share:+.1f}".replace("-", "−")
+
+
 def points(share: float) -> str:
     """0.011 -> 1.1."""
     return f"{100 * share:.1f}"
