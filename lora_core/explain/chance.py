@@ -103,6 +103,14 @@ def difference_of_shares(first: tuple[int, int], second: tuple[int, int]) -> Dif
     )
 
 
+def sign_test(won: int, lost: int) -> float:
+    """How probable so uneven a split, or a more uneven one, is where each side wins as often: the
+    exact two-sided sign test, which is McNemar's for two answers to the same texts. 0 to 1."""
+    n, fewer = won + lost, min(won, lost)
+    tail: float = sum(math.comb(n, i) for i in range(fewer + 1)) / 2**n
+    return min(1.0, 2 * tail)
+
+
 def t_quantile(p: float, freedom: float) -> float:
     """The value below which Student's t with `freedom` degrees lies with probability `p` >= 0.5."""
     low, high = 0.0, 1.0

@@ -63,6 +63,15 @@ def ballots(
     return torch.stack(parts)
 
 
+def against_best(cast: Tensor, exam: Exam) -> tuple[int, int]:
+    """Texts that all together get right and the best single one wrong, and the other way round,
+    from (n, rows, classes) probabilities; of equally good ones the first is asked."""
+    right = torch.stack([p.argmax(-1) == exam.truth for p in (*cast, cast.mean(0))])
+    best = right[int(right[:-1].sum(-1).argmax())]
+    together = right[-1]
+    return int((together & ~best).sum()), int((best & ~together).sum())
+
+
 def count_votes(cast: Tensor, exam: Exam) -> list[Vote]:
     """Accuracy for 1 to n voters, from (n, rows, classes) probabilities."""
     votes = []

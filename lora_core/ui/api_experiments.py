@@ -20,7 +20,7 @@ from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.drawing.answer_figures import Answer
 from lora_core.ui.experiments import Experiments, memorised, trained, votes
 from lora_core.ui.luck import groups, luck, sweep_answer
-from lora_core.ui.names import task_of
+from lora_core.ui.names import cut_name, task_of
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import cells_of, points_of
 from lora_core.ui.values import string, texts_of, whole
@@ -182,8 +182,7 @@ class Endpoints:
         run = self._registry.find(run_id)
         number = whole("rank", rank)
         smaller = Knife(trained(run)).keep(number)
-        name = f"{task_of(run)}, rank {number}"
-        return self._registry.add_classifier(run.visitor, smaller, run.task, name).id
+        return self._registry.add_classifier(run.visitor, smaller, run.task, cut_name(run)).id
 
     def knock_out(
         self,
@@ -215,8 +214,9 @@ class Endpoints:
             run_ids: two to eight runs over one base with the same labels; all must be over
 
         Returns:
-            sentence, singles (the accuracy of each alone), and votes: voters, mean, low and high,
-            over every choice of so many
+            sentence, singles (the accuracy of each alone), votes: voters, mean, low and high, over
+            every choice of so many, and against_best: won, lost (texts, all together against the
+            best alone) and p of the sign test
         """
         runs = [self._registry.find(run_id) for run_id in _ids(run_ids)]
         if not runs:

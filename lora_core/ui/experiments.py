@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
-from lora_core.explain.chance import difference_of_shares, wilson
+from lora_core.explain.chance import difference_of_shares, sign_test, wilson
 from lora_core.explain.changes import layer_changes
 from lora_core.explain.exam import MAX_ROWS, Exam, ExperimentError
 from lora_core.explain.forgetting import AtStrength, Passage, forgetting, general_text, passage
@@ -24,7 +24,7 @@ from lora_core.explain.knife import Cut, Knife, cuts, enough
 from lora_core.explain.knockout import Knockout, Switchboard, correlation, knockouts, parts_of
 from lora_core.explain.memorising import memorising
 from lora_core.explain.merging import MergeCheck, check_merging
-from lora_core.explain.voting import Vote, ballots, check_voters, count_votes
+from lora_core.explain.voting import Vote, against_best, ballots, check_voters, count_votes
 from lora_core.preparation import train_sample_rows
 from lora_core.serving.computations import Computation, Computations, Make, share_of_core
 from lora_core.serving.executors import available_cores
@@ -125,7 +125,8 @@ class Experiments:
 
         def make() -> Any:
             cast = yield from ballots(voters, exam, self._ballots)
-            return count_votes(cast, exam), exam.rows, [exam.correct(p) / exam.rows for p in cast]
+            singles = [exam.correct(p) / exam.rows for p in cast]
+            return count_votes(cast, exam), exam.rows, singles, against_best(cast, exam)
 
         key = ("vote", tuple(run.id for run in runs))
         return self.computations.ask(visitor, voters[0], key, make)
@@ -406,21 +407,26 @@ def votes(computation: Computation) -> Answer:
     if computation.state != "done":
         return answer
     counted: list[Vote]
-    counted, rows, singles = computation.value
+    counted, rows, singles, (won, lost) = computation.value
     one, all_of_them = counted[0], counted[-1]
+    said = say(
+        "experiments.vote_result" if one.low < one.high else "experiments.vote_equal",
+        n=all_of_them.voters,
+        all=pc(all_of_them.mean),
+        low=pc(one.low),
+        high=pc(one.high),
+        mean=pc(one.mean),
+    )
+    p = sign_test(won, lost)
+    luck = "experiments.vote_luck" if p > 0.05 else "experiments.vote_no_luck"
+    said += " " + say(luck, won=won, lost=lost, p=f"{p:.2g}")
     return answer | {
         "votes": [
             {"voters": v.voters, "mean": v.mean, "low": v.low, "high": v.high} for v in counted
         ],
-        "sentence": say(
-            "experiments.vote_result" if one.low < one.high else "experiments.vote_equal",
-            n=all_of_them.voters,
-            all=pc(all_of_them.mean),
-            low=pc(one.low),
-            high=pc(one.high),
-            mean=pc(one.mean),
-        ),
+        "sentence": said,
         "singles": singles,
+        "against_best": {"won": won, "lost": lost, "p": p},
         "note": say("experiments.vote_note", rows=rows),
         "figure": lines(
             [

@@ -60,6 +60,12 @@ def long_name(run: Run) -> str:
     return ", ".join(part for part in (task_of(run), what) if part)
 
 
+def cut_name(run: Run) -> str:
+    """What an adapter is that the rank knife left of a run: "cut from r 8"."""
+    rank = run.lora_config.rank if run.lora_config else 0
+    return say("experiments.knife_cut", r=rank)
+
+
 def file_name(run: Run) -> str:
     """A name for a file: letters, digits and dashes."""
     lora = run.lora_config

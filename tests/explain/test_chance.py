@@ -11,6 +11,7 @@ from scipy import stats
 from lora_core.explain.chance import (
     difference,
     difference_of_shares,
+    sign_test,
     spread,
     t_distribution,
     t_quantile,
@@ -86,6 +87,12 @@ def test_difference_of_shares_is_newcombes(
     gap = difference_of_shares(first, second)
     assert (gap.low, gap.high) == pytest.approx(bounds, abs=5e-5)
     assert gap.value == pytest.approx(first[0] / first[1] - second[0] / second[1])
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 0), (1, 0), (7, 3), (3, 7), (12, 1), (40, 60)])
+def test_sign_test_is_scipys(won: int, lost: int) -> None:
+    judge = stats.binomtest(won, won + lost).pvalue if won + lost else 1.0
+    assert sign_test(won, lost) == pytest.approx(judge)
 
 
 def test_wilson_of_nothing() -> None:

@@ -314,6 +314,11 @@ def test_votes(lora_run: lc.Classifier, full_run: lc.Classifier, task: lc.Task) 
             shares.append(right / len(task.test))
         plain = sum(shares) / len(shares), min(shares), max(shares)
         assert (vote.mean, vote.low, vote.high) == pytest.approx(plain)
+    won, lost = voting.against_best(cast, exam)
+    best = max(p for v in results if v.voters == 1 for p in (v.high,))
+    assert won - lost == pytest.approx((results[-1].mean - best) * exam.rows)
+    assert min(won, lost) >= 0
+    assert voting.against_best(cast[:1], exam) == (0, 0), "alone it is itself"
 
 
 def test_who_may_vote(lora_run: lc.Classifier, tiny: lc.Base, words: lc.Task) -> None:

@@ -138,6 +138,11 @@ def test_who_votes(page: Page) -> None:
     both = page.ask("vote", ids=[page.lora.id, page.other.id])
     turned = page.ask("vote", ids=[page.other.id, page.lora.id, page.lora.id])
     assert both["sentence"].startswith("2 together reach")
+    assert "Against the best alone they win" in both["sentence"] and "sign test" in both["sentence"]
+    kept = page.aside("keep", rank=1)["kept"]
+    named = [one["name"] for one in page.ask("vote", ids=[])["voters"]]
+    assert [name for name in named if name.endswith(", r 1, α 4, cut from r 4")], named
+    page.registry.remove(VISITOR, kept)
     assert turned["state"] in ("done", "failed") and turned["sentence"]
     # Adapters of other labels are not offered.
     page.settings = Settings(task="sentiment", steps=3, batch_size=4)

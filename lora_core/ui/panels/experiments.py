@@ -39,7 +39,7 @@ from lora_core.ui.experiments import (
 )
 from lora_core.ui.forgetting import forgot, method_of, missing, to_compare
 from lora_core.ui.luck import groups, luck, sweep_answer
-from lora_core.ui.names import long_name, task_of
+from lora_core.ui.names import cut_name, long_name, task_of
 from lora_core.ui.settings import SEEDS, Settings
 from lora_core.ui.sweeps import KINDS, Point, cells_of, points_of
 from lora_core.ui.text.catalogue import say
@@ -220,7 +220,7 @@ class Panel:
             rank = whole("rank", wanted.get("rank") or 0)
             smaller = Knife(trained(run)).keep(rank)
             made = self._lab.registry.add_classifier(
-                self._visitor, smaller, run.task, f"{task_of(run)}, rank {rank}"
+                self._visitor, smaller, run.task, cut_name(run)
             )
             original = trained(run).lora_config
             said = say("experiments.knife_kept", k=rank, r=original.rank if original else rank)
@@ -438,6 +438,9 @@ class Panel:
 
 
 def _seed(run: Run) -> str:
+    """What tells a voter from others of its setting: its seed, or that it was not trained so."""
+    if run.state == "loaded" and run.name:
+        return f", {run.name}"
     return f", seed {run.train_config.seed}" if run.train_config else ""
 
 
