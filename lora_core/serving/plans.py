@@ -20,7 +20,7 @@ from lora_core.base.checkpoint import Base
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.events import Finished, Started
 from lora_core.limits import RunError
-from lora_core.serving.admission import check_run
+from lora_core.serving.admission import check_run, check_visitor
 from lora_core.serving.registry import Registry
 from lora_core.serving.run import Run, new_id
 from lora_core.tasks.task import Task
@@ -105,6 +105,7 @@ class Plans:
     ) -> Plan:
         """Begin a plan. Raises `RunError`, in words: one plan of a visitor at a time, and each of
         its runs must be one that this server takes. `address`: see `Registry.submit`."""
+        check_visitor(visitor)
         if not 1 <= len(cells) <= MAX_RUNS:
             raise RunError(
                 f"This would be {len(cells)} runs; a sweep has 1 to {MAX_RUNS}. Take fewer seeds."

@@ -168,7 +168,7 @@ class Endpoints:
         settings = Settings.read(locals())  # the arguments have the names of the settings
         lora, train = settings.lora_config(), settings.train_config()
         self._check_rank(lora)
-        watched = [text for text in texts_of(watch_texts) if text.strip()]
+        watched = [text for text in texts_of(watch_texts, "watch_texts") if text.strip()]
         string("visitor", visitor)
         mine = visitor or new_visitor()
         chosen = self._own_task(settings.task, rows) if rows else self._task(settings.task, mine)

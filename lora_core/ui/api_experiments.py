@@ -199,7 +199,7 @@ class Endpoints:
             for named layers accuracy and rows; else sentence, whole, adapter_off, correlation and
             parts: name, accuracy, lost, change (the norm of dW)
         """
-        names = texts_of(off)
+        names = texts_of(off, "off")
         if not names:
             return self._about("layers", run_id)
         run = self._registry.find(run_id)
@@ -271,7 +271,7 @@ class Endpoints:
 
 
 def _ids(value: object) -> list[str]:
-    ids = texts_of(value)
+    ids = texts_of(value, "run_ids")
     if len(ids) > 100:
         raise ExperimentError(f"{len(ids):,} runs were named; at most 100 a request.")
     return list(dict.fromkeys(ids))

@@ -205,7 +205,7 @@ def sweep_answer(plan: Plan) -> Answer:
         "done": done,
         "runs": total,
         "progress": f"{progress}. {plan.reason}".strip() if plan.reason else progress,
-        "sentence": say("experiments.sweep_wait"),
+        "sentence": say(f"experiments.sweep_{'none' if plan.state == 'stopped' else 'wait'}"),
         "note": "",
         "figure": None,
         "groups": [

@@ -52,11 +52,11 @@ def names_of(name: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
-def texts_of(value: object) -> list[str]:
-    """A list of texts; a single text is a list of one. Raises `ClassifyError`."""
+def texts_of(value: object, name: str = "texts") -> list[str]:
+    """A list of texts; a single text is a list of one. Raises `ClassifyError`, by its `name`."""
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ClassifyError("Texts must be a list of texts.")
+        raise ClassifyError(f"{name} must be a list of texts.")
     return texts
 
 

@@ -120,6 +120,12 @@ def test_knife_keeps_and_refuses(server, runs: list[str], tiny: lc.Base, words: 
     assert "no A and B" in refused(client, "/rank_knife", runs[3])
 
 
+def test_a_list_of_something_else_is_named(server, runs: list[str]) -> None:
+    client, _ = server
+    assert "run_ids must be a list of texts" in refused(client, "/luck", [1, None])
+    assert "off must be a list of texts" in refused(client, "/knock_out", runs[0], [1])
+
+
 def test_knock_out(server, runs: list[str]) -> None:
     client, _ = server
     answer = client.predict(runs[0], api_name="/knock_out")
@@ -176,6 +182,8 @@ def test_sweep(server, words: lc.Task) -> None:
         stopped = client.predict(made, api_name="/stop_sweep")
         assert stopped["state"] == "done" and stopped["runs"] == (9 if kind == "grid" else what)
     assert "one of" in refused(client, "/start_sweep", kind="luck", **settings)
+    short = refused(client, "/start_sweep", **(settings | {"visitor": "short"}))
+    assert "secret text of 16 to 200 characters" in short
     assert "seeds must be one of" in refused(client, "/start_sweep", seeds=2, **settings)
     assert "not here" in refused(client, "/sweep", "nobody")
 
