@@ -265,6 +265,12 @@
       return ticks;
     }
 
+    /** 0.001, 0.003, 0.01 …: what lies between two powers of ten, given as logarithms. */
+    function powers(left, right) {
+      const tens = Array.from({ length: Math.ceil(right) - Math.floor(left) + 1 }, (_, i) => Math.floor(left) + i);
+      return tens.flatMap((ten) => [1, 3].map((n) => Number(`${n}e${ten}`))).filter((x) => Math.log10(x) >= left - 0.02 && Math.log10(x) <= right + 0.02);
+    }
+
     function extent(numbers, percentages) {
       let [low, high] = [Math.min(...numbers), Math.max(...numbers)];
       const room = Math.max(0.12 * (high - low), percentages ? 0.01 : 1e-3 * Math.abs(high));
@@ -301,9 +307,9 @@
           svg("text", { x: box.left - 7, y: Y(y) + 4, "text-anchor": "end" }, drawn.percent ? `${(100 * y).toFixed(digits)} %` : y.toFixed(digits)));
       }
       const whole = xs.every(Number.isInteger);
-      const places = drawn.log ? [...new Set(xs)] : ticksOf(left, right, Math.min(8, Math.max(2, width / 60))).filter((x) => !whole || Number.isInteger(x));
+      const places = drawn.log ? powers(left, right) : ticksOf(left, right, Math.min(8, Math.max(2, width / 60))).filter((x) => !whole || Number.isInteger(x));
       for (const x of places)
-        picture.append(svg("text", { x: X(x), y: HEIGHT - box.bottom + 17, "text-anchor": "middle" }, String(drawn.log ? Number(x.toPrecision(1)) : x)));
+        picture.append(svg("text", { x: X(x), y: HEIGHT - box.bottom + 17, "text-anchor": "middle" }, String(x)));
       picture.append(svg("text", { x: (box.left + width - box.right) / 2, y: HEIGHT - 5, "text-anchor": "middle", class: "axis-name" }, drawn.x));
       if (drawn.level !== undefined)
         picture.append(svg("line", { x1: box.left, x2: width - box.right, y1: Y(drawn.level), y2: Y(drawn.level), class: "level" }));

@@ -323,15 +323,17 @@ def _rates_words(by_point: dict[Point, Group]) -> str:
     if len(best) < 2:
         (one,) = best.values()
         return say(
-            "experiments.result_rates_half", lora=_mean(by_point[one]), lora_rate=f"{one.rate:.1g}"
+            "experiments.result_rates_half",
+            lora=_mean(by_point[one]),
+            lora_rate=words.number(one.rate),
         )
     lora, full = best["lora"], best["full"]
 
-    def at(series: str, rate: float) -> str:
-        near = min(
-            (p for p in by_point if p.series == series), key=lambda p: abs(math.log(p.rate / rate))
-        )
-        return _mean(by_point[near])
+    def near(series: str, rate: float) -> Point:
+        tried = (p for p in by_point if p.series == series)
+        return min(tried, key=lambda p: abs(math.log(p.rate / rate)))
+
+    lora_near, full_near = near("lora", full.rate), near("full", lora.rate)
 
     edges = [
         words.METHOD_NAMES["lora" if series == "lora" else "full"]
@@ -341,11 +343,13 @@ def _rates_words(by_point: dict[Point, Group]) -> str:
     said = say(
         "experiments.result_rates",
         lora=_mean(by_point[lora]),
-        lora_rate=f"{lora.rate:.1g}",
+        lora_rate=words.number(lora.rate),
         full=_mean(by_point[full]),
-        full_rate=f"{full.rate:.1g}",
-        lora_other=at("lora", full.rate),
-        full_other=at("full", lora.rate),
+        full_rate=words.number(full.rate),
+        lora_other=_mean(by_point[lora_near]),
+        lora_near=words.number(lora_near.rate),
+        full_other=_mean(by_point[full_near]),
+        full_near=words.number(full_near.rate),
     )
     if edges:
         said += " " + say("experiments.result_rates_edge", names=say("experiments.and").join(edges))

@@ -13,6 +13,7 @@ from lora_core.limits import Limits
 from lora_core.preparation import default_learning_rate
 from lora_core.serving.plans import Cell
 from lora_core.ui.settings import SEEDS, Settings
+from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
 KINDS = ("ranks", "rates", "grid", "layers")
@@ -87,7 +88,7 @@ def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -
                     learning_rate=0.0,
                 )
             )
-            names.append(say(f"experiments.group_{choice.name}") + f", r {choice.rank}")
+            names.append(say(f"experiments.group_{choice.name}") + f" (r {choice.rank})")
         return [_point(one, name) for one, name in zip(tried, names, strict=True)]
     else:
         raise ConfigError(f"A sweep is one of {', '.join(KINDS)}, not {kind!r}.")
@@ -124,7 +125,8 @@ def _point(settings: Settings, name: str) -> Point:
 def _name(kind: str, settings: Settings) -> str:
     what = f"r {settings.rank}" if settings.method == "lora" else "full"
     if kind == "rates":
-        return f"{'LoRA' if settings.method == 'lora' else 'full'}, {settings.learning_rate:.1g}"
+        rate = words.number(settings.learning_rate)
+        return f"{'LoRA' if settings.method == 'lora' else 'full'}, {rate}"
     return f"{what}, α {settings.alpha:g}" if kind == "grid" else what
 
 

@@ -30,6 +30,7 @@ from lora_core.ui.forgetting import forgot, method_of, missing, name_of, to_comp
 from lora_core.ui.luck import Group, difference_words, luck, sweep_answer
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import KINDS, Point, cells_of, points_of
+from lora_core.ui.text.words import number
 
 from ..serving.registry import WAIT, wait
 
@@ -269,9 +270,13 @@ def test_sweeps_in_words() -> None:
     tried = points_of("rates", Settings(), Limits(), SHAPE)
     at = {name: sorted(p.rate for p in tried if p.series == name) for name in ("lora", "full")}
     inner = swept("rates", lambda p: 0.9 if p.rate == at[p.series][2] else 0.8)
-    assert "at an end of" not in inner
+    assert "did best at an end" not in inner
+    # LoRA and full fine-tuning are tried at rates of their own: which they are is said.
+    for name, other in (("lora", "full"), ("full", "lora")):
+        near = min(at[name], key=lambda rate: abs(math.log(rate / at[other][2])))
+        assert f"(at {number(near)})" in inner
     edge = swept("rates", lambda p: 0.5 + p.rate)
-    assert "LoRA and full fine-tuning did best at an end of what was tried" in edge
+    assert "LoRA and full fine-tuning did best at an end of it" in edge
     assert "all of them reach 70.0 %" in swept("layers", lambda p: 0.7)
 
 
@@ -281,7 +286,7 @@ def test_a_pair_that_was_picked_by_its_result_says_so() -> None:
     close = swept("layers", lambda p: 0.90 + p.settings.rank / 1000, seeds=3)
     assert "picked from 15 pairs after the runs: Bonferroni" in close
     far = swept("ranks", lambda p: ranks[p.settings.rank] if p.series == "lora" else 0.2, seeds=3)
-    assert "r 64 reaches 94.0 % ± 0.0, the smallest, r 1, 90.0 % ± 0.0." in far
+    assert "The best is r 64 with 94.0 % ± 0.0; the smallest, r 1, reaches 90.0 % ± 0.0." in far
     assert "from 4 pairs" in far
     assert "pairs" not in swept("rates", lambda p: 0.9, seeds=3)  # each side at its own best
 
