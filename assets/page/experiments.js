@@ -332,7 +332,7 @@
         if (one.low) {
           const there = one.x.map((x, i) => `${X(x)},${Y(one.low[i])}`);
           const back = one.x.map((x, i) => `${X(x)},${Y(one.high[i])}`).reverse();
-          picture.append(svg("polygon", { points: [...there, ...back].join(" "), style: `fill: ${stroke}`, class: "band" }));
+          picture.append(svg("polygon", { points: [...there, ...back].join(" "), style: `fill: ${stroke}`, class: "spread" }));
           for (let i = 0; i < one.x.length; i += 1)
             picture.append(svg("line", { x1: X(one.x[i]), x2: X(one.x[i]), y1: Y(one.low[i]), y2: Y(one.high[i]), style: `stroke: ${stroke}`, class: "interval" }));
         }

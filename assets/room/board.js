@@ -81,6 +81,7 @@
       full = pupils.length > 32;
       board.classList.toggle("full", full);
       who.classList.toggle("some", pupils.length > 8);
+      who.classList.toggle("count", !pupils.length);
       if (strip) joinText.append(tally);
       else names.before(tally);
       showJoin();

@@ -39,7 +39,9 @@ def as_csv(
                 "+".join(r.targets) if adapted else "",
                 r.head if adapted else "",
                 f"{r.dropout:g}" if adapted else "",
-                f"{r.learning_rate:g}",
+                f"{r.learning_rate:g}"
+                if r.learning_rate
+                else "",  # of what never began: not chosen
                 r.steps,
                 r.steps_done,
                 r.batch_size,

@@ -76,6 +76,19 @@ def exercise(desk: Page, number: int) -> None:
     desk.click(f".exercises li:nth-child({number}) .does")
 
 
+def seen_at(page: Page, selector: str) -> float:
+    """How much of an element is seen through: 1, or less where it or what is around it fades."""
+    return float(
+        page.evaluate(
+            """(selector) => { let part = 1;
+            for (let at = document.querySelector(selector); at; at = at.parentElement)
+              part *= Number(getComputedStyle(at).opacity);
+            return part; }""",
+            selector,
+        )
+    )
+
+
 def test_a_lesson_from_the_code_to_the_report(
     browser: Browser, room: Server, log: Log, tmp_path: Path, base: lc.Base
 ) -> None:
@@ -94,6 +107,7 @@ def test_a_lesson_from_the_code_to_the_report(
     expect(board.locator(".welcome .address")).to_have_text(address.removeprefix("http://"))
     pupil = opened(browser, log, f"{address}/?view=full", "laptop")
     expect(pupil.locator(".band-name")).to_be_visible()
+    assert seen_at(pupil, ".band-name") == 1, "another part's style fades it"
     expect(board.locator(".tally .here")).to_have_text("1 here")
 
     pupil.click("text=Another name")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +22,7 @@ from lora_core.room.runs import Point, best_within, groups, pareto_front
 from lora_core.serving.registry import Registry
 from lora_core.serving.store import Store
 from lora_core.ui import room_views
+from lora_core.ui.drawing.room_figures import scatter
 from lora_core.ui.room_report import csv_of, report
 from tests.room.served import TASK, pupil, room_over, submit, until
 from tests.serving.registry import Clock, Gate, wait
@@ -320,3 +324,28 @@ def test_medians_spread_and_the_front() -> None:
     assert [p.number for p in pareto_front(some)] == [2, 5]
     best = best_within(some, 300)
     assert best is not None and best.number == 2 and best_within(some, 99) is None
+
+
+@pytest.mark.parametrize("habit", [0.5, 0.505, 0.52, 0.6])
+def test_the_line_of_habit_has_its_words_where_no_number_stands(habit: float) -> None:
+    some = [Point(1, 1, "8", 318_000, 0.52), Point(2, 2, "8", 318_000, 0.65)]
+    figure = scatter(some, groups(some), revealed=False, habit=habit)
+    (y,) = [float(y) for y in re.findall(r'habit-name"[^>]* y="([\d.]+)"', figure)]
+    numbers = [float(y) for y in re.findall(r'"axis mid"[^>]* y="([\d.]+)"', figure)]
+    assert numbers and y < min(numbers) - 24, "a line of text is 27 high"
+
+
+def test_a_run_that_never_began_has_no_learning_rate_in_the_table(
+    room: Room, registry: Registry, tiny: Base, gate: Gate
+) -> None:
+    first = submit(registry, tiny, pupil(0))
+    gate.wait_for(1)
+    second = submit(registry, tiny, pupil(1))
+    registry.stop(pupil(1), second.id)
+    gate.opened.set()
+    wait(first)
+    until(lambda: len(room.records()) == 2)
+    rates = {
+        row["state"]: row["learning_rate"] for row in csv.DictReader(io.StringIO(csv_of(room)))
+    }
+    assert rates["stopped"] == "" and float(rates["finished"]) > 0

@@ -18,6 +18,7 @@ VOTES_WIDTH, VOTES_HEIGHT = 1000, 210
 NARROW_WIDTH, NARROW_HEIGHT = 440, 130  # of the vote, where names need the room
 _LEFT, _RIGHT, _TOP, _BOTTOM = 92, 28, 72, 68
 _JITTER = 26  # pixels over which dots of one place are spread, so that each is seen
+_BESIDE = 19  # between a dot and its name: clear of the ring around the newest
 _LABEL = 74  # pixels that a label over a column needs
 
 
@@ -83,7 +84,12 @@ def scatter(
         at = y(habit)
         parts.append(_tag("line", class_="habit", x1=_LEFT, x2=right, y1=at, y2=at))
         text = say("room.habit", share=words.percent(100 * habit))
-        parts.append(_tag("text", text, class_="end", x=right - 6, y=at + 28))
+        above = at + 34 > bottom  # under the lowest line are the numbers of the axis
+        parts.append(
+            _tag(
+                "text", text, class_="end habit-name", x=right - 6, y=at - 10 if above else at + 28
+            )
+        )
     if most_trained:
         at = x(most_trained)
         parts.append(
@@ -210,7 +216,7 @@ def _names(
             continue
         cx, cy = places[p.number]
         wide = 14.2 * len(name)
-        begins = cx + 12 if cx + 12 + wide < right else cx - 12 - wide
+        begins = cx + _BESIDE if cx + _BESIDE + wide < right else cx - _BESIDE - wide
         if any(abs(cy - y) < 27 and begins < x + w and x < begins + wide for x, y, w in taken):
             continue
         taken.append((begins, cy, wide))
