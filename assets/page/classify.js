@@ -315,10 +315,12 @@
 
   // ---- The test texts: confusion matrix and mistakes
   const NAMED_COLUMNS = 12; // classes whose columns have room for their names
+  const NAMED_NARROW = 4; // on a phone
   define("judged", ({ element, draw }) => {
     const title = node("h3", {});
     const line = node("p", { class: "hint", role: "status" });
     const left = node("div", { class: "confusion" });
+    const narrow = matchMedia("(max-width: 700px)");
     const right = node("div", { class: "mistakes" });
     element.append(node("div", { class: "judged-head" }, title, line), left, right);
 
@@ -327,19 +329,21 @@
     function matrix({ labels, confusion }) {
       const totals = confusion.map((row) => row.reduce((a, b) => a + b, 0));
       const worst = Math.max(1, ...confusion.flatMap((row, i) => row.filter((_, j) => i !== j)));
-      const small = labels.length > NAMED_COLUMNS;
+      const small = labels.length > (narrow.matches ? NAMED_NARROW : NAMED_COLUMNS);
       const cell = (i, count, j) => node("td", {
         class: i === j ? "right" : count ? "wrong" : "none",
         title: small ? t("judged.cell", { n: count, truth: labels[i], said: labels[j] }) : null,
         style: `--share: ${(i === j ? count / Math.max(1, totals[i]) : count / worst).toFixed(3)}` }, small && !count ? "" : thousands(count));
       const heads = node("tr", {}, node("td", {}), ...labels.map((label) => node("th", { scope: "col", title: label }, label)));
-      return node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("judged.matrix") },
+      const frame = node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("judged.matrix") },
         node("table", { class: small ? "matrix small" : "matrix", style: `--classes: ${labels.length}` },
           node("caption", {}, t(small ? "judged.caption_small" : "judged.caption")),
           small ? null : node("thead", {}, heads),
           node("tbody", {}, ...confusion.map((row, i) => node("tr", {},
             node("th", { scope: "row", title: labels[i] }, labels[i]),
             ...row.map((count, j) => cell(i, count, j)))))));
+      LoraLab.cue(frame);
+      return frame;
     }
 
     const most = (pairs) => node("ul", {}, ...pairs.map(([count, truth, said]) =>
@@ -361,7 +365,11 @@
         node("figcaption", {}, t("judged.honest")), drawing, node("p", { class: "hint" }, about));
     }
 
-    draw((value) => {
+    let value = { rows: 0 };
+    narrow.addEventListener("change", () => render());
+    draw((given) => { value = given; render(); });
+
+    function render() {
       element.hidden = !value.rows;
       if (!value.rows) return;
       element.classList.toggle("wide", (value.confusion?.length ?? 0) > 4);
@@ -380,7 +388,7 @@
           node("button", { type: "button", class: "miss", title: miss.text, onclick: () => fill(miss.text, true) },
             node("span", { class: "mark" }, t("judged.miss", { truth: miss.truth, said: miss.said, p: percent(miss.p) })),
             node("span", { class: "start" }, miss.text))))));
-    });
+    }
   });
 
   LoraLab.fill = fill;

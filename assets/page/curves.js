@@ -99,7 +99,7 @@
           line: { color: colour("edge"), width: 1, dash: "4px 4px" } });
         annotations.push({ xref: "paper", x: 1, yref, y: yref === "y" && logarithmic ? Math.log10(y) : y,
           xanchor: "right", yanchor: "bottom", showarrow: false, text: escape(text),
-          font: { size: 11, color: colour("muted") } });
+          font: { size: 11, color: colour("muted") }, bgcolor: tint("card", 0.82), borderpad: 1 });
       };
       if (baseline) {
         mark("y", baseline.loss, baseline.loss_words);
@@ -161,15 +161,20 @@
       if (key === drawn) return;
       drawn = key;
       const focused = document.activeElement?.dataset?.run;
-      const made = ids.filter((id) => others || mine(data.runs[id])).map((id) => {
+      const listed = ids.filter((id) => others || mine(data.runs[id]));
+      const short = (id) => { // among the runs of its task
+        const peers = listed.filter((other) => data.runs[other].task === data.runs[id].task);
+        return LoraLab.brief(peers.map((other) => data.runs[other].name))[peers.indexOf(id)];
+      };
+      const made = listed.map((id) => {
         const run = data.runs[id];
         const chip = node("button", { type: "button", class: `chip mark-${LoraLab.series(run.series).round % 4}${mine(run) ? "" : " away"}`, "data-run": id,
-          "aria-pressed": String(!hidden.has(id)), title: t("curves.chip"),
+          "aria-pressed": String(!hidden.has(id)), title: `${run.name}. ${t("curves.chip")}`,
           onclick: () => {
             hidden.has(id) ? hidden.delete(id) : hidden.add(id);
             list();
             render();
-          } }, mine(run) ? run.name : t("curves.away", { name: run.name, task: run.task }));
+          } }, mine(run) ? short(id) : t("curves.away", { name: short(id), task: run.task }));
         chip.style.setProperty("--line", LoraLab.series(run.series).variable);
         return chip;
       });

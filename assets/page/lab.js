@@ -34,12 +34,17 @@ window.LoraLab ??= (() => {
     root.dataset.drawn = "";
   }
 
-  /** The page appears, whole and in its own font, when all of its first screen is there. */
+  const KEPT = ["view", "lock", "hide", "tour"]; // what an address may hold besides the settings
+  const isSetting = (name) => !name.startsWith("__") && !KEPT.includes(name);
+  const asksForSettings = [...new URLSearchParams(location.search).keys()].some(isSetting);
+
+  /** The page appears, whole, in its own font and with what its link asks for, when all of its first
+   *  screen is there. */
   function appear() {
     const controls = document.querySelectorAll(".set-task input, #start, #text textarea, #strength input[type=range], #followed .lab-part");
     const missing = document.querySelector(".banner .lab-part:not([data-drawn]), .bench .lab-part:not([data-drawn])");
-    if (controls.length >= 5 && !missing)
-      document.fonts.ready.then(() => { delete document.documentElement.dataset.loading; });
+    if (controls.length >= 5 && !missing && (state.restored || !asksForSettings))
+      document.fonts.ready.then(() => { delete document.documentElement.dataset.loading; emit("appeared", true); });
     else requestAnimationFrame(appear);
   }
 
@@ -165,6 +170,27 @@ window.LoraLab ??= (() => {
     return typeof text === "string" ? text.replaceAll(/(\d) (?=%|(?:[kMG]B|bytes|s|min|h)\b)/g, "$1\u00a0") : text;
   }
 
+  /** The same names, as short as they are told apart: rank or method, and of those alike in it what
+   *  makes the difference. "r 8, α 16, 300 steps" is "r 8" where no other has that rank. */
+  function brief(names) {
+    const cut = names.map((name) => name.split(", "));
+    return cut.map(([first, ...rest], i) => {
+      const alike = cut.filter((parts, j) => j !== i && parts[0] === first);
+      const tells = (chosen) => alike.every((parts) => !chosen.every((part) => parts.includes(part)));
+      const pairs = rest.flatMap((a, k) => rest.slice(k + 1).map((b) => [a, b]));
+      const chosen = [[], ...rest.map((part) => [part]), ...pairs].find(tells) ?? rest;
+      return [first, ...chosen].join(", ");
+    });
+  }
+
+  /** The right edge of a table fades while there is more of it to the right. */
+  function cue(scroll) {
+    const look = () => scroll.classList.toggle("more", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
+    scroll.addEventListener("scroll", look);
+    new ResizeObserver(look).observe(scroll);
+    return look;
+  }
+
   /** Write text only when it changed, so that nothing flickers and readers are not interrupted. */
   function say(element, text) {
     const written = joined(text ?? "");
@@ -185,7 +211,17 @@ window.LoraLab ??= (() => {
     document.head.append(node("style", {}, `${rules.join(", ")} { display: none !important; }`));
   }
 
-  const KEPT = ["view", "lock", "hide", "tour"]; // what an address may hold besides the settings
+  // Whoever presses before the server has named this visitor and the link's settings stand would train
+  // something else, as nobody: the press waits for them.
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("#start, #sweep");
+    if (state.restored || !button) return;
+    event.stopImmediatePropagation();
+    event.preventDefault();
+    pressed ??= button;
+  }, true);
+  let pressed = null;
+  on("restored", () => requestAnimationFrame(() => { pressed?.click(); pressed = null; }));
 
   /** What the controls of step 1 hold: told to the parts, and put into the address where it differs
    *  from the defaults. */
@@ -204,7 +240,7 @@ window.LoraLab ??= (() => {
   /** Replace the settings in the address; what is not one stays (the theme, for instance). */
   function setAddress(query) {
     for (const [name, value] of new URLSearchParams(location.search))
-      if (name.startsWith("__") || KEPT.includes(name)) query.append(name, value);
+      if (!isSetting(name)) query.append(name, value);
     writeAddress(query);
   }
 
@@ -290,7 +326,7 @@ window.LoraLab ??= (() => {
     .observe(document.body, { attributes: true, attributeFilter: ["class"] });
 
   return {
-    define, mount, on, emit, state, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, t, rich, settings,
+    define, mount, on, emit, state, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, brief, cue, t, rich, settings,
     setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

@@ -23,10 +23,7 @@
     const scroll = node("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("runs.region") }, table);
     const more = node("button", { type: "button", class: "toggle", hidden: true, onclick: () => { others = !others; render(); } });
     element.append(scroll, more);
-    // The edge fades where there is more to the right.
-    const cue = () => scroll.classList.toggle("more", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
-    scroll.addEventListener("scroll", cue);
-    new ResizeObserver(cue).observe(scroll);
+    const cue = LoraLab.cue(scroll);
 
     function sorted(rows) {
       if (!order.key) return rows;
@@ -123,9 +120,11 @@
       return svg("polygon", { points, ...attributes });
     }
 
-    /** A place for each name near its dot where it covers no other name and no dot. */
-    function names(dots, width, height) {
+    /** A place for each name near its dot where it covers no other name, no dot and not what is
+     *  written besides. */
+    function names(dots, width, height, also) {
       const taken = dots.map(({ x, y, ends = [y, y] }) => [x - 8, Math.min(...ends, y) - 8, x + 8, Math.max(...ends, y) + 8]);
+      taken.push(also);
       const free = ([l, u, r, d]) => l >= 2 && r <= width - 2 && u >= 0 && d <= height - MARGIN.bottom
         && taken.every(([a, b, c, e]) => r <= a || l >= c || d <= b || u >= e);
       return dots.map(({ x, y, name }) => {
@@ -175,12 +174,14 @@
       const habit = t("dots.habit", { label: floor.label, share: percent(floor.accuracy) });
       if (floor.accuracy >= low)
         drawing.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(floor.accuracy), y2: y(floor.accuracy), class: "floor" }));
-      drawing.append(svg("text", { x: width - MARGIN.right, y: floor.accuracy >= low ? y(floor.accuracy) - 4 : height - MARGIN.bottom - 6, "text-anchor": "end", class: "floor-name" },
-        floor.accuracy >= low ? habit : t("dots.habit_below", { habit })));
+      const written = floor.accuracy >= low ? habit : t("dots.habit_below", { habit });
+      const base = floor.accuracy >= low ? y(floor.accuracy) - 4 : height - MARGIN.bottom - 6;
+      drawing.append(svg("text", { x: width - MARGIN.right, y: base, "text-anchor": "end", class: "floor-name" }, written));
       const dots = [];
       for (const plan of plans) dots.push({ x: x(plan.trainable), y: height - MARGIN.bottom - (floor.accuracy >= low ? 8 : 26), name: plan.name, plan });
       for (const group of groups) dots.push({ x: x(group.trainable), y: y(group.mean), ends: [y(Math.max(...group.scores)), y(Math.min(...group.scores))], name: group.name, group });
-      const placed = names(dots, width, height);
+      LoraLab.brief(dots.map(({ name }) => name)).forEach((name, i) => { dots[i].name = name; });
+      const placed = names(dots, width, height, [width - MARGIN.right - 6.2 * written.length, base - 10, width, base + 3]);
       dots.forEach(({ x: cx, y: cy, name, plan, group }, i) => {
         const made = svg("g", { class: plan ? "plan" : "reached" });
         if (plan) made.append(svg("circle", { cx, cy, r: 4.5 }));

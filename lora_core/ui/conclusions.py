@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lora_core.config import Method
 from lora_core.parameters import ParameterCount, predict_parameters
 from lora_core.serving.registry import Run
 from lora_core.tasks.task import Task
+from lora_core.ui.names import short_names
 from lora_core.ui.seeds import Seen, accuracy_words, gathered
+from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
@@ -25,8 +27,26 @@ def conclusion(seen: Sequence[Seen]) -> str:
         return ""
     settings = [Setting(name, [run for run, _, _ in members]) for name, members in gathered(over)]
     own = next(one for one in settings if last in one.runs)
-    peers = [one for one in settings if one.runs[0].task is last.task]
+    peers = _renamed([one for one in settings if _comparable(one.runs[0], last)])
     return " ".join(part for part in (of_setting(own), of_several(peers)) if part)
+
+
+def _comparable(run: Run, other: Run) -> bool:
+    """Whether their figures may stand in one sentence: the same texts, as many steps of as many."""
+    if run.task is not other.task or run.base is not other.base:
+        return False
+    one, two = run.train_config, other.train_config
+    assert one is not None and two is not None
+    return (one.steps, one.batch_size) == (two.steps, two.batch_size)
+
+
+def _renamed(settings: Sequence[Setting]) -> list[Setting]:
+    """The same, each called by what tells it from the others here, whatever its seed."""
+    names = short_names([replace(Settings.of(one.runs[0]), seed=0) for one in settings])
+    return [
+        replace(one, name=say("names.seeds", name=name, n=n) if (n := len(one.runs)) > 1 else name)
+        for one, name in zip(settings, names, strict=True)
+    ]
 
 
 def latest(seen: Sequence[Seen]) -> Run | None:

@@ -200,7 +200,7 @@ def _restore(context: Context) -> None:
         values[0] = own_table.offered(context.lab, visitor or "", values[0], fixed="task" in fixed)
         return [visitor or new_visitor(), *values]
 
-    context.page.load(
+    restored = context.page.load(
         restore,
         [search, context.visitor],
         [context.visitor, *context.controls],
@@ -209,6 +209,8 @@ def _restore(context: Context) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+    # Nothing is trained before: the browser keeps a press until then (lab.js).
+    restored.then(None, None, None, js="() => { LoraLab.emit('restored', true); }")
 
 
 def _check_controls(controls: list[gr.Component], values: list[Any]) -> None:

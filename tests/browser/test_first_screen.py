@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
 from .conftest import SIZES
 
 Visit = Callable[..., Page]
+SEVERAL = [
+    "r 1, α 16, 10 steps, 3 seeds",
+    "r 8, α 16, 10 steps, seed 0",
+    "r 8, α 16, 300 steps, seed 0",
+    "r 8, α 64, 10 steps, seed 0",
+    "full fine-tuning",
+    "full fine-tuning (2)",
+]
 
 
 def test_the_view_is_kept_and_stands_in_the_link(visit: Visit, server: str) -> None:
@@ -21,6 +29,36 @@ def test_the_view_is_kept_and_stands_in_the_link(visit: Visit, server: str) -> N
     assert "view=full" in page.url
     page.goto(f"{server}/")  # without the link: this visitor's choice
     expect(page.locator("#more")).to_be_visible()
+
+
+@pytest.mark.parametrize("query", ["", "rank=2&steps=10&batch_size=4"])
+def test_a_press_before_the_server_has_answered_waits_for_it(
+    context: BrowserContext, server: str, query: str
+) -> None:
+    """Else the link's settings are not yet those of the controls, and the visitor has no name."""
+    page = context.new_page()
+    held: list[Route] = []
+    page.route("**/queue/join*", lambda route: held.append(route))
+    page.goto(f"{server}/?{query}", wait_until="commit")
+    page.wait_for_selector("#start", state="attached")
+    page.wait_for_function("LoraLab.state.stands && !LoraLab.state.restored")
+    assert page.evaluate("'loading' in document.documentElement.dataset") == bool(query)
+    page.evaluate("document.getElementById('start').click()")
+    page.unroute("**/queue/join*")
+    for route in held:
+        route.continue_()
+    line = page.locator("#status .status-line")
+    expect(line).to_contain_text("r 2:" if query else "r 8:")
+    expect(page.locator("#rank output")).to_have_text("2" if query else "8")
+    page.click("#stop")
+
+
+def test_names_are_as_short_as_they_are_told_apart(visit: Visit) -> None:
+    brief = visit().evaluate("(names) => LoraLab.brief(names)", SEVERAL)
+    assert brief == [
+        *("r 1", "r 8, α 16, 10 steps", "r 8, 300 steps", "r 8, α 64"),
+        *("full fine-tuning", "full fine-tuning (2)"),
+    ]
 
 
 def test_a_phone_s_first_two_screens(browser: Browser, server: str) -> None:
@@ -58,6 +96,21 @@ def test_a_term_is_explained_by_mouse_keyboard_and_finger(visit: Visit) -> None:
     expect(tip).to_be_visible()
     page.keyboard.press("Escape")
     expect(tip).to_be_hidden()
+
+
+def test_the_guided_start_by_a_link_shows_the_box_on_a_phone(browser: Browser, server: str) -> None:
+    context = browser.new_context(
+        viewport={"width": 320, "height": 640}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(f"{server}/?tour=1")
+    expect(page.locator(".guide")).to_contain_text("1 of 7")
+    page.wait_for_function(  # above the card, where one can write
+        """() => document.querySelector("#text textarea").getBoundingClientRect().bottom
+             <= document.querySelector(".guide").getBoundingClientRect().top"""
+    )
+    expect(page.locator("#text textarea")).to_be_in_viewport()
+    context.close()
 
 
 def test_the_guided_start(visit: Visit) -> None:

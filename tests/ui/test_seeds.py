@@ -14,7 +14,7 @@ from lora_core.ui import conclusions
 from lora_core.ui.conclusions import conclusion
 from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.panels.compare import compare
-from lora_core.ui.panels.view import drawn
+from lora_core.ui.panels.view import drawn, status
 from lora_core.ui.seeds import accuracy_words, gathered, together
 from lora_core.ui.settings import Settings
 
@@ -68,15 +68,49 @@ def test_what_is_concluded_of_several_seeds(
 ) -> None:
     scores = [run.test_score.accuracy for run, _, _ in (seen[0], seen[1], seen[3])]  # type: ignore[union-attr]
     said = conclusion(seen)
-    assert said.startswith(f"{accuracy_words(scores)} of 8 unseen texts in the mean of 3 seeds")
+    assert said.startswith(
+        f"{accuracy_words(scores)} of 8 unseen texts right in the mean of 3 seeds"
+    )
     one = conclusion(seen[:1])
     assert "seeds" not in one and "times as many" not in one, "there is nothing to compare"
     monkeypatch.setattr(conclusions, "AS_GOOD", 1.0)  # whatever luck has made of rank 2 here
     several, alone = conclusion(seen), seen[2][0].test_score
     assert alone is not None
     first, second = accuracy_words(scores), accuracy_words([alone.accuracy])
-    assert f"r 2, α 16, 3 seeds reaches {first}; r 4, seed 0 {second} with" in several
+    assert f"r 2, α 16, 3 seeds reaches {first}; r 4, α 16 {second} with" in several
     assert conclusion([]) == ""
+
+
+def test_a_run_of_other_steps_is_not_compared(
+    seen: list[tuple[Run, Curve, str]],
+    tiny: lc.Base,
+    words: lc.Task,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Registry(workers=1) as registry:
+        config = lc.TrainConfig(steps=2, batch_size=4)
+        run = registry.submit(new_visitor(), tiny, words, lc.LoRAConfig(rank=1), config)
+        wait(run)
+        curve = Curve()
+        curve.feed(run.events)
+        monkeypatch.setattr(conclusions, "AS_GOOD", 1.0)  # the smallest is always good enough
+        run.ended = 0.0  # another registry's clock
+        said = conclusion([*seen, (run, curve, "r 1, 2 steps")])
+    assert said == conclusion(seen) and "r 2, α 16, 3 seeds reaches" in said
+
+
+def test_the_line_and_the_sentence_are_of_the_run_that_ended_last(
+    seen: list[tuple[Run, Curve, str]],
+) -> None:
+    """Two workers: what was asked for last need not end last."""
+    backwards = [seen[3], seen[2], seen[0]]
+    assert backwards[0][0].ended == max(run.ended or 0.0 for run, _, _ in seen)
+    value = status(backwards)
+    assert value["line"].startswith("r 2, seed 2: done")
+    alone = backwards[0][0].test_score
+    assert alone is not None and value["sentence"].startswith(
+        accuracy_words([run.test_score.accuracy for run in (seen[3][0], seen[0][0])])  # type: ignore[union-attr]
+    )
 
 
 def test_what_does_not_belong_together_stays_apart(seen: list[tuple[Run, Curve, str]]) -> None:

@@ -34,18 +34,16 @@ def build(context: Context) -> dict[str, gr.Component]:
     default = Settings.within(limits)
     drawing, numbers = describe(lab, default, "")
     gr.HTML(words.heading("adapt"), apply_default_css=False)
-    with gr.Row(elem_classes="choices"):
-        context.task = task = gr.Dropdown(
-            own_table.task_choices(lab), value=default.task, label=say("adapt.task"), min_width=150
-        )
-        method = gr.Radio(
-            [(label, name) for name, label in words.METHODS.items()],
-            value=default.method,
-            label=say("adapt.method"),
-            elem_classes=["segmented", "expert"],
-            min_width=220,
-        )
+    context.task = task = gr.Dropdown(
+        own_table.task_choices(lab), value=default.task, label=say("adapt.task")
+    )
     about = part("task", task_value(lab.task(default.task)), script="adapt.js", elem_id="about")
+    method = gr.Radio(
+        [(label, name) for name, label in words.METHODS.items()],
+        value=default.method,
+        label=say("adapt.method"),
+        elem_classes=["segmented", "expert"],
+    )
     with gr.Row(elem_classes="dials"):
         rank = _notches("rank", default.rank, ranks_offered(limits), "r")
         alpha = _notches("alpha", default.alpha, list(ALPHAS), "α")

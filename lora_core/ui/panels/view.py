@@ -182,7 +182,8 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
     if not seen:
         return IDLE
     active = next((s for s in seen if s[0].state == "running"), None)
-    active = active or next((s for s in seen if s[0].state == "waiting"), seen[-1])
+    active = active or next((s for s in seen if s[0].state == "waiting"), None)
+    active = active or max(seen, key=lambda entry: entry[0].ended or 0.0)
     run, curve, name = active
     queued = sum(1 for other, _, _ in seen if other.state == "waiting")
     line_of_run: dict[str, Any] = {
