@@ -44,9 +44,9 @@ def test_a_press_before_the_server_has_answered_waits_for_it(
     page.wait_for_function("LoraLab.state.stands && !LoraLab.state.restored")
     assert page.evaluate("'loading' in document.documentElement.dataset") == bool(query)
     page.evaluate("document.getElementById('start').click()")
-    page.unroute("**/queue/join*")
     for route in held:
         route.continue_()
+    page.unroute("**/queue/join*")
     line = page.locator("#status .status-line")
     expect(line).to_contain_text("r 2:" if query else "r 8:")
     expect(page.locator("#rank output")).to_have_text("2" if query else "8")

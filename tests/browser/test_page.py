@@ -89,7 +89,7 @@ def test_the_first_visit_shows_something(visit: Visit) -> None:
     page = visit()
     settle(page)
     assert "%" in page.inner_text("#numbers .percent")
-    expect(page.locator("#curves .plot")).to_contain_text("pure guessing: ln 2 = 0.693")
+    expect(page.locator("#curves .plot")).to_contain_text("pure guessing: 0.693")
     expect(page.locator("#runs tbody tr")).to_have_count(5)
     expect(page.locator("#status .status-line")).to_contain_text("Nothing is trained")
     expect(page.locator("#classify")).to_contain_text(re.compile(r"base", re.I))

@@ -219,7 +219,7 @@ def baseline(lab: Lab, settings: Settings, visitor: str) -> dict[str, Any]:
     return {
         "task": task.name,
         "loss": math.log(classes),
-        "loss_words": say("chart.guessing", labels=classes, loss=f"{math.log(classes):.3f}"),
+        "loss_words": say("chart.guessing", loss=f"{math.log(classes):.3f}"),
         "majority": share,
         "majority_words": say("chart.habit", label=label, share=words.accuracy(share)),
         "steps": settings.steps,
