@@ -41,7 +41,7 @@ def test_a_press_before_the_server_has_answered_waits_for_it(
     page.route("**/queue/join*", lambda route: held.append(route))
     page.goto(f"{server}/?{query}", wait_until="commit")
     page.wait_for_selector("#start", state="attached")
-    page.wait_for_function("LoraLab.state.stands && !LoraLab.state.restored")
+    page.wait_for_function("window.LoraLab?.state.stands && !LoraLab.state.restored")
     assert page.evaluate("'loading' in document.documentElement.dataset") == bool(query)
     page.evaluate("document.getElementById('start').click()")
     for route in held:
