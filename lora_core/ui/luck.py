@@ -217,8 +217,10 @@ def sweep_answer(plan: Plan) -> Answer:
         return answer
     answer["figure"] = _figure(plan, by_point)
     answer["sentence"] = _sentence(plan.kind, by_point)
-    if plan.kind in ("grid", "rates"):
-        answer["note"] = say(f"experiments.{plan.kind}_note")
+    notes = [f"{plan.kind}_note"] if plan.kind in ("grid", "rates") else []
+    if len(by_point) > 1:
+        notes.append("picked_note")
+    answer["note"] = " ".join(say(f"experiments.{name}") for name in notes)
     return answer
 
 
