@@ -2,7 +2,7 @@
 // to the server once, in a request's body, and out of the address at once.
 (() => {
   const { node, say, t } = LoraLab;
-  const { listen, left, clock, ask, swatch } = LabRoom;
+  const { listen, clock, ask, swatch } = LabRoom;
   const desk = document.getElementById("desk");
   const key = unescaped(location.hash.slice(1));
   if (key) history.replaceState(null, "", location.pathname + location.search);
@@ -63,7 +63,7 @@
     const none = button(t("room.desk_none"), () => act("offer", 0));
     const time = node("p", { class: "desk-clock", role: "timer", "aria-label": t("room.clock") });
     const setClock = clock(time, t("room.desk_clock_none"));
-    const add = (n) => button(t("room.desk_clock_add", { n }), () => act("clock", Math.min(10800, (left(state.clock?.ends) ?? 0) + 60 * n)));
+    const add = (n) => button(t("room.desk_clock_add", { n }), () => act("more", 60 * n));
     const clockOff = button(t("room.desk_clock_off"), () => act("clock", 0));
     const pause = button("", () => act("pause", !state.lesson.paused));
     const stop = grave(t("room.desk_stop"), t("room.desk_stop_sure"), () => act("stop"));

@@ -90,5 +90,5 @@ window.LabRoom = (() => {
     return made;
   };
 
-  return { listen, left, clock, ask, swatch };
+  return { listen, clock, ask, swatch };
 })();

@@ -233,13 +233,16 @@ class Room:
         self.registry.stop_all(STOPPED)
         self._changed()
 
-    def set_clock(self, seconds: object) -> None:
-        """Show a clock on all pages; 0 takes it away. Raises `RoomError`."""
+    def set_clock(self, seconds: object, *, more: bool = False) -> None:
+        """Show a clock on all pages; 0 takes it away. `more`: add to what is left, so that two
+        presses in a row count twice. Raises `RoomError`."""
         self._check_open()
         if not _is_whole(seconds) or not 0 <= seconds <= LONGEST_CLOCK:
             raise RoomError(f"A clock goes from 0 to {LONGEST_CLOCK // 60} minutes.")
         with self._lock:
-            self.lesson.ends_at = self._clock() + seconds if seconds else None
+            now, ends = self._clock(), self.lesson.ends_at
+            left = max(0.0, ends - now) if more and ends is not None else 0.0
+            self.lesson.ends_at = now + min(LONGEST_CLOCK, left + seconds) if seconds else None
         self._changed()
 
     def show_names(self, shown: bool) -> None:

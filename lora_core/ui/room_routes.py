@@ -211,6 +211,7 @@ class Routes:
             "pause": lambda: room.pause(value is True),
             "stop": room.stop_all,
             "clock": lambda: room.set_clock(value),
+            "more": lambda: room.set_clock(value, more=True),
             "names": lambda: room.show_names(value is True),
             "reveal": lambda: room.reveal(value is True),
             "end": room.end,

@@ -225,6 +225,10 @@ def test_the_clock_and_the_exercises_have_their_bounds(room: Room) -> None:
             room.offer(value)
     room.set_clock(60)
     assert room.lesson.ends_at == pytest.approx(room.now() + 60, abs=5)
+    room.set_clock(300, more=True)
+    assert room.lesson.ends_at == pytest.approx(room.now() + 360, abs=5)
+    room.set_clock(3 * 3600, more=True)
+    assert room.lesson.ends_at == pytest.approx(room.now() + 3 * 3600, abs=5), "and no longer"
     room.set_clock(0)
     assert room.lesson.ends_at is None
     room.offer(5)
