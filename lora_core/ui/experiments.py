@@ -234,12 +234,16 @@ def _layers_said(knockout: Knockout, parts: list[Answer], whole: float) -> Answe
     most = max(layers, key=lambda part: part["lost"], default=None)
     said = []
     if most and most["lost"] > 0.01:
+        ties = sum(part["lost"] == most["lost"] for part in layers)
         said.append(
             say(
-                "experiments.layers_result",
+                "experiments.layers_result" if ties == 1 else "experiments.layers_ties",
+                count=ties,
                 part=most["title"],
                 without=pc(most["accuracy"]),
                 whole=pc(whole),
+                texts=round(most["lost"] * knockout.rows),
+                rows=knockout.rows,
             )
         )
     else:
@@ -251,7 +255,7 @@ def _layers_said(knockout: Knockout, parts: list[Answer], whole: float) -> Answe
     if r is not None:
         largest = max(layers, key=lambda part: part["change"] or 0.0)
         places = {"part": largest["title"], "without": pc(largest["accuracy"])}
-        said.append(say("experiments.layers_correlation", r=f"{r:.2f}", **places))
+        said.append(say("experiments.layers_correlation", r=f"{r:.2f}".replace("-", "−"), **places))
     return {"sentence": " ".join(said), "correlation": r}
 
 

@@ -107,7 +107,7 @@ def test_layers(trained: Trained) -> None:
     page.fill("#text textarea", "you have won a prize")
     press(page, "layers")
     said = answered(page)
-    assert "the head on:" in said and re.search(r"correlation of -?[01]\.\d\d", said)
+    assert "the head on:" in said and re.search(r"correlation of −?[01]\.\d\d", said)
     expect(page.locator(".off-line")).to_contain_text("All on:")
     expect(page.locator(".text-says")).to_contain_text("Your text:")
     on = page.inner_text(".text-says")

@@ -19,13 +19,15 @@ from lora_core.config import LINEAR_TARGETS
 from lora_core.explain import forgetting
 from lora_core.explain.chance import spread, wilson
 from lora_core.explain.exam import finish
+from lora_core.explain.knockout import Knockout, Without, parts_of
 from lora_core.limits import Limits
 from lora_core.serving.bases import Bases
+from lora_core.serving.computations import Computation
 from lora_core.serving.plans import Plan, Plans, Result
 from lora_core.serving.registry import NOT_HERE, Registry
 from lora_core.ui import api_experiments, sentences
 from lora_core.ui.context import Lab
-from lora_core.ui.experiments import Experiments
+from lora_core.ui.experiments import Experiments, trained
 from lora_core.ui.forgetting import forgot, method_of, missing, name_of, to_compare
 from lora_core.ui.luck import Group, difference_words, luck, sweep_answer
 from lora_core.ui.settings import Settings
@@ -125,6 +127,27 @@ def test_a_list_of_something_else_is_named(server, runs: list[str]) -> None:
     client, _ = server
     assert "run_ids must be a list of texts" in refused(client, "/luck", [1, None])
     assert "off must be a list of texts" in refused(client, "/knock_out", runs[0], [1])
+
+
+def test_layers_in_words(server, runs: list[str]) -> None:
+    """One that is missed most is named as such only where no other is missed as much."""
+    _, registry = server
+    run = registry.find(runs[0])
+    experiments = Experiments(Lab(registry, bases=Bases(held={}), tasks={}), Plans(registry))
+    parts = parts_of(trained(run))
+    rows = 100
+
+    def said(right: dict[str, int]) -> str:
+        without = tuple(Without(part, right.get(part, 90)) for part in parts)
+        computation = Computation(VISITOR, "done", Knockout(without, 90, 60, rows))
+        sentence: str = experiments.answer("layers", run, computation)["sentence"]
+        return sentence.replace("\u00a0", " ")
+
+    first, second, *_ = [part for part in parts if part != "head"]
+    assert "falls most: 80.0 % against 90.0 %, 10 texts of 100." in said({first: 80, second: 81})
+    assert "2 layers are missed most, and equally" in said({first: 80, second: 80})
+    gained = said({first: 95, second: 90})
+    assert "whichever one is off, the accuracy falls by no more than a point" in gained
 
 
 def test_knock_out(server, runs: list[str]) -> None:

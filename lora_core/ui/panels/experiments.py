@@ -336,6 +336,8 @@ class Panel:
             shown_groups = groups(task, registry.runs(self._visitor), mine)
             pair = [int(i) for i in wanted.get("pair") or [] if isinstance(i, int)]
             answer = luck(shown_groups, pair)
+            if not shown_groups:
+                answer["sentence"] = say("experiments.luck_none", task=task)
             answer |= {"seeds": list(SEEDS), "sweep": None}
             if going is not None:
                 said = sweep_answer(going)
