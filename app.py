@@ -62,6 +62,7 @@ from lora_core.ui.process import (
 )
 from lora_core.ui.readers import forget_unread, make_room
 from lora_core.ui.room_setup import exercises_of, is_wanted, open_room, whereabouts
+from lora_core.ui.sessions import keep_little
 
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
 _CORES_FOR_THREADS = 8
@@ -116,6 +117,7 @@ def main(argv: list[str] | None = None) -> int:
             page = build_page(registry, behind_proxy=options.behind_proxy, bases=bases, room=room)
             address = serve(page, address, options, launch_options(limits, room, address.outside))
             make_room(page, registry.watchers)
+            keep_little(page)
             forget_unread(page, ended)
             print(announcement(address, page.share_url, sys.stdout.encoding), flush=True)
             if room is not None:

@@ -47,6 +47,7 @@ ROOM: tuple[tuple[tuple[str, ...], str], ...] = (  # with --room only
 _OPEN = [(methods, re.compile(pattern)) for methods, pattern in OPEN]
 _ROOM = [(methods, re.compile(pattern)) for methods, pattern in ROOM]
 _PREFIX = re.compile(r"(/[\w.~@:+-]+)+")  # what an address may contain and HTML need not escape
+_RANGE = re.compile(rb"bytes=\d{1,12}-(\d{1,12})?")  # others may be taken as none, and are
 _HOST = re.compile(r"[\w.:\[\]-]{1,255}")
 
 
@@ -134,7 +135,7 @@ def split(scope: Scope, room: bool = False) -> tuple[str, str]:
 def public(scope: Scope, prefix: str, path: str) -> Scope:
     """The same request as if it had come to its public address directly."""
     host = header(scope, b"x-forwarded-host")
-    headers = list(scope["headers"])
+    headers = [(k, v) for k, v in scope["headers"] if k != b"range" or _RANGE.fullmatch(v)]
     if _HOST.fullmatch(host):
         headers = [(k, v) for k, v in headers if k not in (b"host", b"x-forwarded-host")]
         headers.append((b"host", host.encode("latin-1")))

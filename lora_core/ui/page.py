@@ -14,7 +14,15 @@ from lora_core.room.room import Room
 from lora_core.serving.bases import Bases
 from lora_core.serving.plans import Plans
 from lora_core.serving.registry import Registry, new_visitor
-from lora_core.ui import api, api_experiments, room_routes, sentences, triggers, uploads
+from lora_core.ui import (
+    api,
+    api_experiments,
+    room_routes,
+    sentences,
+    sessions,
+    triggers,
+    uploads,
+)
 from lora_core.ui.bodies import Bodies
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import (
@@ -274,6 +282,7 @@ def launch_options(
         },
         "max_file_size": f"{upload_mb}mb",  # for Gradio's script in the browser, too
         "ssr_mode": False,
+        "state_session_capacity": sessions.KEPT,
         "run_history": False,
         "enable_monitoring": False,  # it prints on the host's console for anybody who asks
         "pwa": True,

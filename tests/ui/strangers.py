@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from lora_core.limits import Limits
 from lora_core.serving.registry import Registry
 from lora_core.ui.page import build_page, launch_options
+from lora_core.ui.sessions import keep_little
 
 
 @contextlib.contextmanager
@@ -24,6 +25,7 @@ def page_served(limits: Limits | None = None, **options: object) -> Iterator[str
             **launch_options(limits),
             **options,
         )
+        keep_little(page)
         try:
             yield url.rstrip("/")
         finally:

@@ -1,0 +1,57 @@
+"""What the server keeps of a session: the choices that it was given, and not a copy of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+import httpx
+import pytest
+
+from lora_core.ui.sessions import KEPT
+from tests.ui.strangers import page_served
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with page_served() as address:
+        yield address
+
+
+def holder() -> Any:
+    return next(page for page in gr.Blocks.instances if page.is_running).state_holder
+
+
+def joined(url: str, session: str, number: int, data: list[Any]) -> str:
+    """What a function of the page answers a session."""
+    body = {"data": data, "fn_index": number, "session_hash": session}
+    httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).raise_for_status()
+    return httpx.get(f"{url}/gradio_api/queue/data?session_hash={session}", timeout=60).text
+
+
+def test_choices_that_a_session_was_given_are_its_own(url) -> None:
+    """After a table was dropped, its columns can be chosen, by whoever dropped it."""
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
+    calls = {tuple(target): d for d in config["dependencies"] for target in d["targets"]}
+    dropped = calls[ids["own-file"], "upload"]["id"]
+    lines = "Weather,Words\n" + "".join(f"{['wet', 'dry'][i % 2]},day {i}\n" for i in range(60))
+    (path,) = httpx.post(
+        f"{url}/gradio_api/upload", files={"files": ("a.csv", lines.encode())}, timeout=60
+    ).json()
+    table = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert "Weather" in joined(url, "mine", dropped, ["v" * 40, table])
+    chosen = calls[ids["own-label"], "input"]
+    data: list[Any] = [None] * len(chosen["inputs"])
+    data[:2], data[chosen["inputs"].index(ids["own-label"])] = ["v" * 40, table], "Weather"
+    assert "a.csv" in joined(url, "mine", chosen["id"], data)
+    assert "Weather is not in the list of choices" in joined(url, "another", chosen["id"], data)
+
+
+def test_of_a_session_little_is_kept_and_of_many_some(url) -> None:
+    kept = holder()
+    for number in range(KEPT + 50):
+        kept[f"session {number}"]
+    assert len(kept.session_data) == KEPT
+    assert not any(session.config_values for session in kept.session_data.values())
