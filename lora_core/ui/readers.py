@@ -85,8 +85,10 @@ class Unread:
         """
         unread: dict[str, int] = {}
         seen: dict[str, tuple[object, float]] = {}
-        for session, messages in list(self._queue.pending_messages_per_session.items()):
-            waiting = list(messages._queue)
+        pending = self._queue.pending_messages_per_session
+        for session in list(pending):  # the names alone: visitors come and go meanwhile
+            messages = pending.get(session)
+            waiting = list(messages._queue) if messages is not None else []
             if waiting:
                 unread[session] = len(waiting)
                 first, before = self._first.get(session, (None, 0.0))

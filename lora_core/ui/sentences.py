@@ -81,15 +81,26 @@ def protect(page: gr.Blocks) -> None:
     called = page.process_api
 
     @functools.wraps(called)
-    async def process_api(*args: Any, **kwargs: Any) -> Any:
+    async def process_api(block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         try:
-            return await called(*args, **kwargs)
-        except gr.Error:
-            raise
+            _check_visitor(block_fn.inputs, inputs)
+            return await called(block_fn, inputs, *args, **kwargs)
+        except gr.Error as error:
+            if not error.print_exception:
+                raise
+            # Gradio's own, about a value that a control does not have
+            raise gr.Error(safe(str(error.message)), print_exception=False) from None
         except (ValueError, TypeError, LookupError, AttributeError):  # of what was sent
             raise gr.Error(say("fault.unfit"), print_exception=False) from None
 
     page.process_api = process_api  # type: ignore[method-assign]
+
+
+def _check_visitor(components: list[Any], values: list[Any]) -> None:
+    """Raise `TypeError` where something else than a text stands for the visitor: it is a key."""
+    for component, value in zip(components, values, strict=False):
+        if isinstance(component, gr.BrowserState) and not isinstance(value, str | None):
+            raise TypeError(f"{type(value).__name__} for a visitor")
 
 
 def in_words(function: Callable[..., Any]) -> Callable[..., Any]:

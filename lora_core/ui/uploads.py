@@ -25,10 +25,12 @@ from lora_core.limits import MEGABYTE
 from lora_core.ui.sentences import sentence_of
 
 _FILES = 10  # in one request; an adapter has two
+IN_ALL_MB = 1000  # of all visitors; a file is read within seconds, and lies there for its time
 
 
 def route(upload_mb: int) -> Route:
     """`POST /gradio_api/upload`, as Gradio's client calls it."""
+    kept: dict[Path, int] = {}  # folders and their bytes, oldest first
 
     async def upload(request: Request) -> Response:
         # Nobody can guess the folder, so nobody else can ask for the file by its path.
@@ -63,6 +65,11 @@ def route(upload_mb: int) -> Route:
                 await anyio.to_thread.run_sync(_forget, folder)
                 if progress:
                     file_upload_statuses.stop_tracking(progress)
+        kept[folder] = sum(Path(path).stat().st_size for path in paths)
+        while sum(kept.values()) > IN_ALL_MB * MEGABYTE:
+            oldest = next(iter(kept))
+            del kept[oldest]
+            await anyio.to_thread.run_sync(_forget, oldest)
         app: Any = request.app
         app.get_blocks().upload_file_set.update(paths)  # forgotten when its time is over
         return JSONResponse(paths)

@@ -362,6 +362,13 @@ def test_uploads_are_bounded_together_and_what_is_refused_leaves_nothing(url) ->
     assert _lying_about() - before == set()
 
 
+def test_uploads_of_all_are_bounded_and_the_oldest_goes(url, monkeypatch) -> None:
+    monkeypatch.setattr(uploads, "IN_ALL_MB", 2)
+    paths = [Path(_upload(url, b"x" * 900_000).json()[0]) for _ in range(5)]
+    assert [path.exists() for path in paths] == [False, False, False, True, True]
+    assert httpx.get(f"{url}/gradio_api/file={paths[0]}", timeout=60).status_code in (403, 404)
+
+
 def test_a_broken_off_upload_leaves_nothing(url) -> None:
     before = _lying_about()
     host = urlsplit(url)

@@ -49,6 +49,20 @@ def test_choices_that_a_session_was_given_are_its_own(url) -> None:
     assert "Weather is not in the list of choices" in joined(url, "another", chosen["id"], data)
 
 
+@pytest.mark.parametrize("value", [[], {}, [[[]]], 7, "no such <b>choice"], ids=str)
+def test_what_no_control_can_send_is_a_sentence_without_a_traceback(url, value, capfd) -> None:
+    """The visitor, and the value of a list, in every function of the page that takes them."""
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    kinds = {c["id"]: c["type"] for c in config["components"]}
+    for function in config["dependencies"]:
+        asked = [kinds[component] for component in function["inputs"]]
+        if "browserstate" in asked[:1] or "dropdown" in asked:
+            said = joined(url, f"junk {function['id']}", function["id"], [value] * len(asked))
+            assert "<b>choice is not in" not in said, said
+    said = capfd.readouterr()
+    assert "Traceback" not in said.out + said.err
+
+
 def test_of_a_session_little_is_kept_and_of_many_some(url) -> None:
     kept = holder()
     for number in range(KEPT + 50):
