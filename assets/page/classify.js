@@ -157,7 +157,8 @@
     on("followed", (given) => { live = given; render(); });
     draw((given) => {
       const count = (given.rows?.length ?? 0);
-      if (count !== value.rows?.length || given.others?.length !== value.others?.length) { rows = []; open = false; }
+      // A problem brings no rows: those that stand lose their figures.
+      if (!given.problem && (count !== value.rows?.length || given.others?.length !== value.others?.length)) { rows = []; open = false; }
       value = given;
       table.classList.toggle("long", [...(value.rows ?? []), ...(value.others ?? [])].some(([label]) => label.length > 9));
       emit("refused", Boolean(value.problem));

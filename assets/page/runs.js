@@ -161,7 +161,7 @@
       const x = (n) => MARGIN.left + ((Math.log10(n) - least) / (most - least)) * (width - MARGIN.left - MARGIN.right);
       const y = (share) => MARGIN.top + ((high - share) / (high - low)) * (height - MARGIN.top - MARGIN.bottom);
       const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, "aria-hidden": "true" });
-      for (const at of steps(low, high, 5)) {
+      for (const at of steps(low, Math.min(1, high), 5)) { // no more than all can be right
         drawing.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(at), y2: y(at), class: "grid" }),
           svg("text", { x: MARGIN.left - 8, y: y(at) + 4, "text-anchor": "end" }, `${+(100 * at).toFixed(1)}\u00a0%`));
       }

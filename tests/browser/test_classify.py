@@ -149,6 +149,8 @@ def test_what_is_typed_is_never_html_and_problems_are_sentences(trained: Trained
     expect(page.locator("#answer .answer-problem")).to_have_text(
         "Type some text first: there is nothing but blanks to classify."
     )
+    figures = page.locator("#answer tbody .p")
+    assert figures.all_inner_texts() == ["–"] * figures.count(), "those of the text before"
     expect(page.locator("#evidence .weighed")).to_be_hidden()
     page.fill(BOX, "back again")
     expect(page.locator("#answer .verdict")).to_contain_text("Adapted:")
