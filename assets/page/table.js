@@ -40,7 +40,7 @@
         node("span", { class: "own-count" }, words)));
     return node("div", {},
       node("h4", {}, value.classes_title),
-      node("ul", { class: "own-classes", tabindex: "0", role: "region", "aria-label": value.classes_title }, ...list));
+      node("div", { class: "own-classes", tabindex: "0", role: "region", "aria-label": value.classes_title }, node("ul", {}, ...list)));
   }
 
   function lengths(value) {

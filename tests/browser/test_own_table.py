@@ -47,7 +47,7 @@ def test_a_table_is_looked_at_taken_and_trained_on(visit: Visit, log: Log, tmp_p
     report = page.locator("#own-report")
     expect(report.locator(".own-title")).to_have_text("mine.csv: 100 rows, 2 columns")
     expect(report.locator(".own-preview tbody tr")).to_have_count(5)
-    expect(report.locator(".own-classes li")).to_have_count(5)
+    expect(report.locator("div.own-classes > ul > li")).to_have_count(5)
     expect(report.get_by_role("img", name=re.compile("Histogram"))).to_be_visible()
     page.click("#own-use")
     expect(report.locator(".own-done")).to_contain_text("5 labels; 70 texts to train on")
