@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lora_core.limits import MEGABYTE
+from lora_core.limits import MEGABYTE, RunError
 from lora_core.ui import files
 from lora_core.ui.files import Downloads
 
@@ -67,3 +68,18 @@ def test_of_what_fails_nothing_stays(downloads) -> None:
         (half / "model.zip").write_bytes(b"x")
         raise OSError("full")
     assert whole.exists() and not half.exists()
+
+
+def test_what_is_being_written_is_not_deleted_and_one_more_is_told_to_wait(downloads) -> None:
+    downloads.seconds = -1.0  # everything that is done is too old
+    with contextlib.ExitStack() as stack:
+        in_work = [stack.enter_context(downloads.making("ann")) for _ in range(files.OF_ONE)]
+        with pytest.raises(RunError, match="Try again"), downloads.making("ann"):
+            pass
+        with downloads.making("other"):
+            downloads.sweep()
+        assert all(folder.exists() for folder in in_work)
+    downloads.sweep()
+    assert not any(folder.exists() for folder in in_work)
+    with downloads.making("ann") as folder:
+        assert folder.exists()
