@@ -14,10 +14,10 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 from lora_core.limits import MEGABYTE, RunError
+from lora_core.ui.text.catalogue import say
 
 KEPT_SECONDS = 600.0
 OF_ONE = 4  # files of one visitor, or of one run; a model has 30 MB and is made in a second
-_BUSY = "Several files are being made here already. Try again in a few seconds."
 IN_ALL_MB = 1000
 
 
@@ -60,7 +60,7 @@ class Downloads:
         with self._lock:
             owners = [made.owner for made in self._made if made.folder in self._in_work]
             if owners.count(owner) >= OF_ONE:
-                raise RunError(_BUSY)
+                raise RunError(say("take.in_work"))
             folder = self.folder(owner)
             self._in_work.add(folder)
         try:
