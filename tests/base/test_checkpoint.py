@@ -176,7 +176,7 @@ def test_an_index_that_points_outside_its_folder_is_refused(checkpoint: Path) ->
 def test_a_shard_that_is_missing_is_a_sentence(base, tmp_path: Path) -> None:
     shutil.copytree(PROJECT / "assets" / "base", tmp_path / "base")
     next((tmp_path / "base").glob("model-00001-*")).unlink()
-    with pytest.raises(lc.BaseError, match="model-00001-.* is missing"):
+    with pytest.raises(lc.BaseError, match=r"model-00001-.* is missing"):
         lc.load_base(tmp_path / "base")
 
 
