@@ -39,9 +39,7 @@ def as_csv(
                 "+".join(r.targets) if adapted else "",
                 r.head if adapted else "",
                 f"{r.dropout:g}" if adapted else "",
-                f"{r.learning_rate:g}"
-                if r.learning_rate
-                else "",  # of what never began: not chosen
+                f"{r.learning_rate:g}" if r.learning_rate else "",  # none before a run begins
                 r.steps,
                 r.steps_done,
                 r.batch_size,
