@@ -1,4 +1,5 @@
-"""Two threads that read visitors' tables, and a line in front of them that has an end.
+"""Two threads for what is long: a visitor's table to read, many texts to classify; and a line in
+front of them that has an end.
 
 Reading a table takes seconds and up to a gigabyte, so few are read at once. Who waits for that
 holds no thread of the server's, and who comes when the line is full is told so at once.
@@ -27,8 +28,10 @@ Answer = TypeVar("Answer")
 class TableReaders:
     """The readers of a server. `run` may be awaited from any event loop."""
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(AT_ONCE, "lora-lab-tables")
+    def __init__(self, name: str = "tables", busy: str = BUSY) -> None:
+        """`busy`: the sentence for who finds the line full."""
+        self._pool = ThreadPoolExecutor(AT_ONCE, f"lora-lab-{name}")
+        self._busy = busy
         self._lock = threading.Lock()
         # Tables waiting or being read, by (visitor, address).
         self._line: Counter[tuple[str, str]] = Counter()
@@ -43,7 +46,7 @@ class TableReaders:
             own = sum(n for (who, _), n in self._line.items() if who == visitor)
             there = sum(n for (_, where), n in self._line.items() if where == place[1])
             if self._line.total() >= IN_LINE or own >= OF_A_VISITOR or there >= OF_AN_ADDRESS:
-                raise RunError(BUSY)
+                raise RunError(self._busy)
             self._line[place] += 1
 
         def counted() -> Answer:

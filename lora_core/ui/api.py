@@ -12,8 +12,11 @@ can guess one. Every refusal is one sentence; nothing of the program's inside re
 """
 
 # No `from __future__ import annotations`: Gradio reads the return types as they stand.
+import asyncio
 import inspect
+import secrets
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -23,12 +26,13 @@ from gradio.events import api as endpoint
 from lora_core.adapters.adapter import zip_adapter
 from lora_core.adapters.size import adapter_file_bytes
 from lora_core.base.checkpoint import Base
-from lora_core.classifier import Classifier, ClassifyError, check_text
+from lora_core.classifier import Classifier, ClassifyError, Prediction, check_text
 from lora_core.config import EVERY_LAYER, LoRAConfig
 from lora_core.limits import MEGABYTE
 from lora_core.parameters import predict_parameters
 from lora_core.serving.registry import RunError, new_visitor
 from lora_core.serving.run import ENDED
+from lora_core.serving.table_readers import TableReaders
 from lora_core.tasks.file import Table
 from lora_core.tasks.own_table import task_of
 from lora_core.tasks.task import Task, TaskError
@@ -42,6 +46,10 @@ from lora_core.ui.values import real, string, texts_of, whole
 
 ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
 POLL_SECONDS = 0.2  # between two looks of `/watch`
+_SHORT = 4000  # characters of texts that are classified in a moment
+_TEXTS_AT_ONCE = 8  # of many: then others' turn with the same run; 64 long ones take 900 MB
+_ANSWERERS = 64  # threads for short texts
+_MANY = "Many texts are being classified at the moment. Try again in a few seconds."
 
 
 def build(context: Context) -> None:
@@ -68,6 +76,8 @@ class Endpoints:
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._downloads = Downloads()  # each can be fetched for ten minutes
+        self._answerers = ThreadPoolExecutor(_ANSWERERS, "lora-lab-answers")
+        self._many = TableReaders("texts", _MANY)
 
     def count_parameters(
         self,
@@ -249,7 +259,7 @@ class Endpoints:
         self._lab.registry.stop(run.visitor, run.id)
         return run.state
 
-    def classify(
+    async def classify(
         self, run_id: str, texts: list[str], strength: float = 1.0
     ) -> list[dict[str, Any]]:
         """Classify texts with what a run has learnt.
@@ -274,7 +284,20 @@ class Endpoints:
         for one in listed:
             check_text(one)
             limits.check_text(one)
-        predictions = classifier.classify_many(listed, real("strength", strength))
+        scale = real("strength", strength)
+
+        def answer(texts: list[str]) -> list[Prediction]:
+            parts = (texts[i : i + _TEXTS_AT_ONCE] for i in range(0, len(texts), _TEXTS_AT_ONCE))
+            return [one for part in parts for one in classifier.classify_many(part, scale)]
+
+        if sum(map(len, listed)) <= _SHORT:
+            loop = asyncio.get_running_loop()
+            predictions = await loop.run_in_executor(self._answerers, answer, listed)
+        else:  # whoever waits for these holds no thread
+            address = address_of_caller(self._lab.behind_proxy)
+            predictions = await self._many.run(
+                secrets.token_hex(8), lambda: answer(listed), address
+            )
         return [
             {
                 "label": p.label,

@@ -5,8 +5,11 @@ a run and kept; the call returns when it is known. A run's id is the key to it, 
 """
 
 # No `from __future__ import annotations`: Gradio reads the return types as they stand.
+import asyncio
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import aclosing
 from typing import Any
 
 from gradio.events import api as endpoint
@@ -21,6 +24,7 @@ from lora_core.ui.drawing.answer_figures import Answer
 from lora_core.ui.experiments import Experiments, memorised, trained, votes
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import cut_name, task_of
+from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import cells_of, points_of
 from lora_core.ui.values import string, texts_of, whole
@@ -30,7 +34,7 @@ ENDPOINTS = (
     *("knock_out", "vote", "memorised", "merging"),
 )
 PATIENCE = 120.0  # seconds that a call waits for its answer
-_LOOK = 0.1
+_LOOK = 0.2  # seconds between two looks at a computation
 
 
 def build(experiments: Experiments) -> None:
@@ -147,7 +151,7 @@ class Endpoints:
         self._experiments.plans.stop(plan)
         return sweep_answer(plan)
 
-    def forgetting(self, run_id: str) -> dict[str, Any]:
+    async def forgetting(self, run_id: str) -> dict[str, Any]:
         """Bits a byte of general text along the strength of the adapter: did it forget?
 
         Args:
@@ -156,9 +160,9 @@ class Endpoints:
         Returns:
             sentence, base_bits, bits, and curve: strength and bits
         """
-        return self._about("forgot", run_id)
+        return await self._about("forgot", run_id)
 
-    def rank_knife(self, run_id: str) -> dict[str, Any]:
+    async def rank_knife(self, run_id: str) -> dict[str, Any]:
         """Accuracy with the k strongest directions of every layer, for each k from 0 to the rank.
 
         Args:
@@ -167,7 +171,7 @@ class Endpoints:
         Returns:
             sentence, rank, enough (the smallest k within half a point), cuts: rank, right, accuracy
         """
-        return self._about("knife", run_id)
+        return await self._about("knife", run_id)
 
     def keep_rank(self, run_id: str, rank: int = 1) -> str:
         """Keep an adapter's strongest directions as an adapter of that rank, a run of its own.
@@ -184,7 +188,7 @@ class Endpoints:
         smaller = Knife(trained(run)).keep(number)
         return self._registry.add_classifier(run.visitor, smaller, run.task, cut_name(run)).id
 
-    def knock_out(
+    async def knock_out(
         self,
         run_id: str,
         off: list[str] = [],  # noqa: B006 (Gradio shows it; it is never changed)
@@ -201,13 +205,13 @@ class Endpoints:
         """
         names = texts_of(off, "off")
         if not names:
-            return self._about("layers", run_id)
+            return await self._about("layers", run_id)
         run = self._registry.find(run_id)
-        computation = self._wait(lambda: self._experiments.without(run.visitor, run, names))
+        computation = await self._wait(lambda: self._experiments.without(run.visitor, run, names))
         right, rows = computation.value
         return {"off": names, "accuracy": right / rows, "right": right, "rows": rows}
 
-    def vote(self, run_ids: list[str]) -> dict[str, Any]:
+    async def vote(self, run_ids: list[str]) -> dict[str, Any]:
         """Accuracy of the mean of several runs' probabilities, against the number of voters.
 
         Args:
@@ -221,7 +225,8 @@ class Endpoints:
         runs = [self._registry.find(run_id) for run_id in _ids(run_ids)]
         if not runs:
             raise ExperimentError("Name two runs or more.")
-        return votes(self._wait(lambda: self._experiments.vote(runs[0].visitor, runs)))
+        asked = await self._wait(lambda: self._experiments.vote(runs[0].visitor, runs))
+        return await asyncio.to_thread(votes, asked)
 
     def memorised(self, run_id: str) -> dict[str, Any]:
         """Learned or memorised: training against validation accuracy along a run.
@@ -235,7 +240,7 @@ class Endpoints:
         """
         return memorised(self._registry.find(run_id))
 
-    def merging(self, run_id: str) -> dict[str, Any]:
+    async def merging(self, run_id: str) -> dict[str, Any]:
         """The largest difference of a logit between merged and unmerged, on the test texts.
 
         Args:
@@ -244,29 +249,39 @@ class Endpoints:
         Returns:
             sentence, largest, typical (mean absolute logit), changed (answers), rows
         """
-        return self._about("merging", run_id)
+        return await self._about("merging", run_id)
 
     # Inside ----------------------------------------------------------------------------------
 
-    def _about(self, question: str, run_id: str) -> Answer:
+    async def _about(self, question: str, run_id: str) -> Answer:
         run = self._registry.find(run_id)
         begin = self._experiments.begin
-        computation = self._wait(lambda: begin(run.visitor, question, run))
-        answer = self._experiments.answer(question, run, computation)
+        computation = await self._wait(lambda: begin(run.visitor, question, run))
+        answer = await asyncio.to_thread(self._experiments.answer, question, run, computation)
         return {key: value for key, value in answer.items() if key != "figure"}
 
-    def _wait(self, ask: Callable[[], Computation]) -> Computation:
-        """The computation that `ask` begins, when it is done. Raises its reason."""
+    async def _wait(self, ask: Callable[[], Computation]) -> Computation:
+        """The computation that `ask` begins, when it is done. Raises its reason.
+
+        Whoever waits holds no thread, but a watcher's place: waiting must not use up what
+        answering needs, and ends where nobody reads.
+        """
         end = time.monotonic() + PATIENCE
-        computation = ask()
-        while time.monotonic() < end:
-            if computation.state == "failed":
-                raise ExperimentError(computation.reason)
-            if computation.state == "done":
-                return computation
-            computation = ask() if computation.state == "dropped" else computation
-            computation.used = time.monotonic()
-            time.sleep(_LOOK)
+        address = address_of_caller(self._experiments.lab.behind_proxy)
+        waiting = f"question {secrets.token_hex(8)}"
+        looking = looks(self._registry.watchers, waiting, _LOOK, address)
+        computation: Computation | None = None
+        async with aclosing(looking):
+            async for _ in looking:
+                if computation is None or computation.state == "dropped":
+                    computation = await asyncio.to_thread(ask)
+                if computation.state == "failed":
+                    raise ExperimentError(computation.reason)
+                if computation.state == "done":
+                    return computation
+                computation.used = time.monotonic()
+                if time.monotonic() > end:
+                    break
         raise RunError("The server is busy: ask again in a minute, it goes on from where it is.")
 
 

@@ -23,7 +23,7 @@ from lora_core.serving.registry import NOT_HERE, Registry, new_visitor
 from lora_core.ui import api, api_experiments, files, sentences
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.page import build_page
-from tests.serving.registry import ENDLESS, LONG
+from tests.serving.registry import ENDLESS, LONG, tiny_base, wait, words_task
 
 ROWS = [
     [f"{'win cash' if i % 2 else 'see you'} {i}", "spam" if i % 2 else "ham"] for i in range(60)
@@ -254,6 +254,29 @@ def test_a_bug_reaches_the_client_as_a_sentence_and_the_log_without_texts(
     assert "log says where" in sentence
     logged = " ".join(record.getMessage() for record in caplog.records)
     assert "KeyError" in logged and "visitor's text" not in logged
+
+
+def test_who_classifies_much_leaves_room_for_others(server, run) -> None:
+    """Long lists wait in a line that has an end, and hold no thread; a short text is answered."""
+    url, registry = server
+    other = registry.submit(
+        new_visitor(), tiny_base(), words_task(), lc.LoRAConfig(rank=2), lc.TrainConfig(steps=2)
+    )
+    wait(other)
+    assert other.classifier is not None
+    much = {"run_id": other.id, "texts": ["win cash " * 2000] * 20}
+
+    def send(name: str, **values: Any) -> str:
+        event = httpx.post(f"{url}/gradio_api/call/v2/{name}", json=values, timeout=60).json()
+        return f"{url}/gradio_api/call/{name}/{event['event_id']}"
+
+    with other.classifier.at_strength(1.0):  # nobody else classifies with it meanwhile
+        asked = [send("classify", **much) for _ in range(140)]
+        answer = httpx.get(send("classify", run_id=run, texts=["win cash"]), timeout=60)
+        assert "event: complete" in answer.text
+        assert "Many texts are being classified" in httpx.get(asked[-1], timeout=60).text
+    first = httpx.get(asked[0], timeout=60)
+    assert "event: complete" in first.text and first.text.count('"truncated"') == 20
 
 
 def test_a_watcher_that_goes_away_leaves_the_run_alone(server, client) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 import httpx
 import pytest
 
+import lora_core as lc
+from lora_core.serving.bases import Bases
+from lora_core.serving.plans import Plans
+from lora_core.serving.registry import Registry
+from lora_core.ui import api, api_experiments, sentences
+from lora_core.ui.context import Context, Lab
+from lora_core.ui.experiments import Experiments
 from lora_core.ui.readers import KEPT_MESSAGES, KEPT_SECONDS, Unread, make_room
-from tests.serving.registry import WAIT
+from lora_core.ui.settings import Settings
+from tests.serving.registry import WAIT, wait
+from tests.ui.strangers import page_served
 from tests.ui.test_api import SHORT, serving
+
+VISITOR = "a visitor of the tests, secret"
 
 
 def until(true: Any) -> None:
@@ -86,6 +98,79 @@ def test_two_hundred_watchers_leave_room_for_answers(held) -> None:
         call(url, "watch", ids[1], 0)
     answer = httpx.get(f"{url}/gradio_api/call/stop/{call(url, 'stop', ids[0])}", timeout=60)
     assert "event: complete" in answer.text
+
+
+def stopped(url: str, run_id: str) -> str:
+    """What `/stop` answers, which everybody must be able to call."""
+    return httpx.get(f"{url}/gradio_api/call/stop/{call(url, 'stop', run_id)}", timeout=60).text
+
+
+def test_questions_that_wait_leave_room_for_answers(tiny, words) -> None:
+    """Programs that ask what takes long wait for it; nobody else waits for them."""
+    with Registry(workers=1) as registry:
+        lab = Lab(registry, bases=Bases(held={"bundled": tiny}), tasks={words.name: words})
+        experiments = Experiments(lab, Plans(registry))
+        with gr.Blocks(analytics_enabled=False) as page:
+            unused: Any = None
+            api.build(Context(lab, page, visitor=unused, ready=unused, text=unused, pinned=unused))
+            api_experiments.build(experiments)
+        sentences.protect(page)
+        page.queue(default_concurrency_limit=None)
+        _, url, _ = page.launch(prevent_thread_lock=True, quiet=True, max_threads=8)
+        url = url.rstrip("/")
+        make_room(page, registry.watchers)
+        run = registry.submit(
+            VISITOR, tiny, words, lc.LoRAConfig(rank=2), lc.TrainConfig(steps=2, batch_size=4)
+        )
+        wait(run)
+        released = threading.Event()
+
+        def endless() -> Iterator[None]:
+            released.wait(WAIT)
+            yield
+
+        try:
+            experiments.computations.ask("another visitor", run, "endless", endless)
+            asked = [call(url, "merging", run.id) for _ in range(12)]
+            other = httpx.stream("GET", f"{url}/gradio_api/call/merging/{asked[-1]}", timeout=60)
+            until(lambda: len(registry.watchers) == 12)
+            assert "event: complete" in stopped(url, run.id)
+            with other as answer:
+                released.set()
+                assert "event: complete" in "".join(answer.iter_text())
+        finally:
+            released.set()
+            page.close(verbose=False)
+
+
+def test_pages_that_ask_leave_room_for_answers(tiny) -> None:
+    """The questions of many tabs while one sweep runs."""
+    with page_served(watchers=10) as url:
+        config = httpx.get(f"{url}/config", timeout=60).json()
+        (board,) = [
+            c["id"] for c in config["components"] if c["props"].get("elem_id") == "experiment-board"
+        ]
+        ask = next(d for d in config["dependencies"] if [board, "select"] in d["targets"])
+        values = {c["id"]: c["props"].get("value") for c in config["components"]}
+        visitor = "v" * 40
+        data = [visitor, "", *[values[number] for number in ask["inputs"][2:]]]
+        data[2 + Settings.names().index("steps")] = 1000
+
+        def press(session: str, **wanted: Any) -> None:
+            body = {"data": [*data[:-1], {"question": "rate", **wanted}], "session_hash": session}
+            sent = httpx.post(
+                f"{url}/gradio_api/queue/join", json=body | {"fn_index": ask["id"]}, timeout=60
+            )
+            assert sent.status_code == 200
+
+        press("first", kind="ranks", start=True)
+        for number in range(60):
+            press(f"tab {number}")
+        session = f"{url}/gradio_api/queue/data?session_hash=tab 59"
+        with httpx.stream("GET", session, timeout=60) as stream:
+            first = next(line for line in stream.iter_lines() if "process_generating" in line)
+            assert '"running":true' in first.replace(" ", "")
+            assert "event: error" in stopped(url, "a run that nobody has")
 
 
 def join(url: str, session: str, name: str = "count_parameters") -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,10 +41,11 @@ from lora_core.ui.experiments import (
 from lora_core.ui.forgetting import forgot, method_of, missing, to_compare
 from lora_core.ui.luck import groups, luck, sweep_answer
 from lora_core.ui.names import cut_name, long_name, task_of
+from lora_core.ui.readers import looks
 from lora_core.ui.settings import SEEDS, Settings
 from lora_core.ui.sweeps import KINDS, Point, cells_of, points_of
 from lora_core.ui.text.catalogue import say
-from lora_core.ui.values import whole
+from lora_core.ui.values import record, whole
 
 _POLL = 0.15  # seconds between two looks at what is being computed
 _RANKS_OF_A_TEXT = 65  # answers of the knife for the typed text: every rank up to 64
@@ -64,21 +66,27 @@ def build(context: Context, experiments: Experiments) -> None:
     async def ask(
         visitor: str, run_id: str, request: gr.Request, *rest: Any
     ) -> AsyncIterator[Answer]:
-        *values, wanted = rest
+        *values, sent = rest
+        wanted = record(sent)
         session, mine = str(request.session_hash), secrets.token_hex(8)
         asking[session] = mine
         panel = Panel(experiments, visitor, run_id, values)
+        looking = looks_of(experiments, visitor)
         try:
             last: Any = None
-            look = await asyncio.to_thread(panel.begin, wanted)
-            while asking.get(session) == mine:
-                answer, over = await asyncio.to_thread(look)
-                if answer != last:
-                    last = answer
-                    yield value | {"answer": answer | {"mark": wanted.get("mark", 0)}}
-                if over:
-                    return
-                await asyncio.sleep(_POLL)
+            look: Look | None = None
+            async with aclosing(looking):
+                async for _ in looking:
+                    if asking.get(session) != mine:
+                        return
+                    if look is None:
+                        look = await asyncio.to_thread(panel.begin, wanted)
+                    answer, over = await asyncio.to_thread(look)
+                    if answer != last:
+                        last = answer
+                        yield value | {"answer": answer | {"mark": wanted.get("mark", 0)}}
+                    if over:
+                        return
         except LabError as error:
             failed = {"question": str(wanted.get("question")), "state": "failed"}
             mark = wanted.get("mark", 0)
@@ -100,7 +108,8 @@ def build(context: Context, experiments: Experiments) -> None:
     )
 
     def aside(visitor: str, run_id: str, *rest: Any) -> Answer:
-        *values, wanted = rest
+        *values, sent = rest
+        wanted = record(sent)
         try:
             return Panel(experiments, visitor, run_id, values).aside(wanted)
         except LabError as error:
@@ -139,17 +148,18 @@ def build_merging(context: Context, experiments: Experiments) -> None:
 
     async def check(visitor: str, run_id: str) -> AsyncIterator[Answer]:
         panel = Panel(experiments, visitor, run_id, [])
+        looking = looks_of(experiments, visitor)
         try:
-            look = await asyncio.to_thread(panel.begin, {"question": "merging"})
-            while True:
-                answer, over = await asyncio.to_thread(look)
-                yield {
-                    "run": run_id,
-                    "sentence": answer["sentence"] or say("experiments.computing"),
-                }
-                if over:
-                    return
-                await asyncio.sleep(_POLL)
+            look: Look | None = None
+            async with aclosing(looking):
+                async for _ in looking:
+                    if look is None:
+                        look = await asyncio.to_thread(panel.begin, {"question": "merging"})
+                    answer, over = await asyncio.to_thread(look)
+                    sentence = answer["sentence"] or say("experiments.computing")
+                    yield {"run": run_id, "sentence": sentence}
+                    if over:
+                        return
         except LabError as error:
             yield {"run": run_id, "sentence": str(error)}
 
@@ -160,6 +170,14 @@ def build_merging(context: Context, experiments: Experiments) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+
+
+def looks_of(experiments: Experiments, visitor: str) -> AsyncGenerator[None, None]:
+    """Looks at what is being computed, as long as somebody reads: a question that waits takes a
+    watcher's place, and none of those that answers need."""
+    lab = experiments.lab
+    address = address_of_caller(lab.behind_proxy)
+    return looks(lab.registry.watchers, f"questions of {visitor}", _POLL, address)
 
 
 Look = Callable[[], tuple[Answer, bool]]  # the answer as it is, and whether it is complete
