@@ -9,7 +9,6 @@ from __future__ import annotations
 import secrets
 import shutil
 from pathlib import Path
-from typing import Any
 
 import anyio.to_thread
 from gradio.route_utils import upload_fn
@@ -26,13 +25,17 @@ from lora_core.ui.sentences import sentence_of
 
 _FILES = 10  # in one request; an adapter has two
 IN_ALL_MB = 1000  # of all visitors; a file is read within seconds, and lies there for its time
+_LEAST = 50_000  # bytes that an upload counts for: of tiny ones a disk holds no end, either
 
 
 def route(upload_mb: int) -> Route:
     """`POST /gradio_api/upload`, as Gradio's client calls it."""
-    kept: dict[Path, int] = {}  # folders and their bytes, oldest first
+    kept: dict[Path, tuple[int, list[str]]] = {}  # folders, their bytes and files, oldest first
+
+    total = 0  # bytes
 
     async def upload(request: Request) -> Response:
+        nonlocal total
         # Nobody can guess the folder, so nobody else can ask for the file by its path.
         folder = Path(get_upload_folder()) / f"upload-{secrets.token_urlsafe(16)}"
         progress = request.query_params.get("upload_id")
@@ -65,13 +68,18 @@ def route(upload_mb: int) -> Route:
                 await anyio.to_thread.run_sync(_forget, folder)
                 if progress:
                     file_upload_statuses.stop_tracking(progress)
-        kept[folder] = sum(Path(path).stat().st_size for path in paths)
-        while sum(kept.values()) > IN_ALL_MB * MEGABYTE:
+        # Files that Gradio forgets when their time is over.
+        known: set[str] = request.app.get_blocks().upload_file_set
+        known.update(paths)
+        size = max(_LEAST, sum(Path(path).stat().st_size for path in paths))
+        kept[folder] = size, paths
+        total += size
+        while total > IN_ALL_MB * MEGABYTE:
             oldest = next(iter(kept))
-            del kept[oldest]
+            size, gone = kept.pop(oldest)
+            total -= size
+            known.difference_update(gone)
             await anyio.to_thread.run_sync(_forget, oldest)
-        app: Any = request.app
-        app.get_blocks().upload_file_set.update(paths)  # forgotten when its time is over
         return JSONResponse(paths)
 
     return Route("/gradio_api/upload", upload, methods=["POST"])

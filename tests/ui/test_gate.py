@@ -369,6 +369,13 @@ def test_uploads_of_all_are_bounded_and_the_oldest_goes(url, monkeypatch) -> Non
     assert httpx.get(f"{url}/gradio_api/file={paths[0]}", timeout=60).status_code in (403, 404)
 
 
+def test_tiny_uploads_are_bounded_together_too(url, monkeypatch) -> None:
+    monkeypatch.setattr(uploads, "IN_ALL_MB", 1)
+    paths = [Path(_upload(url, b"x").json()[0]) for _ in range(25)]
+    assert not paths[0].exists() and paths[-1].exists()
+    assert sum(path.exists() for path in paths) == 20
+
+
 def test_a_broken_off_upload_leaves_nothing(url) -> None:
     before = _lying_about()
     host = urlsplit(url)
