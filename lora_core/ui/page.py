@@ -55,6 +55,7 @@ from lora_core.ui.room_views import pupil_colours
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import catalogue, words
 from lora_core.ui.text.catalogue import say
+from lora_core.ui.values import record
 
 TITLE = "LoRA Lab"
 _QUERY = "Object.fromEntries(new URLSearchParams(location.search))"
@@ -182,7 +183,7 @@ def _plain_button(name: str, *classes: str) -> gr.Button:
 
 def locked(query: dict[str, Any] | None) -> list[str]:
     """The settings that an address fixes: `lock=rank,alpha`. Others in the list are ignored."""
-    asked = str((query or {}).get("lock", "")).split(",")
+    asked = str(record(query).get("lock", "")).split(",")
     return [name for name in Settings.names() if name in asked]
 
 
@@ -191,7 +192,7 @@ def _restore(context: Context) -> None:
     search = gr.JSON(visible="hidden")
 
     def restore(query: dict[str, Any] | None, visitor: str | None) -> list[Any]:
-        known = {key: value for key, value in (query or {}).items() if key in Settings.names()}
+        known = {key: value for key, value in record(query).items() if key in Settings.names()}
         values: list[Any] = [None, *[gr.skip()] * (len(context.controls) - 1)]
         if known:
             try:

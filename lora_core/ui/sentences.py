@@ -83,7 +83,7 @@ def protect(page: gr.Blocks) -> None:
     @functools.wraps(called)
     async def process_api(block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         try:
-            _check_visitor(block_fn.inputs, inputs)
+            inputs = _fitting(block_fn.inputs, inputs)
             return await called(block_fn, inputs, *args, **kwargs)
         except gr.Error as error:
             if not error.print_exception:
@@ -96,11 +96,18 @@ def protect(page: gr.Blocks) -> None:
     page.process_api = process_api  # type: ignore[method-assign]
 
 
-def _check_visitor(components: list[Any], values: list[Any]) -> None:
-    """Raise `TypeError` where something else than a text stands for the visitor: it is a key."""
-    for component, value in zip(components, values, strict=False):
+def _fitting(components: list[Any], values: list[Any]) -> list[Any]:
+    """The values as the page's own controls hold them: an empty box is "", never null.
+
+    Raises `TypeError` where something else than a text stands for the visitor: it is a key.
+    """
+    fitting = list(values)
+    for number, (component, value) in enumerate(zip(components, values, strict=False)):
         if isinstance(component, gr.BrowserState) and not isinstance(value, str | None):
             raise TypeError(f"{type(value).__name__} for a visitor")
+        if isinstance(component, gr.Textbox) and value is None:
+            fitting[number] = ""
+    return fitting
 
 
 def in_words(function: Callable[..., Any]) -> Callable[..., Any]:

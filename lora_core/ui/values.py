@@ -6,6 +6,7 @@ A number may come as one or as its text, a whole one as 8.0, as some programs wr
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from lora_core.classifier import ClassifyError
 from lora_core.config import ConfigError
@@ -41,6 +42,11 @@ def string(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} must be a text, not {_kind(value)}.")
     return value
+
+
+def record(value: object) -> dict[str, Any]:
+    """An object of JSON, as the page's scripts send them; what is none has no entries."""
+    return value if isinstance(value, dict) else {}
 
 
 def names_of(name: str, value: object) -> tuple[str, ...]:

@@ -63,6 +63,22 @@ def test_what_no_control_can_send_is_a_sentence_without_a_traceback(url, value, 
     assert "Traceback" not in said.out + said.err
 
 
+@pytest.mark.parametrize("value", [None, [], {"a": None}], ids=str)
+def test_what_no_script_of_the_page_sends_is_no_fault_of_the_program(url, value, caplog) -> None:
+    """Nothing, or nonsense, in every box, list and record of every function, and as what a press
+    brings along: a sentence or no answer, and no line in the host's log."""
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    for function in config["dependencies"]:
+        if function["backend_fn"]:
+            body = {"fn_index": function["id"], "session_hash": f"{value} {function['id']}"}
+            body |= {"data": [value] * len(function["inputs"]), "event_data": value}
+            httpx.post(f"{url}/gradio_api/queue/join", json=body, timeout=60).raise_for_status()
+            stream = f"{url}/gradio_api/queue/data"
+            said = httpx.get(stream, params={"session_hash": body["session_hash"]}, timeout=60)
+            assert "log says where" not in said.text, function["api_name"]
+    assert "failed" not in caplog.text and "Traceback" not in caplog.text
+
+
 def test_of_a_session_little_is_kept_and_of_many_some(url) -> None:
     kept = holder()
     for number in range(KEPT + 50):

@@ -28,6 +28,7 @@ from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import sweep_of
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
+from lora_core.ui.values import record
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +162,7 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
 
     def pick(visitor: str, event: gr.EventData) -> Any:
         try:
-            return lab.registry.get(visitor, str(event._data["id"])).id
+            return lab.registry.get(visitor, str(record(event._data).get("id"))).id
         except RunError:  # forgotten meanwhile; the table says so with its next look
             return gr.skip()
 

@@ -19,6 +19,7 @@ from lora_core.ui.context import Context
 from lora_core.ui.drawing.browser_part import script_tag
 from lora_core.ui.room_views import locked
 from lora_core.ui.settings import Settings
+from lora_core.ui.values import record
 
 _SCRIPTED = ("rank", "alpha")  # locked by their script, adapt.js
 
@@ -46,7 +47,7 @@ def wire(context: Context, room: Room, part: gr.HTML) -> None:
     def use(visitor: str, event: gr.EventData) -> list[Any]:
         """Take the settings of the exercise that is offered; or (after a reload, in another tab)
         hold what the one in use fixes, nothing where none is offered any more."""
-        take = event._data.get("act") == "take"
+        take = record(event._data).get("act") == "take"
         try:
             pupil = room.use(visitor) if take else room.join(visitor)
             exercise = room.used_by(pupil)

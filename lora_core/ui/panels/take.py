@@ -30,6 +30,7 @@ from lora_core.ui.sentences import sentence_of
 from lora_core.ui.settings import Settings
 from lora_core.ui.text.catalogue import say
 from lora_core.ui.text.programs import lora_core_program, peft_program
+from lora_core.ui.values import record
 
 MAX_UNPACKED = 64 * 2**20  # bytes of a visitor's adapter, unpacked
 _SCRIPT = "take.js"
@@ -125,7 +126,8 @@ def build(context: Context) -> None:
 
     def act(visitor: str, ready: str, event: gr.EventData) -> list[Any]:
         """A press on the shelf: show another adapter at once, or remove one."""
-        run_id, what = str(event._data["id"]), event._data["act"]
+        sent = record(event._data)
+        run_id, what = str(sent.get("id")), sent.get("act")
         try:
             run = lab.registry.get(visitor, run_id)
         except RunError as error:
