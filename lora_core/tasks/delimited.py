@@ -17,10 +17,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
+from lora_core.tasks.separators import GUESSED, STANDS_FOR, checked_separator, several_signs
 
 CELL = 131_072  # characters; the csv module's own bound
-SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar", " ": "space"}
-_GUESSED = ("\t", ",", ";", "|", "\x1f", "\x01", "^", "¦")  # the first that fits
 _SAMPLE_LINES = 300
 _LONG = 30  # lines of one cell that are worth a remark
 _LONGEST = 500  # lines of one cell whose quotes are not as they should be
@@ -41,7 +40,13 @@ def read_csv(
     fast = _fasttext(lines) if separator is None else None
     if fast:
         return fast
-    delimiter = _checked_separator(separator) if separator else named or _delimiter(lines)
+    delimiter = checked_separator(separator) if separator else named or _delimiter(lines)
+    written = delimiter
+    if len(delimiter) > 1:
+        delimiter = next((sign for sign in STANDS_FOR if sign not in text), "")
+        if not delimiter:
+            raise SheetError(f"This file cannot be split at “{written}”: it is no table of texts.")
+        lines = [line.replace(written, delimiter) for line in lines]
     records = _best(lines, delimiter)
     rows = [row for row in records.rows if any(cell.strip() for cell in row.cells)]
     # Some rows may be names or notes: a few more than are taken as data.
@@ -63,23 +68,9 @@ def read_csv(
             "those are rows of their own, a quotation mark is missing."
         )
     cells, numbers = [row.cells for row in rows], [row.begin + first_line for row in rows]
-    return RawTable(cells, numbers, remarks=remarks, separator=delimiter)
-
-
-def shown(separator: str) -> str:
-    """A separator in a sentence."""
-    names = {"\t": "tab", " ": "space", "\x1f": "unit separator", "\x01": "Ctrl-A"}
-    return names.get(separator, separator)
-
-
-def _checked_separator(separator: str) -> str:
-    names = {name: sign for sign, name in SEPARATORS.items()} | {"\\t": "\t", "pipe": "|"}
-    sign = names.get(separator.strip().casefold(), separator) if separator.strip() else separator
-    if len(sign) != 1 or sign in '"\r\n\x00':
-        raise SheetError(
-            f"A separator is one character, such as a comma, not “{separator[:20].strip()}”."
-        )
-    return sign
+    if written != delimiter:  # one within quotation marks separated nothing
+        cells = [[cell.replace(delimiter, written) for cell in row] for row in cells]
+    return RawTable(cells, numbers, remarks=remarks, separator=written)
 
 
 def _without_sep_line(text: str) -> tuple[str, str | None]:
@@ -389,8 +380,8 @@ def _delimiter(lines: list[str]) -> str:
     while len(sample) > 1 and sum(map(len, sample)) > 300_000:
         sample = sample[: len(sample) // 2]
 
-    def score(delimiter: str) -> tuple[bool, bool, float]:
-        rows = [row for row in _records(sample, delimiter).rows if any(row.cells)]
+    def score(delimiter: str, lines: list[str] = sample) -> tuple[bool, bool, float]:
+        rows = [row for row in _records(lines, delimiter).rows if any(row.cells)]
         width = _width(rows)
         if width < 2:
             return (False, False, 0.0)
@@ -401,8 +392,13 @@ def _delimiter(lines: list[str]) -> str:
         same = sum(len(row.cells) == width for row in rows) / len(rows)
         return (named, same > 0.9, round(same, 3))
 
-    scores = {delimiter: score(delimiter) for delimiter in _GUESSED}
+    scores = {delimiter: score(delimiter) for delimiter in GUESSED}
     best = max(scores, key=lambda delimiter: scores[delimiter])
+    several = several_signs(sample)
+    if several:  # it must do better than a single one, unless it is made of that
+        alike = [line.replace(several, STANDS_FOR[0]) for line in sample]
+        if score(STANDS_FOR[0], alike) > scores[best] or best in several:
+            return several
     return best if any(scores[best]) else ","
 
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from lora_core.limits import Limits
 from lora_core.tasks.binary_formats import BusyError, read_sheet
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
-from lora_core.tasks.delimited import read_csv, shown
+from lora_core.tasks.delimited import read_csv
 from lora_core.tasks.encodings import decode
 from lora_core.tasks.header import Header, find_header, header_at
 from lora_core.tasks.json_records import read_json
+from lora_core.tasks.separators import shown
 from lora_core.tasks.task import TaskError, normalise
 
 FORMAT_NAMES = "CSV, TSV, JSON Lines, XLSX or Parquet"
@@ -85,7 +86,7 @@ class Reading:
     header: int | None = None  # line or row of the names, from 1; 0: there are none
     sheet: str | None = None  # of a workbook; the list inside a JSON object
     encoding: str | None = None  # a name that Python knows, such as cp1250
-    separator: str | None = None  # of CSV: one character
+    separator: str | None = None  # of CSV: one character or a few
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def read_task(
     `header` is the line of a CSV, the row of a sheet that holds the names of the columns (1 is the
     first; 0: there are none, and the columns are called "column 1", "column 2"); `sheet` the name
     of a workbook's sheet, or of a list inside a JSON object; `encoding` as Python calls it, such as
-    "cp1250" or "mac_roman"; `separator` one character, such as ";".
+    "cp1250" or "mac_roman"; `separator` one character, such as ";", or a few.
 
     The split is 70/10/20, stratified; the same `seed` and rows give the same one. `limits` bound
     the file: `lora_core.limits.Limits(upload_mb=200, max_rows=1_000_000)` for a larger one.

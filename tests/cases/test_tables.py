@@ -315,7 +315,7 @@ def test_a_choice_that_is_not_there_is_a_sentence(tmp_path) -> None:
     with pytest.raises(lc.TaskError, match="no encoding 'zip'"):
         lc.read_task(path, encoding="zip")
     with pytest.raises(lc.TaskError, match="one character"):
-        lc.read_task(path, separator="::")
+        lc.read_task(path, separator="a long one")
     workbook(one=TABLE).save(tmp_path / "a.xlsx")
     with pytest.raises(lc.TaskError, match="no sheet “two”"):
         lc.read_task(tmp_path / "a.xlsx", sheet="two")
@@ -432,3 +432,26 @@ def test_a_label_in_the_first_row_of_its_group_only_is_noticed(tmp_path) -> None
     report = inspect_table(write(tmp_path, "a.csv", lines(data)))
     assert any("fill them in first" in warning for warning in report.warnings)
     assert sum(report.classes.values()) == 20
+
+
+@pytest.mark.parametrize("sign", ["::", "||", ";;", "~~"])
+def test_separators_of_several_characters(tmp_path, sign) -> None:
+    """As MovieLens writes: texts may hold the signs by which others separate."""
+    data = [(f"{text}; {'yes, ' * (n % 3)}at 10:{n}", k) for n, (text, k) in enumerate(rows())]
+    path = write(tmp_path, "ratings.dat", lines(data, sign.join(["text", "label"]), sign))
+    how = {"separator": sign} if sign in ("~~", ";;") else {}
+    assert examples(taken(path, **how)) == set(data)
+    assert inspect_table(path, reading=Reading(**how)).reading.separator == sign
+
+
+def test_what_looks_like_such_a_separator_is_part_of_a_text(tmp_path) -> None:
+    data = [(f"std::vector<{text}>", label) for text, label in rows()]
+    path = write(tmp_path, "code.csv", lines(data))
+    assert examples(taken(path)) == set(data)
+    bars = [(str(i), text, "", label) for i, (text, label) in enumerate(rows())]
+    path = write(tmp_path, "bars.csv", lines(bars, "id|text|note|label", "|"))
+    assert examples(taken(path)) == set(rows())
+    quoted = [(f'"a :: b {text}"', label) for text, label in rows()]
+    path = write(tmp_path, "quoted.dat", lines(quoted, "text::label", "::"))
+    without = {(text.strip('"'), label) for text, label in quoted}
+    assert examples(taken(path, separator="::")) == without

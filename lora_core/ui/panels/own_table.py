@@ -20,8 +20,6 @@ from lora_core.limits import Limits, RunError
 from lora_core.tasks import sms_collection
 from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
 from lora_core.tasks.columns import choose_columns
-from lora_core.tasks.delimited import SEPARATORS as _SIGNS
-from lora_core.tasks.delimited import shown as separator_shown
 from lora_core.tasks.encodings import ENCODINGS
 from lora_core.tasks.file import FORMAT_NAMES, Reading, kind_of, read_table
 from lora_core.tasks.own_table import (
@@ -30,6 +28,8 @@ from lora_core.tasks.own_table import (
     own_name,
     task_of,
 )
+from lora_core.tasks.separators import SEPARATORS as _SIGNS
+from lora_core.tasks.separators import shown as separator_shown
 from lora_core.tasks.task import Task, TaskError
 from lora_core.ui import sentences
 from lora_core.ui.addresses import address_of_caller
