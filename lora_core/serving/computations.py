@@ -87,11 +87,10 @@ class Computations:
         `RunError` when this visitor, or everybody, has too many unfinished ones.
         """
         with self._lock:
-            known = self._known.setdefault(about, {})
-            earlier = known.get(key)
-            if earlier is not None and earlier.state in ("waiting", "done"):
-                earlier.used = time.monotonic()
+            earlier = self.known(about, key)
+            if earlier is not None:
                 return earlier
+            known = self._known.setdefault(about, {})
             recent = time.monotonic() - ABANDONED
             mine = sum(1 for one in self._open if one.visitor == visitor and one.used >= recent)
             if mine >= OF_A_VISITOR or len(self._open) >= IN_ALL:
@@ -109,6 +108,15 @@ class Computations:
                 self._thread.start()
             self._lock.notify_all()
             return made
+
+    def known(self, about: object, key: Hashable) -> Computation | None:
+        """The computation `key` about an object if it has been begun, as `ask` finds it."""
+        with self._lock:
+            earlier = self._known.get(about, {}).get(key)
+            if earlier is None or earlier.state not in ("waiting", "done"):
+                return None
+            earlier.used = time.monotonic()
+            return earlier
 
     def _work(self) -> None:
         use_one_thread()

@@ -64,6 +64,9 @@ class Experiments:
     def begin(self, visitor: str, question: str, run: Run) -> Computation:
         """Begin, or find, what a question about one run needs. Raises `LabError`s, in words."""
         classifier = trained(run)
+        begun = self.computations.known(classifier, question)
+        if begun is not None:  # nothing is prepared again for each who asks
+            return begun
         make: Make
         if question == "knife":
             knife, exam = Knife(classifier), Exam.of(classifier, run.task)
@@ -107,6 +110,9 @@ class Experiments:
     def without(self, visitor: str, run: Run, off: Sequence[str]) -> Computation:
         """Without some parts together: how many test texts are right, of how many."""
         classifier = trained(run)
+        begun = self.computations.known(classifier, ("off", frozenset(off)))
+        if begun is not None:
+            return begun
         board = Switchboard(classifier)
         exam = Exam.of(classifier, run.task, rows_without(classifier))
         switched = board.without(off)  # raises for a part that is not there

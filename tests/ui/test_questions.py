@@ -108,6 +108,21 @@ def test_layers_off_and_on(page: Page, method: str) -> None:
     assert "No part called" in page.refused("layers", run, off=["blocks.7.mlp.up"])
 
 
+def test_what_is_known_is_not_prepared_again(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds may ask the same of one run: it is copied and its texts are read for the first."""
+    off = parts_of(page.lora.classifier)[:2]  # type: ignore[arg-type]
+    asked = [page.experiments.begin(VISITOR, "layers", page.lora)]
+    asked.append(page.experiments.without(VISITOR, page.lora, off))
+    until(lambda: all(one.is_over for one in asked))
+
+    def refused(*_: object) -> None:
+        raise AssertionError("prepared again")
+
+    monkeypatch.setattr("lora_core.ui.experiments.Switchboard", refused)
+    assert page.experiments.begin("another", "layers", page.lora) is asked[0]
+    assert page.experiments.without("another", page.lora, off[::-1]) is asked[1]
+
+
 def test_what_is_asked_no_more_is_dropped(page: Page) -> None:
     """Boxes ticked in a row: each press leaves the one before, and none is too many."""
     kept = [page.aside("keep", rank=1)["kept"] for _ in range(6)]
