@@ -306,6 +306,11 @@ class Room:
         with self._lock:
             self._listeners = [(one, lesson) for one, lesson in self._listeners if one != wake]
 
+    @property
+    def listeners(self) -> int:
+        """How many are told of changes."""
+        return len(self._listeners)
+
     def close(self) -> None:
         """The server ends: all who listen are told, and what is left is written."""
         self.closed = True

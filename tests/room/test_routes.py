@@ -105,7 +105,7 @@ def test_a_line_that_was_cut_comes_back_with_everything(
     assert state["counts"]["ended"] == 2 and state["scatter"].count("<circle") == 3
     assert state["lesson"]["title"] == room.exercises[1].title
     again.close()
-    until(lambda: len(room._listeners) == 0)
+    until(lambda: room.listeners == 0)
 
 
 def test_a_silent_line_says_that_it_is_alive(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
