@@ -54,6 +54,11 @@ class People:
             if len(self._by_visitor) > MOST - _SPARE:
                 self.sweep()
             names = free_names(self._names(), 1, self._chance)
+            passing = [p for p in self if not p.has_run and not p.streams]
+            if not names and passing:
+                # Anybody can invent tokens, and a page listens a moment after it has joined.
+                self._forget(min(passing, key=lambda pupil: pupil.seen))
+                names = free_names(self._names(), 1, self._chance)
             if not names:
                 raise RoomError(f"This room is full: it has names for {MOST} people.")
             self._last += 1

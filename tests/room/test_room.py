@@ -260,11 +260,29 @@ def test_a_room_has_a_bound_and_who_only_passed_by_is_forgotten() -> None:
     clock = Clock()
     people = People(clock)
     for number in range(MOST):
-        people.join(pupil(number))
+        people.open(people.join(pupil(number)))
     with pytest.raises(RoomError, match="full"):
         people.join(pupil(MOST))
+    for one in people:
+        people.close(one)
     clock.now += 3600
     assert people.join(pupil(MOST)).name
+
+
+def test_who_joins_again_and_again_keeps_nobody_out() -> None:
+    """Anybody can invent tokens: whoever only joined makes room for the next one, and nobody who
+    has a page open or has run something."""
+    clock = Clock()
+    people = People(clock)
+    here, trained = people.join(pupil(0)), people.join(pupil(1))
+    people.open(here)
+    trained.has_run = True
+    for number in range(2, 2 * MOST):
+        clock.now += 0.01
+        latest = people.join(pupil(number))
+    known = list(people)
+    assert here in known and trained in known and latest in known and len(known) == MOST
+    assert people.join(pupil(2 * MOST - 2)).ticket in [one.ticket for one in known]
 
 
 @pytest.mark.parametrize("visitor", [None, 3, "", "short", "x" * 201, ["x" * 20]])
