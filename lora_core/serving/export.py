@@ -12,7 +12,8 @@ from typing import Any
 from lora_core.events import Event, Finished, Started
 from lora_core.serving.registry import Run
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would compute what begins so
+# A spreadsheet would compute what begins so; some, in East Asia, with signs of full width, too.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def run_row(run: Run) -> dict[str, Any]:

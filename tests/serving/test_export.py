@@ -52,6 +52,14 @@ def test_a_name_that_csv_could_read_as_its_own_comes_back(runs, name) -> None:
     assert rows[1][rows[0].index("task")] == name
 
 
+@pytest.mark.parametrize("sign", [*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
+def test_no_cell_is_a_formula(runs, sign) -> None:
+    run = copy.copy(runs[0])
+    run.task = dataclasses.replace(run.task, name=f"{sign}1+1")
+    (row,) = csv.DictReader(io.StringIO(runs_csv([run]), newline=""))
+    assert row["task"] == f"'{sign}1+1"
+
+
 def test_json(runs) -> None:
     made = json.loads(runs_json(runs))
     assert [run["method"] for run in made] == ["lora", "head"]
