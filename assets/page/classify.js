@@ -64,6 +64,7 @@
   define("answer", ({ element, draw, trigger, on }) => {
     const problem = node("p", { class: "answer-problem", role: "alert" });
     const verdict = node("p", { class: "verdict", role: "status" });
+    const doubt = node("p", { class: "warning", role: "status", hidden: true });
     const adaptedHead = node("span", {});
     const body = node("tbody", {});
     const table = node("table", { class: "answers" },
@@ -78,7 +79,7 @@
     // Every label, within a frame that scrolls: the cards beside stay as high as they are.
     const more = node("button", { type: "button", class: "toggle others", hidden: true, "aria-expanded": "false",
       onclick: () => { open = !open; rows = []; render(); frame.scrollTop = 0; } });
-    element.append(verdict, problem, frame, more, note);
+    element.append(verdict, doubt, problem, frame, more, note);
     let rows = [];
     let settled = 0;
     let value = {};
@@ -117,6 +118,8 @@
       say(problem, value.problem ?? "");
       problem.hidden = !value.problem;
       verdict.hidden = Boolean(value.problem);
+      say(doubt, value.note ?? "");
+      doubt.hidden = !value.note;
       if (value.problem) {
         for (const made of rows) for (const shown of [made.base, made.adapted]) show(shown, null, false);
         say(note, "");

@@ -107,7 +107,7 @@
       }
       if (!shown().length)
         annotations.push({ xref: "paper", x: 0.5, yref: "paper", y: 0.72, showarrow: false, align: "center",
-          text: escape(t("curves.empty")), font: { size: 14, color: colour("muted") }, bgcolor: colour("card"), borderpad: 6, width: 220 });
+          text: escape(t("curves.empty")), font: { size: 14, color: colour("muted") }, bgcolor: colour("card"), borderpad: 6 });
       const spare = steps * 0.02;
       const title = (key) => ({ text: t(key), standoff: 4 });
       const plan = layout({
@@ -205,7 +205,9 @@
 
   // One line on how it goes, a bar, and what the last run showed.
   define("status", ({ element, draw }) => {
-    const line = node("p", { class: "status-line", role: "status" });
+    const words = node("span", {});
+    const detail = node("span", { class: "status-detail expert" });
+    const line = node("p", { class: "status-line", role: "status" }, words, " ", detail);
     const reason = node("p", { class: "hint reason expert" });
     const sentence = node("p", { class: "conclusion", role: "status" });
     const bar = node("div", { class: "progress", role: "progressbar", "aria-label": t("status.progress"),
@@ -236,7 +238,8 @@
     });
     element.append(dropped, bar, line, reason, sentence);
     draw((value) => {
-      say(line, value.line);
+      say(words, value.line);
+      say(detail, value.detail ?? "");
       say(reason, value.reason ?? "");
       shown = value;
       if (value.several) element.classList.add("several");

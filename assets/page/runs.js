@@ -175,13 +175,20 @@
       if (floor.accuracy >= low)
         drawing.append(svg("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: y(floor.accuracy), y2: y(floor.accuracy), class: "floor" }));
       const written = floor.accuracy >= low ? habit : t("dots.habit_below", { habit });
-      const base = floor.accuracy >= low ? y(floor.accuracy) - 4 : height - MARGIN.bottom - 6;
-      drawing.append(svg("text", { x: width - MARGIN.right, y: base, "text-anchor": "end", class: "floor-name" }, written));
       const dots = [];
       for (const plan of plans) dots.push({ x: x(plan.trainable), y: height - MARGIN.bottom - (floor.accuracy >= low ? 8 : 26), name: plan.name, plan });
       for (const group of groups) dots.push({ x: x(group.trainable), y: y(group.mean), ends: [y(Math.max(...group.scores)), y(Math.min(...group.scores))], name: group.name, group });
       LoraLab.brief(dots.map(({ name }) => name)).forEach((name, i) => { dots[i].name = name; });
-      const placed = names(dots, width, height, [width - MARGIN.right - 6.2 * written.length, base - 10, width, base + 3]);
+      // The line's name: at the right end above it, or where it runs through no dot.
+      const level = floor.accuracy >= low ? y(floor.accuracy) : height - MARGIN.bottom - 2;
+      const wide = 6.2 * written.length;
+      const ends = [["end", width - MARGIN.right - wide], ["start", MARGIN.left + 4]];
+      const spots = [-4, 14, -24].flatMap((below) => ends.map(([anchor, left]) => ({ anchor, left, base: level + below })));
+      const bare = ({ left, base }) => base < height - MARGIN.bottom && dots.every(({ x: at, y: mid, ends: [up, down] = [mid, mid] }) =>
+        at + 8 < left || at - 8 > left + wide || Math.max(down, mid) + 8 < base - 11 || Math.min(up, mid) - 8 > base + 3);
+      const { anchor, left, base } = spots.find(bare) ?? spots[0];
+      drawing.append(svg("text", { x: anchor === "end" ? left + wide : left, y: base, "text-anchor": anchor, class: "floor-name" }, written));
+      const placed = names(dots, width, height, [left, base - 10, left + wide, base + 3]);
       dots.forEach(({ x: cx, y: cy, name, plan, group }, i) => {
         const made = svg("g", { class: plan ? "plan" : "reached" });
         if (plan) made.append(svg("circle", { cx, cy, r: 4.5 }));

@@ -15,7 +15,7 @@ from lora_core.explain.test_report import TestReport, report_on_test
 from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry, Run
 from lora_core.ui.context import Lab
-from lora_core.ui.panels import adapt, classify, evidence, inside, take, view
+from lora_core.ui.panels import adapt, classify, evidence, inside, shelf, take, view
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from tests.conftest import warm
@@ -68,6 +68,38 @@ def test_answer_rows_sum_to_one_and_stay_few(base: lc.Base, classes: int) -> Non
             assert p == after[label]
     assert value["adapted"] in [row[0] for row in rows]
     json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("Are we still meeting for lunch?", False),
+        ("Grüße aus Köln, ça va?", False),
+        ("𝐅𝐫𝐞𝐞 prize", False),  # Latin letters in another dress
+        ("12345 !!! 🎁", False),
+        ("", False),
+        ("Привет, встретимся вечером?", True),
+        ("你今天晚上有空吗?", True),
+        ("مرحبا، هل نلتقي اليوم؟", True),
+        ("Pizza? Давай встретимся вечером", True),
+        ("Let us meet at the café Москва tonight", False),
+    ],
+)
+def test_the_bundled_base_says_that_it_was_taught_english(
+    base: lc.Base, text: str, other: bool
+) -> None:
+    viewed = shown(base, 2)
+    assert classify.in_another_script(text) is other
+    if text:
+        assert bool(classify.answer_value(viewed, text, 1.0)["note"]) is other
+        viewed.classifier.base_name = "gpt2"  # of which nothing is known here
+        assert classify.answer_value(viewed, text, 1.0)["note"] == ""
+
+
+def test_nothing_is_said_of_a_shelf_before_its_owner_is_known(lab: Lab) -> None:
+    before = shelf.shelf_value(lab, "", "")["summary"]
+    nothing = shelf.shelf_value(lab, VISITOR, "")["summary"]
+    assert "empty" in nothing and "empty" not in before
 
 
 def test_pieces_are_the_text(base: lc.Base) -> None:

@@ -7,6 +7,7 @@ of it (`assets/page/classify.js`), as text nodes only, so that nothing typed is 
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Any
 
 import gradio as gr
@@ -29,6 +30,7 @@ from lora_core.ui.text.catalogue import say
 _ROWS = 5  # labels shown one by one; the others are summed up until they are asked for
 _EXAMPLES = 4  # texts to try
 LONGEST = 20_000  # characters that the box takes
+_LOOKED_AT = 2_000  # characters from which the script of a text is told
 _SCRIPT = "classify.js"
 
 
@@ -183,6 +185,7 @@ def answer_value(shown: Shown, text: str, strength: float) -> dict[str, Any]:
     base = shown.classifier.classify(text, 0.0)
     adapted = shown.classifier.classify(text, strength) if shown.trained else None
     rows, others = _rows(base, adapted)
+    is_guess = shown.classifier.base_name == "bundled" and in_another_script(text)
     return {
         "problem": "",
         "text": text,
@@ -196,7 +199,15 @@ def answer_value(shown: Shown, text: str, strength: float) -> dict[str, Any]:
         "others": others,
         "tokens": base.tokens,
         "truncated": base.truncated,
+        "note": say("answer.english") if is_guess else "",
     }
+
+
+def in_another_script(text: str) -> bool:
+    """Whether most letters of a text are of another script than the Latin one."""
+    letters = [c for c in unicodedata.normalize("NFKC", text[:_LOOKED_AT]) if c.isalpha()]
+    others = sum("LATIN" not in unicodedata.name(letter, "") for letter in letters)
+    return 2 * others > len(letters)
 
 
 def _rows(base: Prediction, adapted: Prediction | None) -> tuple[list[list[Any]], list[list[Any]]]:

@@ -29,7 +29,9 @@ def shelf_value(lab: Lab, visitor: str, shown: str) -> dict[str, Any]:
     """The shelf's adapters, to scale, beside the base that they share; counted in the objects."""
     runs = with_weights(lab, visitor)
     if not runs:
-        return {"items": [], "summary": say("shelf.empty"), "detail": "", "base": None}
+        # Before the visitor is known nothing may be said of what is theirs.
+        summary = say("shelf.empty" if visitor else "shelf.reading")
+        return {"items": [], "summary": summary, "detail": "", "base": None}
     classifiers = [run.classifier for run in runs if run.classifier is not None]
     whole = [sum(p.nbytes for p in c.model.parameters()) for c in classifiers]
     bases: dict[int, int] = {}  # where a shared base's first tensor lies -> bytes of the base

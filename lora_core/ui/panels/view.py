@@ -188,6 +188,7 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
     queued = sum(1 for other, _, _ in seen if other.state == "waiting")
     line_of_run: dict[str, Any] = {
         "state": run.state,
+        "detail": "",
         "reason": "",
         "share": 0.0,
         "sentence": conclusion(seen),
@@ -211,7 +212,7 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
     if run.state == "running":
         line = _running_words(curve, name, total)
         more = say("status.queued", line=line, n=queued) if queued else line
-        return {**line_of_run, "line": more}
+        return {**line_of_run, "line": more, "detail": _speed(curve, total)}
     best = curve.best
     if best is None:
         return {**line_of_run, "line": say("status.nothing", name=name, reason=run.reason)}
@@ -220,11 +221,11 @@ def status(seen: Sequence[Seen]) -> dict[str, Any]:
         "status.interrupted" if run.interrupted else f"status.{run.state}",
         name=name,
         seconds=seconds,
-        step=best.step,
         reason=run.reason,
     )
     return {
         **line_of_run,
+        "detail": "" if run.interrupted else say("status.best", step=best.step),
         "line": say("status.lost", line=line, lost=run.lost) if run.lost else line,
     }
 
@@ -241,11 +242,14 @@ def _running_words(curve: Curve, name: str, total: int) -> str:
     step = curve.step.step if curve.step else 0
     left = curve.seconds_left()
     if left is not None and curve.step and step < total:
-        speed = f"{curve.step.tokens_per_second:,.0f}"
-        left_words = words.duration(left)
-        return say(
-            "status.running", name=name, step=step, total=total, left=left_words, speed=speed
-        )
+        return say("status.running", name=name, step=step, total=total, left=words.duration(left))
     if step == total:
         return say("status.testing", name=name, total=total)
     return say("status.base_first" if curve.started else "status.preparing", name=name)
+
+
+def _speed(curve: Curve, total: int) -> str:
+    """For who wants to know more: tokens a second, once that is known, until the last step."""
+    if curve.seconds_left() is None or curve.step is None or curve.step.step == total:
+        return ""
+    return say("status.speed", speed=f"{curve.step.tokens_per_second:,.0f}")
