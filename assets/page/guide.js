@@ -41,7 +41,7 @@
   const typed = () => document.querySelector("#text textarea")?.value ?? "";
   // Where each stop looks, and how it sees that its task was done.
   const STOPS = [
-    { name: "text", where: "#classify", begin: () => typed(), done: (before) => typed() !== before && typed().trim() },
+    { name: "text", where: "#classify", from: "#text", begin: () => typed(), done: (before) => typed() !== before && typed().trim() },
     { name: "task", where: "#about", begin: () => state.touched ?? 0, done: (before) => (state.touched ?? 0) > before },
     { name: "rank", where: "#rank", begin: () => state.rank, done: (before) => state.rank !== before },
     { name: "alpha", where: "#alpha", begin: () => state.alpha, done: (before) => state.alpha !== before },
@@ -75,7 +75,7 @@
 
     function go(stop) {
       at = Math.max(0, stop);
-      const { name, where, begin } = STOPS[at];
+      const { name, where, from, begin } = STOPS[at];
       card.hidden = false;
       document.body.classList.add("guided");
       say(place, t("guide.place", { stop: at + 1, stops: STOPS.length }));
@@ -90,7 +90,8 @@
       const box = target?.getBoundingClientRect();
       document.getElementById("guide").classList.toggle("left", Boolean(box && box.left > innerWidth / 2));
       // On a phone the card is below, so what it speaks about is above.
-      target?.scrollIntoView({ block: innerWidth > 700 ? "center" : "start", behavior: isStill() ? "auto" : "smooth" });
+      const seen = innerWidth > 700 || !from ? target : document.querySelector(from);
+      seen?.scrollIntoView({ block: innerWidth > 700 ? "center" : "start", behavior: isStill() ? "auto" : "smooth" });
       look();
       next.focus({ preventScroll: true });
     }

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route, expect
 
-from .conftest import SIZES
+from .conftest import SIZES, wait_for_state
+from .test_own_table import csv_file, drop
 
 Visit = Callable[..., Page]
+# What one presses and is less than 44 px; a word that is explained within a sentence is none.
+SMALL = """() => [...document.querySelectorAll(
+        ".banner button, .guide button, .card :is(button, summary, input, select, textarea)")]
+      .filter((e) => e.checkVisibility({ visibilityProperty: true })
+        && !e.matches(".term, [aria-label*=Reset], .reset-button, [type=file]"))
+      .map((e) => (e.matches("[type=checkbox], [type=radio]") ? e.closest("label") : e))
+      .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+      .filter(([, box]) => box.width > 0 && Math.min(box.width, box.height) < 43.5)
+      .map(([name, box]) => [name, box.width, box.height])"""
 SEVERAL = [
     "r 1, α 16, 10 steps, 3 seeds",
     "r 8, α 16, 10 steps, seed 0",
@@ -143,16 +155,54 @@ def test_targets_are_as_large_as_a_thumb(browser: Browser, server: str, width: i
     page = context.new_page()
     page.goto(server)
     page.wait_for_selector("#answer tbody tr")
-    small = page.evaluate(
-        """() => [...document.querySelectorAll(
-            ".banner button, .card :is(button, summary, input[type=range])")]
-          .filter((e) => e.offsetParent && !e.matches(".term, [aria-label*=Reset], .reset-button"))
-          .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
-          .filter(([, box]) => Math.min(box.width, box.height) < 43.5)
-          .map(([name, box]) => [name, box.width, box.height])"""
-    )
-    assert small == []
+    assert page.evaluate(SMALL) == []
     thumb = page.locator("#strength input[type=range]").bounding_box()  # at both ends, too
     assert thumb and thumb["x"] >= 0 and thumb["x"] + thumb["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     context.close()
+
+
+@pytest.mark.parametrize("width", [320, 390])
+def test_what_is_opened_is_as_large_as_a_thumb_too(
+    browser: Browser, server: str, width: int, tmp_path: Path
+) -> None:
+    """The layers' cells, the settings in the fold, a file that was dropped and how it is read."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, has_touch=True, is_mobile=True
+    )
+    page = context.new_page()
+    page.goto(f"{server}/?view=full&steps=10&batch_size=4&tour=1")
+    expect(page.locator(".guide")).to_contain_text("1 of 7")
+    assert page.evaluate(SMALL) == []
+    page.locator(".guide").get_by_role("button", name="Leave").click()
+    page.click("#start")
+    wait_for_state(page, "finished")
+    expect(page.locator(".lab-part .cell").first).to_be_visible()
+    page.click("#more button")
+    expect(page.get_by_label("Seed", exact=True)).to_be_visible()
+    drop(page, csv_file(tmp_path, "mine.csv"))
+    expect(page.locator("#own-reading input").first).to_be_visible()
+    assert page.evaluate(SMALL) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    context.close()
+
+
+def test_figures_for_experts_are_one_level_down(visit: Visit) -> None:
+    page = visit("view=simple&steps=10&batch_size=4")
+    page.click("#start")
+    wait_for_state(page, "finished")
+    detail = page.locator("#status .status-detail")
+    expect(detail).to_have_text(re.compile("best weights, of step"))
+    expect(detail).to_be_hidden()
+    page.get_by_role("button", name="Full", exact=True).click()
+    expect(detail).to_be_visible()
+
+
+def test_a_text_in_another_script_is_answered_with_a_doubt(visit: Visit) -> None:
+    page = visit("view=simple")
+    doubt = page.get_by_text("taught English only")
+    expect(doubt).to_be_hidden()
+    page.fill("#text textarea", "Привет, встретимся вечером?")
+    expect(doubt).to_be_visible()
+    page.fill("#text textarea", "see you tonight")
+    expect(doubt).to_be_hidden()
