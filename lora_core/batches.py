@@ -9,6 +9,8 @@ import tiktoken
 import torch
 from torch import Generator, Tensor
 
+from lora_core.base.frame import frame_of
+
 # A text is cut to this many characters a token of context before it is tokenised: more than any
 # ordinary text needs, and it bounds the time that a pasted megabyte takes.
 _CHARS_A_TOKEN = 64
@@ -33,9 +35,21 @@ class Batch:
 
 
 def encode_text(encoding: tiktoken.Encoding, text: str, context_length: int) -> list[int]:
-    """Token ids of a text, cut to the context; an empty text is one `<|endoftext|>`."""
+    """Token ids of a text within its frame (`base.frame`), cut to the context.
+
+    Never empty: where nothing is left it is one `<|endoftext|>`.
+    """
+    frame = frame_of(encoding)
     head = text[: context_length * _CHARS_A_TOKEN]
-    return encoding.encode_ordinary(head)[:context_length] or [encoding.eot_token]
+    room = max(0, context_length - len(frame))
+    ids = [*frame.before, *encoding.encode_ordinary(head)[:room], *frame.after]
+    return ids or [encoding.eot_token]
+
+
+def own_ids(encoding: tiktoken.Encoding, ids: Sequence[int]) -> Sequence[int]:
+    """Of what `encode_text` gave, the text's own token ids, without their frame."""
+    frame = frame_of(encoding)
+    return ids[len(frame.before) : len(ids) - len(frame.after)]
 
 
 def make_batch(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_core.batches import encode_text, sorted_batches
+from lora_core.batches import encode_text, own_ids, sorted_batches
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.errors import LabError
 from lora_core.lora import lora_layers
@@ -33,7 +33,7 @@ class Prediction:
 
     label: str
     probabilities: dict[str, float]  # one a label, in the task's order, sums to 1
-    tokens: int  # of the text as read
+    tokens: int  # of the text as read, without its frame
     truncated: bool  # the text was longer than the context; its end was not read
 
 
@@ -95,13 +95,14 @@ class Classifier:
         predictions = []
         for text, tokens, row in zip(texts, ids, probabilities.tolist(), strict=True):
             named = dict(zip(self.labels, row, strict=True))
-            cut = len(tokens) == limit and len(self.tokenizer.decode(tokens)) < len(text)
+            own = own_ids(self.tokenizer, tokens)
+            cut = len(tokens) == limit and len(self.tokenizer.decode(own)) < len(text)
             best = max(named, key=named.__getitem__)
-            predictions.append(Prediction(best, named, len(tokens), cut))
+            predictions.append(Prediction(best, named, len(own), cut))
         return predictions
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text, cut to the context."""
+        """Token ids of a text as the model reads it: within its frame, cut to the context."""
         return encode_text(self.tokenizer, text, self.model.config.context_length)
 
     def probabilities(self, ids: Sequence[Sequence[int]], strength: float = 1.0) -> Tensor:

@@ -34,7 +34,7 @@ ROOMS = (
 # From the ground up: a module imports its own floor and the floors below, never one above.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("base.errors", "base.text_files"),
+    ("base.errors", "base.text_files", "base.frame"),
     ("config", "base.byte_level_bpe", "base.tokenizer_files", "base.tokenizer", "devices", "cores"),
     ("lora", "injection", "scores", "model", "parameters", "limits", "batches", "tasks", "base"),
     ("fast", "classifier", "events", "preparation", "training", "progress"),

@@ -23,6 +23,7 @@ from lora_core.adapters.archive import pack_folder
 from lora_core.adapters.card import merged_card
 from lora_core.adapters.head import head_of, norm_bias_for
 from lora_core.base.checkpoint import base_folder
+from lora_core.base.frame import frame_of
 from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK, gpt2_config, to_gpt2
 from lora_core.base.tokenizer_files import JSON_FILE, TOKENIZER_FILES, VOCABULARY_FILE
 from lora_core.classifier import Classifier
@@ -93,7 +94,9 @@ def merged_tensors(model: GPT) -> dict[str, Tensor]:
 
 def _config(classifier: Classifier) -> dict[str, Any]:
     labels = classifier.labels
-    return gpt2_config(classifier.model.config, classifier.tokenizer.eot_token) | {
+    end = classifier.tokenizer.eot_token
+    padding = frame_of(classifier.tokenizer).padding_beside(end)
+    return gpt2_config(classifier.model.config, end, padding=padding) | {
         "architectures": ["GPT2ForSequenceClassification"],
         "problem_type": "single_label_classification",
         "id2label": {str(i): label for i, label in enumerate(labels)},

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import regex
 import tiktoken
 
 from lora_core.base.errors import TokenizerError
+from lora_core.base.frame import Frame, frame_of_record, frame_record
 
 # GPT-2's rule of cutting a text before merging, and the same with digits cut off first, singly or
 # in runs: a space before a digit ends its piece there.
@@ -134,15 +136,29 @@ class ByteLevelBPE(tiktoken.Encoding):
         special: Mapping[str, int],
         end_of_text: int,
         added: Sequence[AddedToken] = (),
-        normalize: Callable[[str], str] | None = None,
+        normalizers: Sequence[str] = (),
         prefix_space: bool = False,
         unknown: int | None = None,
         fuses_unknown: bool = False,
+        frame: Frame | None = None,
     ) -> None:
         """`ids` names every token of the alphabet and of `merges`, which are `live_merges`.
 
-        `unknown` is the id for a byte that the alphabet lacks; None leaves such bytes out.
+        `normalizers` are done to a text first: NFC and its like, or Lowercase. `unknown` is the id
+        for a byte that the alphabet lacks; None leaves such bytes out.
         """
+        self._given = (ids, merges)
+        self._rules = {
+            "name": name,
+            "pattern": pattern,
+            "special": dict(special),
+            "end_of_text": end_of_text,
+            "added": [list(astuple(token)) for token in added],
+            "normalizers": list(normalizers),
+            "prefix_space": prefix_space,
+            "unknown": unknown,
+            "fuses_unknown": fuses_unknown,
+        }
         tokens = [t for t in ids if len(t) == 1] + [x + y for x, y in merges]
         in_order = [ids[token] for token in tokens]
         later = in_order[len(in_order) - len(merges) :]
@@ -159,17 +175,37 @@ class ByteLevelBPE(tiktoken.Encoding):
         self._special_token_values = set(special.values())
         self.max_token_value = max([*in_order, *special.values(), *(a.id for a in added)])
         self._end_of_text = end_of_text
+        self.frame = frame or Frame()
         self._ids = None if straight else in_order
         self._spelling = dict(zip(in_order, tokens, strict=True))
         self._spelling |= {i: text.encode() for text, i in special.items()}
         self._spelling |= {token.id: token.text.encode() for token in added}
-        self._normalize, self._prefix_space = normalize, prefix_space
+        self._normalizers, self._prefix_space = tuple(normalizers), prefix_space
         self._missing = {byte for byte in range(256) if bytes([byte]) not in ids}
         self._unknown, self._fuses_unknown = unknown, fuses_unknown
         self._added = [
             _finder([t for t in added if t.normalized is late]) for late in (False, True)
         ]
-        self._plain = not (added or normalize or prefix_space or self._missing)
+        self._plain = not (added or normalizers or prefix_space or self._missing)
+
+    def record(self) -> dict[str, Any]:
+        """All that `of_record` needs, as JSON has it: for other processes and machines."""
+        return self._rules | {
+            "ids": [[_letters(token), number] for token, number in self._given[0].items()],
+            "merges": [[_letters(x), _letters(y)] for x, y in self._given[1]],
+            "frame": frame_record(self.frame),
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> ByteLevelBPE:
+        """The encoding of such a record."""
+        named = dict(record) | {
+            "ids": {token.encode("latin-1"): number for token, number in record["ids"]},
+            "merges": [(x.encode("latin-1"), y.encode("latin-1")) for x, y in record["merges"]],
+            "added": [AddedToken(*one) for one in record["added"]],
+            "frame": frame_of_record(record["frame"]),
+        }
+        return cls(**named)
 
     @property
     def eot_token(self) -> int:
@@ -203,7 +239,7 @@ class ByteLevelBPE(tiktoken.Encoding):
             if isinstance(part, int):
                 ids.append(part)
                 continue
-            part = self._normalize(part) if self._normalize else part
+            part = normalized(part, self._normalizers)
             for piece in _parts(part, self._added[1]):
                 if isinstance(piece, int):
                     ids.append(piece)
@@ -283,6 +319,21 @@ class ByteLevelBPE(tiktoken.Encoding):
     def token_byte_values(self) -> list[bytes]:
         """The bytes of every token, in the order of their ids."""
         return [self._spelling[i] for i in sorted(self._spelling)]
+
+
+def normalized(text: str, steps: Sequence[str]) -> str:
+    """A text after the steps named: NFC and its like, or Lowercase."""
+    for step in steps:
+        if step == "Lowercase":
+            text = "".join(letter.lower() for letter in text)
+        else:
+            text = unicodedata.normalize(step, text)  # type: ignore[arg-type]
+    return text
+
+
+def _letters(token: bytes) -> str:
+    """Bytes as text, a character a byte."""
+    return token.decode("latin-1")
 
 
 Finder = Callable[[str], Iterator[tuple[int, int, int]]]

@@ -30,6 +30,7 @@ from lora_core.base.download import (
     no_safetensors,
 )
 from lora_core.base.errors import BaseError
+from lora_core.base.frame import frame_of
 from lora_core.base.gpt2_names import (
     from_gpt2,
     gpt2_shapes,
@@ -169,9 +170,14 @@ def _repository(text: str) -> str:
 
 def _from_folder(name: str, folder: Path, source: str) -> Base:
     vocab_size = read_gpt_config(folder).vocab_size
-    end = read_config_file(folder).get("eos_token_id")
-    end = end if isinstance(end, int) and 0 <= end < vocab_size else None
+    named = read_config_file(folder)
+    end, padding = (
+        value if isinstance(value, int) and 0 <= value < vocab_size else None
+        for value in (named.get("eos_token_id"), named.get("pad_token_id"))
+    )
     encoding, remark = load_tokenizer(folder, vocab_size, end)  # before the weights: it is quick
+    if len(frame_of(encoding)):
+        encoding.frame = frame_of(encoding).read_with(padding)  # type: ignore[attr-defined]
     return Base(name, load_model(folder), encoding, source, remark)
 
 

@@ -170,8 +170,12 @@ def _plain(state: dict[str, Tensor], name: str) -> Tensor:
     return state[name] if name in state else next(state[n] for n in inside if n in state)
 
 
-def gpt2_config(config: GPTConfig, end_of_text: int, dtype: str = "float32") -> dict[str, Any]:
-    """`config.json` of `GPT2LMHeadModel`; a padding token lets a classifier take batches."""
+def gpt2_config(
+    config: GPTConfig, end_of_text: int, dtype: str = "float32", padding: int | None = None
+) -> dict[str, Any]:
+    """`config.json` of `GPT2LMHeadModel`; a padding token, by default the end of a text, lets a
+    classifier take batches.
+    """
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -195,7 +199,7 @@ def gpt2_config(config: GPTConfig, end_of_text: int, dtype: str = "float32") -> 
         "use_cache": True,
         "bos_token_id": end_of_text,
         "eos_token_id": end_of_text,
-        "pad_token_id": end_of_text,
+        "pad_token_id": end_of_text if padding is None else padding,
         "dtype": dtype,
         "torch_dtype": dtype,
     }

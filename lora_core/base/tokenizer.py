@@ -1,9 +1,10 @@
 """Text to token ids and back, without the network for the bundled base.
 
-Every encoding is a `tiktoken.Encoding` of byte-level BPE. The bundled one is a file of 8,191 byte
-strings in the order in which they were learnt (`assets/base/tokenizer.tiktoken`) and one special
-token, `<|endoftext|>`. A folder's own tokenizer is read by `tokenizer_files`; GPT-2's English one
-is downloaded by tiktoken at its first use, and taken only where a folder has none of its own.
+Every encoding is a `tiktoken.Encoding` of byte-level BPE. The bundled one is a file of 16,382 byte
+strings in the order in which they were learnt (`assets/base/tokenizer.tiktoken`) and two special
+tokens, `<|pad|>` and `<|endoftext|>`. A folder's own tokenizer is read by `tokenizer_files`;
+GPT-2's English one is downloaded by tiktoken at its first use, and taken only where a folder has
+none of its own.
 
 Use `encoding.encode_ordinary(text)`: a text that happens to contain "<|endoftext|>" is then text.
 """
@@ -12,23 +13,30 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import tiktoken
 
+from lora_core.base.byte_level_bpe import ByteLevelBPE
 from lora_core.base.errors import TokenizerError
+from lora_core.base.frame import Frame, FramedEncoding, frame_of, frame_of_record, frame_record
 from lora_core.base.tokenizer_files import (
     JSON_FILE,
     MERGES_FILE,
     OTHER_KINDS,
+    SETTINGS_FILE,
     VOCABULARY_FILE,
     read_json_tokenizer,
     read_object,
+    read_optional,
     read_vocabulary_and_merges,
 )
 
 END_OF_TEXT = "<|endoftext|>"
+PADDING = "<|pad|>"
 
 # How text is cut before merging. GPT-2's rule with three changes: a number is cut every two
 # digits, so that the small vocabulary holds words instead of years; a run of punctuation takes the
@@ -129,15 +137,50 @@ def read_ranks(path: str | Path) -> dict[bytes, int]:
 
 
 def load_encoding(path: str | Path, name: str = "lora-lab") -> tiktoken.Encoding:
-    """The encoding of a `.tiktoken` file; `<|endoftext|>` gets the id after the last rank."""
+    """The encoding of a `.tiktoken` file; the special tokens get the ids after the last rank.
+
+    They are `<|endoftext|>` and, before it, the `pad_token` of a `tokenizer_config.json` beside the
+    file where it names another one. Its `add_eos_token` puts `<|endoftext|>` behind every text.
+    """
     ranks = read_ranks(path)
-    return tiktoken.Encoding(
-        name,
-        pat_str=SPLIT_PATTERN,
-        mergeable_ranks=ranks,
-        special_tokens={END_OF_TEXT: len(ranks)},
-        explicit_n_vocab=len(ranks) + 1,
+    settings = read_optional(Path(path).parent / SETTINGS_FILE)
+    padding = settings.get("pad_token")
+    special = [padding] if isinstance(padding, str) and padding != END_OF_TEXT else []
+    ids = {token: len(ranks) + i for i, token in enumerate([*special, END_OF_TEXT])}
+    encoding = FramedEncoding(
+        name, pat_str=SPLIT_PATTERN, mergeable_ranks=ranks, special_tokens=ids
     )
+    if settings.get("add_eos_token") is True:
+        encoding.frame = Frame(after=(ids[END_OF_TEXT],), padding=ids.get(str(padding)))
+    return encoding
+
+
+def encoding_record(encoding: tiktoken.Encoding) -> dict[str, Any]:
+    """An encoding as JSON has it, for other processes and machines."""
+    if isinstance(encoding, ByteLevelBPE):
+        return {"byte_level_bpe": encoding.record()}
+    ranks = {base64.b64encode(t).decode(): n for t, n in encoding._mergeable_ranks.items()}
+    return {
+        "name": encoding.name,
+        "pattern": encoding._pat_str,
+        "ranks": ranks,
+        "special": encoding._special_tokens,
+        "frame": frame_record(frame_of(encoding)),
+    }
+
+
+def encoding_of(record: Mapping[str, Any]) -> tiktoken.Encoding:
+    """The encoding of such a record."""
+    if "byte_level_bpe" in record:
+        return ByteLevelBPE.of_record(record["byte_level_bpe"])
+    encoding = FramedEncoding(
+        record["name"],
+        pat_str=record["pattern"],
+        mergeable_ranks={base64.b64decode(t): n for t, n in record["ranks"].items()},
+        special_tokens=record["special"],
+    )
+    encoding.frame = frame_of_record(record["frame"])
+    return encoding
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,7 @@ Nothing is guessed: a setting that changes the ids and cannot be followed is a s
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,12 @@ from lora_core.base.byte_level_bpe import (
     token_bytes,
 )
 from lora_core.base.errors import TokenizerError
+from lora_core.base.frame import Frame
 from lora_core.base.text_files import read_json, read_text
 
 JSON_FILE, VOCABULARY_FILE, MERGES_FILE = "tokenizer.json", "vocab.json", "merges.txt"
-_SETTINGS_FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+SETTINGS_FILE = "tokenizer_config.json"
+_SETTINGS_FILES = (SETTINGS_FILE, "special_tokens_map.json", "added_tokens.json")
 # All that may lie in a model's folder for its tokenizer, ours (.tiktoken) first.
 TOKENIZER_FILES = (
     "tokenizer.tiktoken", JSON_FILE, VOCABULARY_FILE, MERGES_FILE, *_SETTINGS_FILES
@@ -41,7 +42,7 @@ OTHER_KINDS = {
 }
 _MAX_PATTERN = 4000
 _END_NAMES = ("<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>", "[SEP]", "<s>", "<pad>")
-_NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+_NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 
 Settings = Mapping[str, Any]
 
@@ -73,7 +74,8 @@ def read_json_tokenizer(folder: Path, end_of_text: int | None) -> ByteLevelBPE:
         [_pair(path, merge) for merge in merges],
         pattern=pattern,
         prefix_space=prefix_space,
-        normalize=_normalizer(path, content.get("normalizer")),
+        normalizers=_normalizers(path, content.get("normalizer")),
+        frame=_frame(path, content.get("post_processor")),
         added=added,
         special=special,
         unknown=model.get("unk_token"),
@@ -97,11 +99,11 @@ def read_vocabulary_and_merges(folder: Path, end_of_text: int | None) -> ByteLev
         for i, line in enumerate(line.rstrip("\r") for line in lines)
         if line.strip() and not (line.startswith("#version") and i < 5)
     ]
-    settings = _optional(folder / "tokenizer_config.json")
-    named = settings | _optional(folder / "special_tokens_map.json")
+    settings = read_optional(folder / SETTINGS_FILE)
+    named = settings | read_optional(folder / "special_tokens_map.json")
     kind = str(settings.get("tokenizer_class") or "GPT2Tokenizer")
     if not re.match(r"(GPT2|Roberta|PreTrained|GPTNeoX|Longformer|Bart|Blenderbot)", kind):
-        raise _not_byte_level(folder / "tokenizer_config.json", f"its class is {kind[:60]}")
+        raise _not_byte_level(folder / SETTINGS_FILE, f"its class is {kind[:60]}")
     entries = []
     decoder = settings.get("added_tokens_decoder")
     for key, entry in (decoder if isinstance(decoder, dict) else {}).items():
@@ -112,18 +114,18 @@ def read_vocabulary_and_merges(folder: Path, end_of_text: int | None) -> ByteLev
     names += more if isinstance(more, list) else []
     specials = {n.get("content") if isinstance(n, dict) else n for n in names} | {"<|endoftext|>"}
     known = {entry.get("content") for entry in entries}
-    everything = {**vocabulary, **_optional(folder / "added_tokens.json")}
+    everything = {**vocabulary, **read_optional(folder / "added_tokens.json")}
     for token, number in everything.items():
         if token not in known and (token in specials or token not in vocabulary):
             entries.append({"content": token, "id": number, "special": token in specials})
-    added, special = _added(folder / "tokenizer_config.json", entries)
+    added, special = _added(folder / SETTINGS_FILE, entries)
     return _build(
         folder / VOCABULARY_FILE,
         vocabulary,
         merges,
         pattern=GPT2_PATTERN,
         prefix_space=bool(settings.get("add_prefix_space")),
-        normalize=None,
+        frame=Frame(),
         added=added,
         special=special,
         unknown=None,  # GPT2Tokenizer has an unknown token, and never tells its BPE of it
@@ -273,28 +275,56 @@ def _split(step: Settings) -> str | None:
     return None
 
 
-def _normalizer(path: Path, rule: object) -> Callable[[str], str] | None:
+def _normalizers(path: Path, rule: object) -> list[str]:
     """What is done to a text before anything else."""
     if rule is None:
-        return None
+        return []
     kind = _type(rule)
     if isinstance(rule, dict) and kind == "Sequence":
-        steps = [_normalizer(path, step) for step in rule.get("normalizers") or []]
-        present = [step for step in steps if step]
-        return (lambda text: _through(present, text)) if present else None
-    if kind in _NORMAL_FORMS:
-        return lambda text: unicodedata.normalize(kind, text)  # type: ignore[arg-type]
-    if kind == "Lowercase":
-        return lambda text: "".join(letter.lower() for letter in text)
+        steps = [_normalizers(path, step) for step in rule.get("normalizers") or []]
+        return [name for step in steps for name in step]
+    if kind in _NORMALIZERS:
+        return [kind]
     raise TokenizerError(
         f"{path}: texts are changed by {kind} first (normalizer), which cannot be followed here."
     )
 
 
-def _through(steps: Sequence[Callable[[str], str]], text: str) -> str:
-    for step in steps:
-        text = step(text)
-    return text
+def _frame(path: Path, rule: object) -> Frame:
+    """The special tokens that the tokenizer puts around each text (post_processor)."""
+    kind = _type(rule)
+    if not isinstance(rule, dict) or kind == "ByteLevel":
+        return Frame()
+    if kind == "Sequence":
+        steps = [_frame(path, step) for step in rule.get("processors") or []]
+        told = [step for step in steps if len(step)]
+        if len(told) < 2:
+            return told[0] if told else Frame()
+    try:
+        if kind in ("RobertaProcessing", "BertProcessing"):
+            return Frame((int(rule["cls"][1]),), (int(rule["sep"][1]),))
+        if kind == "TemplateProcessing":
+            parts = [_template_ids(rule, part) for part in rule["single"]]
+            text = parts.index(None)
+            before, after = parts[:text], parts[text + 1 :]
+            return Frame(
+                tuple(i for ids in before if ids for i in ids),
+                tuple(i for ids in after if ids for i in ids),
+            )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise TokenizerError(
+            f"{path}: what its tokenizer puts around a text (post_processor) cannot be read."
+        ) from error
+    raise TokenizerError(
+        f"{path}: texts are framed by {kind} (post_processor), which cannot be followed here."
+    )
+
+
+def _template_ids(rule: Settings, part: Mapping[str, Any]) -> list[int] | None:
+    """The ids of a part of a template; None for the text itself."""
+    if "Sequence" in part:
+        return None
+    return [int(i) for i in rule["special_tokens"][part["SpecialToken"]["id"]]["ids"]]
 
 
 def _type(rule: object) -> str:
@@ -321,7 +351,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _optional(path: Path) -> dict[str, Any]:
+def read_optional(path: Path) -> dict[str, Any]:
+    """As `read_object`; {} where there is no such file."""
     return read_object(path) if path.is_file() else {}
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lora_core.batches import encode_text
+from lora_core.batches import encode_text, own_ids
 from lora_core.classifier import Classifier, ClassifyError, batched_logits, check_text
 
 MAX_PARTS = 64  # a longer text is erased in so many groups of neighbouring words
@@ -148,7 +148,8 @@ def characters_read(classifier: Classifier, text: str, ids: list[int]) -> int:
     """How many characters of the text its token ids cover: all, unless the context cut it."""
     if len(ids) < classifier.model.config.context_length:
         return len(text)
-    decoded = classifier.tokenizer.decode_bytes(ids).decode("utf-8", "ignore")
+    own = own_ids(classifier.tokenizer, ids)
+    decoded = classifier.tokenizer.decode_bytes(own).decode("utf-8", "ignore")
     return min(len(text), len(decoded))
 
 

@@ -6,7 +6,6 @@ which every worker of a machine maps into its memory: one copy for all of them.
 
 from __future__ import annotations
 
-import base64
 import json
 import struct
 from collections.abc import Mapping
@@ -14,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
-import tiktoken
 from safetensors import safe_open
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
 
 from lora_core.base.checkpoint import Base
+from lora_core.base.tokenizer import encoding_of, encoding_record
 from lora_core.config import GPTConfig
 from lora_core.events import Finished
 from lora_core.model import GPT
@@ -138,13 +137,11 @@ def _tensors_of(base: Base) -> dict[str, Tensor]:
 
 
 def _facts_of(base: Base) -> dict[str, str]:
-    encoding = base.tokenizer
-    ranks = {base64.b64encode(t).decode(): n for t, n in encoding._mergeable_ranks.items()}
     facts = {
         "name": base.name,
         "source": base.source,
         "config": vars(base.config),
-        "encoding": [encoding.name, encoding._pat_str, ranks, encoding._special_tokens],
+        "encoding": encoding_record(base.tokenizer),
     }
     return {"base": json.dumps(facts)}
 
@@ -160,13 +157,7 @@ def read_base(path: Path) -> Base:
     """The base of such a file; its tensors are the file itself, mapped."""
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["base"])
-    name, pattern, ranks, special = facts["encoding"]
-    encoding = tiktoken.Encoding(
-        name,
-        pat_str=pattern,
-        mergeable_ranks={base64.b64decode(t): n for t, n in ranks.items()},
-        special_tokens=special,
-    )
+    encoding = encoding_of(facts["encoding"])
     model = GPT(GPTConfig(**facts["config"]), num_classes=None)
     model.load_state_dict(load_file(path), assign=True)
     return Base(facts["name"], model.requires_grad_(False).eval(), encoding, facts["source"])
