@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lora_core.base.frame import frame_of
 from lora_core.base.gpt2_names import gpt2_config, to_gpt2
+from lora_core.base.tokenizer import RANKS_FILE, load_encoding
 from lora_core.base.tokenizer_files import TOKENIZER_FILES
 from lora_core.model import GPT
 from lora_core.pretraining import PretrainingError
@@ -36,6 +38,9 @@ def export(model: GPT, tokenizer: Path, out: Path, *, shard_bytes: int = SHARD_B
         "metadata": {"total_size": sum(_size(t) for t in tensors.values())},
         "weight_map": {n: f for f, s in zip(names, shards, strict=True) for n in s},
     }
+    encoding = load_encoding(tokenizer / RANKS_FILE)
+    padding = frame_of(encoding).padding_beside(encoding.eot_token)
+    settings = gpt2_config(config, encoding.eot_token, "float16", padding)
     try:
         out.mkdir(parents=True, exist_ok=True)
         for old in out.glob("model*.safetensors"):
@@ -44,7 +49,7 @@ def export(model: GPT, tokenizer: Path, out: Path, *, shard_bytes: int = SHARD_B
             save_file(shard, out / name, metadata={"format": "pt"})
             (out / name).chmod(0o644)  # safetensors leaves it readable by its owner alone
         _write_json(out / _INDEX, index)
-        _write_json(out / "config.json", gpt2_config(config, config.vocab_size - 1, "float16"))
+        _write_json(out / "config.json", settings)
         for name in TOKENIZER_FILES:
             source = tokenizer / name
             if source.is_file() and source.resolve() != (out / name).resolve():

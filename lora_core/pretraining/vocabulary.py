@@ -42,7 +42,10 @@ def count_words(lines: Iterable[str]) -> Counter[str]:
 def grow(
     encoding: tiktoken.Encoding, ranks: Mapping[bytes, int], words: Mapping[str, int], size: int
 ) -> dict[bytes, int]:
-    """`ranks` with further merges, the most frequent pair first, up to `size` - 1 of them."""
+    """`ranks` with further merges, the most frequent pair first, until with the
+    special tokens there are `size`.
+    """
+    wanted = size - len(encoding._special_tokens)
     out = dict(ranks)
     sequences = [
         ([encoding.decode_single_token_bytes(i) for i in encoding.encode_ordinary(word)], count)
@@ -56,7 +59,7 @@ def grow(
             where[pair].add(number)
     heap = [(-count, pair) for pair, count in pairs.items()]
     heapq.heapify(heap)
-    while len(out) < size - 1 and heap:
+    while len(out) < wanted and heap:
         negative, pair = heapq.heappop(heap)
         if pairs[pair] != -negative:  # an old entry; the present count comes again
             if pairs[pair] > 0:
@@ -97,8 +100,12 @@ def _merged(parts: list[bytes], pair: tuple[bytes, bytes]) -> list[bytes]:
 
 def pieces(old: tiktoken.Encoding, new: tiktoken.Encoding) -> list[list[int]]:
     """Which old ids spell each id of the grown vocabulary."""
-    tokens = (new.decode_single_token_bytes(i) for i in range(new.n_vocab - 1))
-    return [*(list(old._encode_single_piece(token)) for token in tokens), [old.eot_token]]
+    special = sorted(new._special_tokens, key=new._special_tokens.__getitem__)
+    tokens = (new.decode_single_token_bytes(i) for i in range(new.n_vocab - len(special)))
+    return [
+        *(list(old._encode_single_piece(token)) for token in tokens),
+        *([old._special_tokens.get(name, old.eot_token)] for name in special),
+    ]
 
 
 def grow_embedding(embedding: Tensor, spelled: list[list[int]]) -> Tensor:
@@ -121,8 +128,11 @@ def write_tokenizer(ranks: Mapping[bytes, int], source: Path, out: Path) -> None
     rules["model"]["merges"] = [
         [_shown(a), _shown(b)] for a, b in (halves(t, ranks) for t in ordered if len(t) > 1)
     ]
-    for special in rules["added_tokens"]:
-        special["id"] = len(ranks)
+    for offset, special in enumerate(rules["added_tokens"]):
+        special["id"] = len(ranks) + offset
+        framing = (rules["post_processor"] or {}).get("special_tokens", {})
+        if special["content"] in framing:
+            framing[special["content"]]["ids"] = [special["id"]]
     text = json.dumps(rules, ensure_ascii=False, separators=(",", ":"))
     (out / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
     copied = "tokenizer_config.json"
@@ -160,7 +170,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--texts", nargs="+", type=Path, required=True, metavar="FILE")
     parser.add_argument("--tokenizer", type=Path, default=BUNDLED, metavar="DIR", help="to grow")
-    parser.add_argument("--size", type=int, default=16_384, help="with <|endoftext|> (16384)")
+    parser.add_argument("--size", type=int, default=16_384, help="with special tokens (16384)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     options = parser.parse_args(arguments)
     path = options.tokenizer / "tokenizer.tiktoken"
@@ -173,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         ranks = grow(load_encoding(path), read_ranks(path), words, options.size)
         options.out.mkdir(parents=True, exist_ok=True)
         write_tokenizer(ranks, options.tokenizer, options.out)
-        print(f"{len(ranks) + 1:,} tokens in {options.out}")
+        print(f"{options.size:,} tokens in {options.out}")
 
     return exit_status(write)
 

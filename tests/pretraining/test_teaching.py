@@ -18,52 +18,10 @@ from lora_core.pretraining.lessons import Lessons, scales
 from lora_core.pretraining.start import bag_start, token_states
 from lora_core.pretraining.student import Settings, Student, begin
 from lora_core.pretraining.teach import States, Teacher, find_basis, write_states
+from tests.pretraining.conftest import TEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "assets" / "base"
-TEXTS = [
-    "the camera takes good pictures",
-    "see you at noon, Anna",
-    "naïve café — déjà vu",
-    "not good",
-    "where is my parcel?",
-    "I",
-    "a film that nobody in the house wanted to end, and then it ended",
-]
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory) -> Path:
-    """A Llama of two layers with random weights, and a byte-level tokenizer."""
-    transformers = pytest.importorskip("transformers")
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    folder = tmp_path_factory.mktemp("llama")
-    own = Tokenizer(models.BPE())
-    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    own.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    own.train_from_iterator(
-        TEXTS,
-        trainers.BpeTrainer(
-            vocab_size=300, special_tokens=["<|endoftext|>"], initial_alphabet=alphabet
-        ),
-    )
-    transformers.PreTrainedTokenizerFast(tokenizer_object=own).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=own.get_vocab_size(),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        bos_token_id=0,
-        eos_token_id=0,
-        pad_token_id=0,
-    )
-    transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 def test_states_are_those_of_transformers_without_the_first_position(llama):
@@ -349,19 +307,19 @@ def test_a_grown_vocabulary_keeps_ids_and_reads_alike(tmp_path):
     assert vocabulary.main(options) == 0
     old, new = read_ranks(FOLDER / "tokenizer.tiktoken"), read_ranks(out / "tokenizer.tiktoken")
     assert {token: new[token] for token in old} == old
-    assert len(new) == bundled + 7
+    assert len(new) == bundled + 6
     encoding = load_encoding(out / "tokenizer.tiktoken")
     judge = Tokenizer.from_file(str(out / "tokenizer.json"))
     for text in ("a marmoset, antidisestablishmentarian", "naïve  café\n\n3141 marmosets"):
         ids = encoding.encode_ordinary(text)
-        assert ids == judge.encode(text).ids
+        assert [*ids, encoding.eot_token] == judge.encode(text).ids
         assert encoding.decode(ids) == text
     model, _ = student.begin("bundled", out)
     assert model.token_embedding.weight.shape == (bundled + 8, 256)
     first, _ = student.begin("bundled", None)
     grown, former = model.token_embedding.weight, first.token_embedding.weight
-    torch.testing.assert_close(grown[: bundled - 1], former[: bundled - 1])
-    torch.testing.assert_close(grown[-1], former[-1])
+    torch.testing.assert_close(grown[: bundled - 2], former[: bundled - 2])
+    torch.testing.assert_close(grown[-2:], former[-2:])
 
 
 def test_the_small_programs_end_in_a_sentence(tmp_path, capsys):
