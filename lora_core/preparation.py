@@ -27,7 +27,7 @@ from lora_core.scores import Score
 from lora_core.tasks.task import Example, Task
 
 # Peak learning rates, from the recorded sweep (tests/benchmarks/defaults.md); LoRA's at most.
-DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "full": 1e-3, "head": 3e-2}
+DEFAULT_LEARNING_RATES: dict[Method, float] = {"lora": 2e-3, "full": 5e-4, "head": 3e-2}
 _STEADY = 24.0  # scale x rank up to which LoRA's rate holds; a guess, a little above 16
 
 

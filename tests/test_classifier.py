@@ -33,7 +33,7 @@ def test_any_text_gets_an_answer(trained, text) -> None:
 
 def test_a_megabyte_is_answered_and_said_to_be_cut(trained) -> None:
     prediction = trained.classify("ab" * 500_000)
-    assert prediction.truncated and prediction.tokens == trained.model.config.context_length
+    assert prediction.truncated and prediction.tokens == trained.model.config.context_length - 1
     assert not trained.classify("short").truncated
     with pytest.raises(lc.ClassifyError, match="1,000,001"):
         trained.classify("a" * 1_000_001)

@@ -22,9 +22,10 @@ def small_base() -> lc.Base:
     from lora_core.base.checkpoint import BUNDLED
 
     torch.manual_seed(0)
-    model = lc.GPT(lc.GPTConfig(8192, 32, 12, 1, 2), num_classes=None)
+    encoding = load_encoding(BUNDLED / "tokenizer.tiktoken")
+    model = lc.GPT(lc.GPTConfig(encoding.n_vocab, 32, 12, 1, 2), num_classes=None)
     model.requires_grad_(False).eval()
-    return lc.Base("small", model, load_encoding(BUNDLED / "tokenizer.tiktoken"), "small")
+    return lc.Base("small", model, encoding, "small")
 
 
 def small_adapter(base: lc.Base, path: Path, rank: int = 2) -> bytes:

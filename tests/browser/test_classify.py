@@ -61,7 +61,7 @@ def test_first_visit_shows_the_untrained_base(visit: Visit, base: lc.Base) -> No
 def test_both_answers_are_the_models(trained: Trained, twin: lc.Classifier) -> None:
     page, log = trained
     text = "WINNER! You have won a £1000 prize, call 09061 now"
-    type_text(page, text, len(twin.encode(text)))
+    type_text(page, text, twin.classify(text).tokens)
     shown = answers(page)
     before, after = twin.classify(text, 0.0), twin.classify(text, 1.0)
     for label in twin.labels:

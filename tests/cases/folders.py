@@ -46,5 +46,6 @@ def tiny_folder(
     settings = {key: value for key, value in settings.items() if value is not None}
     (folder / "config.json").write_text(json.dumps(settings))
     if tokenizer:
-        shutil.copyfile(BUNDLED / "tokenizer.tiktoken", folder / "tokenizer.tiktoken")
+        for name in ("tokenizer.tiktoken", "tokenizer_config.json"):
+            shutil.copyfile(BUNDLED / name, folder / name)
     return folder, tensors

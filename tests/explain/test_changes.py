@@ -44,7 +44,7 @@ def runs(base: lc.Base) -> dict[str, lc.Classifier]:
                 task,
                 lc.LoRAConfig(rank=2),
                 lc.TrainConfig(
-                    steps=8, batch_size=8, evaluations=1, method=method, learning_rate=1e-3
+                    steps=16, batch_size=8, evaluations=8, method=method, learning_rate=5e-4
                 ),
             )
         )[-1].classifier

@@ -16,6 +16,7 @@ import lora_core as lc
 from lora_core.base.checkpoint import BUNDLED
 from lora_core.base.gpt2_names import to_gpt2
 from lora_core.base.tokenizer import load_encoding
+from lora_core.batches import encode_text
 from lora_core.classifier import batched_logits
 from lora_core.lora import lora_layers
 
@@ -51,7 +52,7 @@ def random_base(folder: Path, layers: int = 2, width: int = 24) -> lc.Base:
                 "resid_pdrop": 0.0,
                 "embd_pdrop": 0.0,
                 "attn_pdrop": 0.0,
-                "pad_token_id": VOCAB - 1,
+                "pad_token_id": VOCAB - 2,
                 "eos_token_id": VOCAB - 1,
             }
         )
@@ -98,9 +99,9 @@ def our_logits(classifier: lc.Classifier, texts: list[str] | None = None) -> Ten
 
 def padded(base: lc.Base, texts: list[str] | None = None) -> tuple[Tensor, Tensor]:
     """Right-padded ids (texts, longest) and the attention mask."""
-    rows = [base.tokenizer.encode_ordinary(text) for text in texts or TEXTS]
+    rows = [encode_text(base.tokenizer, text, 256) for text in texts or TEXTS]
     longest = max(map(len, rows))
-    ids = torch.tensor([row + [VOCAB - 1] * (longest - len(row)) for row in rows])
+    ids = torch.tensor([row + [VOCAB - 2] * (longest - len(row)) for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
     return ids, mask
 

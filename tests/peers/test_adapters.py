@@ -39,7 +39,7 @@ def _same_out_and_back(classifier: lc.Classifier, base: lc.Base, folder: Path, s
     theirs = opened(folder, source, len(classifier.labels))(*padded(base))
     torch.testing.assert_close(ours, theirs, **TOLERANCE)
     assert (ours - our_logits(classifier, TEXTS[::-1]).flip(0)).abs().max() < 1e-5
-    assert ours.std() > 0.05  # the adapter and the head do something
+    assert ours.std() > 0.01  # the adapter and the head do something
     back = lc.load_adapter(folder, base)
     assert torch.equal(our_logits(back), ours)  # bit for bit
     assert back.lora_config == classifier.lora_config

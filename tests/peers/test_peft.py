@@ -10,6 +10,7 @@ from transformers import GPT2ForSequenceClassification
 
 import lora_core as lc
 from lora_core.base.checkpoint import BUNDLED
+from lora_core.base.frame import frame_of
 from lora_core.lora import lora_layers
 
 CONV1D = {
@@ -52,8 +53,8 @@ def pair(base):
             twin.lora_B["default"].weight.copy_(layer.lora.B.T)
     texts = ["Free entry, text back now", "ok", "see you at the station at six, bring the umbrella"]
     ids = [base.tokenizer.encode_ordinary(t) for t in texts]
-    longest, eot = max(map(len, ids)), base.tokenizer.eot_token
-    tokens = torch.tensor([row + [eot] * (longest - len(row)) for row in ids])
+    longest, padding = max(map(len, ids)), frame_of(base.tokenizer).padding
+    tokens = torch.tensor([row + [padding] * (longest - len(row)) for row in ids])
     return ours.eval(), theirs, tokens, torch.tensor([len(row) for row in ids])
 
 

@@ -254,7 +254,7 @@ def test_the_report_is_what_the_page_needs(tmp_path, base) -> None:
 def test_lengths_are_counted_in_tokens(base) -> None:
     texts = ["a", "a b", "a b c d e f g h", "x y " * 500]
     lengths = token_lengths(texts, base.tokenizer, 16)
-    exact = [len(base.tokenizer.encode_ordinary(text)) for text in texts]
+    exact = [len(base.tokenizer.encode_ordinary(text)) + 1 for text in texts]  # with its end
     assert lengths.edges[0] == 0 and sum(lengths.counts) == 4
     assert lengths.cut == sum(n > 16 for n in exact) == 1
     for n in exact[:3]:
