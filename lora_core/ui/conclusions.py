@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from lora_core.config import Method
+from lora_core.events import Started
 from lora_core.parameters import ParameterCount, predict_parameters
 from lora_core.serving.registry import Run
 from lora_core.tasks.task import Task
@@ -132,7 +133,10 @@ def of_several(settings: Sequence[Setting]) -> str:
 
 
 def counted(run: Run) -> ParameterCount:
-    """What a run trains, known before it starts."""
+    """What a run trains, known before it starts; of one whose base is another one now, what it
+    trained then."""
+    if (told := next((e for e in run.events if isinstance(e, Started)), None)) is not None:
+        return told.parameters
     assert run.base is not None and run.task is not None and run.train_config is not None
     return predict_parameters(
         run.base.config, run.lora_config, len(run.task.labels), run.train_config.method

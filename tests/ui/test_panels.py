@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -14,8 +16,12 @@ import lora_core as lc
 from lora_core.explain.test_report import TestReport, report_on_test
 from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry, Run
+from lora_core.serving.store import Store
+from lora_core.ui.conclusions import counted
 from lora_core.ui.context import Lab
+from lora_core.ui.drawing.curves import Curve
 from lora_core.ui.panels import adapt, classify, evidence, inside, shelf, take, view
+from lora_core.ui.panels.compare import compare
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
 from tests.conftest import warm
@@ -240,3 +246,26 @@ def test_an_adapter_is_offered_only_where_one_was_trained(
     assert ("opens with peft" in take.about_run(run)["text"]) == adapted
     use = take.programs_for(run, Settings())["programs"][0]
     assert use["title"] == f"Use it with {'peft' if adapted else 'transformers'}"
+
+
+def test_runs_over_a_base_that_has_changed_are_shown_as_they_were(base, task, tmp_path) -> None:
+    """As after an update of the app: the base is another one, curves and figures stay."""
+    config = lc.TrainConfig(steps=4, evaluations=2, batch_size=4)
+    with Registry(workers=1, store=Store(tmp_path)) as registry:
+        run = registry.submit(VISITOR, base, task, lc.LoRAConfig(rank=2), config)
+        wait(run)
+        assert run.state == "finished"
+    model = copy.deepcopy(base.model)
+    with torch.no_grad():
+        model.final_norm.weight.add_(1)
+    other = replace(base, model=model)
+    with Registry(workers=1, store=Store(tmp_path), bases=lambda _: other) as registry:
+        lab = Lab(registry, Bases(held={"bundled": other}))
+        (again,) = registry.runs(VISITOR)
+        curve = Curve()
+        curve.feed(again.events)
+        assert view.View(lab, VISITOR).update() is not None
+        assert again.base is None and "has changed" in again.lost
+        (row,) = compare([(again, curve, "r 2")])["rows"]
+        assert f"{counted(run).trainable:,}" in json.dumps(row, ensure_ascii=False)
+        assert counted(again) == counted(run)

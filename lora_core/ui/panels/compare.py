@@ -66,6 +66,7 @@ def compare(seen: Sequence[tuple[Run, Curve, str]]) -> dict[str, Any]:
         entry
         for entry in seen
         if entry[0].lora_config and entry[0].train_config and entry[0].task is not None
+        if entry[0].base is not None or entry[0].events  # a base that is another one now is gone
     ]
     rows = [_row(name, members, order) for name, members in gathered(complete)]
     return {"columns": COLUMNS, "rows": rows, "groups": _groups(seen)}
