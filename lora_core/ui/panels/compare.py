@@ -76,7 +76,8 @@ def _groups(seen: Sequence[tuple[Run, Curve, str]]) -> list[dict[str, Any]]:
     """A dot each: runs alike but for their seeds, named by what else tells them apart."""
     groups: dict[Settings, list[tuple[int, Run]]] = {}
     for index, (run, _, _) in enumerate(seen):
-        if run.test_score is not None and run.base is not None and run.task is not None:
+        known = run.base is not None or run.events
+        if known and run.test_score is not None and run.task is not None:
             groups.setdefault(replace(Settings.of(run), seed=0), []).append((index, run))
     made = []
     for task in dict.fromkeys(settings.task for settings in groups):
