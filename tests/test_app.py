@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 import app
@@ -146,6 +149,31 @@ def test_a_signal_ends_it_cleanly(number: signal.Signals) -> None:
     assert "Traceback" not in server.said
     if "Others find it at" in server.said:  # there is a network
         assert "▄" in server.said or "█" in server.said, "a code to scan"
+
+
+def test_it_ends_cleanly_while_questions_are_computed() -> None:
+    """C++ code that is torn out of a function aborts the process, with status -6."""
+
+    def post(name: str, **values: object) -> str:
+        url = f"{server.address}/gradio_api/call/v2/{name}"
+        said = httpx.post(url, json=values, timeout=60)
+        return said.raise_for_status().json()["event_id"]
+
+    def answer(name: str, **values: object) -> Any:
+        url = f"{server.address}/gradio_api/call/{name}/{post(name, **values)}"
+        lines = httpx.get(url, timeout=120).text.splitlines()
+        return json.loads([line for line in lines if line.startswith("data: ")][-1][6:])
+
+    settings = {"task": "sms-spam", "rank": 2}
+    with served("--data", "none") as server:
+        (run,) = answer("fine_tune", **settings, steps=5)
+        assert "state" in str(answer("watch", run_id=run))  # read until it is over
+        (endless,) = answer("fine_tune", **settings, steps=2000)
+        assert endless != run
+        for question in ("rank_knife", "knock_out", "merging", "forgetting") * 3:
+            post(question, run_id=run)
+        assert server.end() == 0, server.said
+    assert "terminate called" not in server.said and "Traceback" not in server.said
 
 
 BROWSER = """

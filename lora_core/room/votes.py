@@ -36,6 +36,7 @@ class Votes:
         self._asked: set[int] = set()
         self._waiting: queue.SimpleQueue[tuple[int, str, Find] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def ask(self, number: int, task: str, find: Find) -> None:
         """Let the run `number` vote on its task, when its turn has come; once only."""
@@ -76,13 +77,16 @@ class Votes:
         rights: list[int] = (sums.argmax(-1) == truth).sum(-1).tolist()
         return [right / len(truth) for right in rights]
 
-    def close(self) -> None:
-        """Count no more."""
+    def close(self, seconds: float = 10.0) -> None:
+        """Count no more: the ballot being counted is the last one."""
+        self._closed = True
         self._waiting.put(None)
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def _work(self) -> None:
         use_one_thread()
-        while (item := self._waiting.get()) is not None:
+        while (item := self._waiting.get()) is not None and not self._closed:
             number, task, find = item
             try:
                 ballot = self._ballot(self._task_named(task), find())

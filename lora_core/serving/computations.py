@@ -79,6 +79,19 @@ class Computations:
         )
         self._open: list[Computation] = []
         self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def close(self, seconds: float = 10.0) -> None:
+        """The server ends: the worker ends after its present slice, and `ask` begins nothing.
+
+        Python would tear a thread out of its computation at the end of the process, and C++ code
+        that is torn out of a function aborts the whole process.
+        """
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        if self._thread is not None:
+            self._thread.join(seconds)
 
     def ask(self, visitor: str, about: object, key: Hashable, make: Make) -> Computation:
         """The computation `key` about an object, begun or found. Ask again to keep it going.
@@ -90,6 +103,8 @@ class Computations:
             earlier = self.known(about, key)
             if earlier is not None:
                 return earlier
+            if self._closed:
+                raise RunError("The server is ending.")
             known = self._known.setdefault(about, {})
             recent = time.monotonic() - ABANDONED
             mine = sum(1 for one in self._open if one.visitor == visitor and one.used >= recent)
@@ -127,8 +142,12 @@ class Computations:
                 os.setpriority(os.PRIO_PROCESS, mine, min(19, nice))
         while True:
             with self._lock:
-                while (taken := self._turns.take()) is None:
+                taken = self._turns.take()
+                while taken is None and not self._closed:
                     self._lock.wait()
+                    taken = self._turns.take()
+            if taken is None or self._closed:
+                return
             computation, make = taken
             del taken
             spent = self._slice(computation, make)

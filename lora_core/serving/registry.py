@@ -88,6 +88,7 @@ class Registry:
         self._held = Holdings(self.limits, self._recall)
         self._observers = Observers()
         self._closing = threading.Event()
+        self._when_closed: list[Callable[[], None]] = []
         self._dispatcher = Dispatcher(
             executor or Threads(workers),
             self._lock,
@@ -322,6 +323,10 @@ class Registry:
             for run in [*self._dispatcher.order(), *self._dispatcher.running]:
                 self._stop_run(run, reason)
 
+    def when_closed(self, end: Callable[[], None]) -> None:
+        """Call `end` when this registry has been closed: for what computes beside its runs."""
+        self._when_closed.append(end)
+
     def close(self) -> None:
         """End gracefully: running steps end, best weights stay, waiting runs never start.
 
@@ -336,6 +341,8 @@ class Registry:
                 self._stop_run(run, reason)
         self._dispatcher.shutdown()
         self._observers.close()
+        for end in self._when_closed:
+            end()
         with self._lock:
             self._note_use()
             self._recall.store.close()

@@ -60,6 +60,7 @@ class Experiments:
         self.computations = Computations(
             lambda: share_of_core(registry.counts().get("running", 0), cores)
         )
+        registry.when_closed(self.computations.close)
 
     def begin(self, visitor: str, question: str, run: Run) -> Computation:
         """Begin, or find, what a question about one run needs. Raises `LabError`s, in words."""

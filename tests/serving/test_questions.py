@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import sys
 import threading
@@ -169,6 +170,22 @@ def test_values_grow_and_are_kept() -> None:
         until(lambda computation=computation: computation.is_over)
         assert (computation.state, computation.value) == ("done", "end")
     assert begun == [1]
+
+
+def test_nothing_is_computed_once_it_is_closed() -> None:
+    asked, thing, made = Computations(), Thing(), []
+
+    def make():
+        made.append(1)
+        yield from itertools.count()
+
+    begun = asked.ask("me", thing, "endless", make)
+    until(lambda: begun.changes > 3)
+    asked.close()
+    changes = begun.changes
+    with pytest.raises(RunError, match="ending"):
+        asked.ask("me", thing, "another", make)
+    assert begun.changes == changes and made == [1]
 
 
 def test_visitors_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
