@@ -74,6 +74,7 @@ gc.enable()
 _THREADS = 128  # of Gradio, for answers; who watches a run has a slot besides (`make_room`)
 _CORES_FOR_THREADS = 8
 _PROCESS_MB = 1000  # of memory that a worker process needs
+_LOOK = 0.2  # seconds between two looks whether a signal came
 _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
 
 
@@ -101,8 +102,11 @@ def main(argv: list[str] | None = None) -> int:
     if FOLDER.remark:
         print(FOLDER.remark)
     ended = threading.Event()
+    # A list, not the event: a signal that comes while this thread enters `wait` would find the
+    # event's lock taken, by this very thread, and both would wait for ever.
+    asked: list[int] = []
     for name in ("SIGINT", "SIGTERM"):
-        signal.signal(getattr(signal, name), lambda *_: ended.set())
+        signal.signal(getattr(signal, name), lambda number, _: asked.append(number))
     log_to_console()
     raise_descriptor_limit()
     prepare_zero_gpu()
@@ -132,7 +136,9 @@ def main(argv: list[str] | None = None) -> int:
                 print(whereabouts(room.key, page.share_url, address), flush=True)
             if not options.no_browser and has_desktop():
                 open_browser(address.here)
-            ended.wait()
+            while not asked:
+                time.sleep(_LOOK)
+            ended.set()
             print("Ending: running runs are stopped and keep their best weights.", flush=True)
             registry.close()
             if room is not None:

@@ -407,18 +407,19 @@ def test_close_ends_runs_at_a_step_and_tells_everybody(tiny, words) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="there is no SIGTERM to send")
 def test_sigterm_ends_a_serving_process_gracefully() -> None:
     serve = (
-        "import signal, threading\n"
+        "import signal, time\n"
         "import tests.serving.registry as t\n"
         "from lora_core.serving.registry import Registry\n"
-        "ended = threading.Event()\n"
-        "signal.signal(signal.SIGTERM, lambda *_: ended.set())\n"
+        "asked = []\n"
+        "signal.signal(signal.SIGTERM, lambda *_: asked.append(1))\n"
         "tiny, words = t.tiny_base(), t.words_task()\n"
         "with Registry(t.LONG, workers=1) as registry:\n"
         "    first = t.endless(registry, tiny, words)\n"
         "    second = t.submit(registry, tiny, words)\n"
         "    t.under_way(first)\n"
         "    print('training', flush=True)\n"
-        "    ended.wait()\n"
+        "    while not asked:\n"
+        "        time.sleep(0.05)\n"
         "print(first.state, second.state, first.classifier is not None, first.step < t.ENDLESS)\n"
     )
     server = Server(code=serve)
