@@ -70,6 +70,12 @@ def load_tokenizer(
             f"The tokenizer in {folder} knows {largest + 1:,} tokens, its model only "
             f"{vocab_size:,}: they do not belong together."
         )
+    frame = frame_of(encoding)
+    if not all(0 <= number < vocab_size for number in (*frame.before, *frame.after)):
+        raise TokenizerError(
+            f"The tokenizer in {folder} puts a token around each text (post_processor) that its "
+            f"model of {vocab_size:,} tokens does not know: they do not belong together."
+        )
     return encoding, remark
 
 

@@ -296,7 +296,8 @@ def _frame(path: Path, rule: object) -> Frame:
     if not isinstance(rule, dict) or kind == "ByteLevel":
         return Frame()
     if kind == "Sequence":
-        steps = [_frame(path, step) for step in rule.get("processors") or []]
+        listed = rule.get("processors")
+        steps = [_frame(path, step) for step in (listed if isinstance(listed, list) else [])]
         told = [step for step in steps if len(step)]
         if len(told) < 2:
             return told[0] if told else Frame()

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lora_core.base.checkpoint import BUNDLED, load_model
 from lora_core.base.tokenizer import RANKS_FILE, load_encoding
@@ -29,13 +30,7 @@ from lora_core.pretraining.export import export
 from lora_core.pretraining.framing import frame_tokenizer
 from lora_core.pretraining.lessons import Lessons
 from lora_core.pretraining.measure import read_validation
-from lora_core.pretraining.network import (
-    Weights,
-    add_gradients,
-    hidden_states,
-    next_token_loss,
-    use_compiler,
-)
+from lora_core.pretraining.network import Weights, hidden_states, use_compiler
 from lora_core.pretraining.program import exit_status
 from lora_core.pretraining.student import CHECKPOINT, Settings, Student, measure
 from lora_core.pretraining.teach import States
@@ -60,32 +55,20 @@ class EndingStudent(Student):
             self.progress.step, settings.seed, settings.batch_tokens, CUT_SHARE
         )
         hidden = hidden_states(weights, self.model.config, ids).flatten(0, 1)
-        matrix = self.aims["aim.matrix"].detach().to(self.dtype).requires_grad_()
-        bias = self.aims["aim.bias"].detach().requires_grad_()
+        matrix, bias = self._working_aims()
         said = hidden[ends][:, :k].float() * self.factor + bias[0][:k]
         mean = (said - means[:, :k] * self.scales[0][:k]).square().mean()
         light = hidden[index] @ matrix[1].t()
         state = (light.float() + bias[1] - states * self.scales[1]).square().mean()
-        inputs = [*weights.values(), matrix, bias]
-        gradients = torch.autograd.grad(mean + settings.state * state, inputs, allow_unused=True)
-        filled = [
-            torch.zeros_like(i) if g is None else g for i, g in zip(inputs, gradients, strict=True)
-        ]
-        add_gradients(self.model, weights, tuple(filled[:-2]))
-        for parameter, gradient in zip(self.aims.values(), filled[-2:], strict=True):
-            parameter.grad = gradient.float()
+        self._backward(mean + settings.state * state, weights, matrix, bias)
         self.progress.tokens += int(ids.numel())
         return {"mean": mean.item(), "state": state.item()}
 
-    def _language(self, weights: Weights) -> dict[str, float]:
+    def _next_tokens(self) -> tuple[Tensor, Tensor]:
         """Half of the windows begin with `<|endoftext|>`, where a text is begun from nothing."""
-        assert self.windows is not None
-        tokens, targets = self.windows.batch(self.progress.step, self.settings.window_rows)
+        tokens, targets = super()._next_tokens()
         tokens[::2, 0] = self.lessons.end
-        states = hidden_states(weights, self.model.config, tokens)
-        loss = next_token_loss(weights, states, targets, 1.0 / targets.numel())
-        add_gradients(self.model, weights, torch.autograd.grad(loss, list(weights.values())))
-        return {"next_token": loss.item()}
+        return tokens, targets
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -173,27 +173,39 @@ class Student:
             self.progress.step, settings.seed, settings.batch_tokens
         )
         states = hidden_states(weights, self.model.config, ids).flatten(0, 1)[index]
-        matrix = self.aims["aim.matrix"].detach().to(self.dtype).requires_grad_()
-        bias = self.aims["aim.bias"].detach().requires_grad_()
+        matrix, bias = self._working_aims()
         said = torch.einsum("nw,akw->ank", states, matrix).float() + bias[:, None]
         errors = (said - targets * self.scales[:, None]).square().mean(-1)  # (2, n)
         weight = 1.0 + settings.last * last.float()
         mean, state = (errors * weight).sum(-1) / weight.sum()
+        self._backward(mean + settings.state * state, weights, matrix, bias)
+        self.progress.tokens += int(ids.numel())
+        ends = errors[0][last].mean()
+        return {"mean": mean.item(), "state": state.item(), "at_end": ends.item()}
+
+    def _working_aims(self) -> tuple[Tensor, Tensor]:
+        """The aims' matrices and biases in the formats of the products."""
+        matrix = self.aims["aim.matrix"].detach().to(self.dtype).requires_grad_()
+        return matrix, self.aims["aim.bias"].detach().requires_grad_()
+
+    def _backward(self, loss: Tensor, weights: Weights, matrix: Tensor, bias: Tensor) -> None:
+        """The gradients of a loss of the aims; zero where it does not depend on something."""
         inputs = [*weights.values(), matrix, bias]
-        gradients = torch.autograd.grad(mean + settings.state * state, inputs, allow_unused=True)
+        gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
         filled = [
             torch.zeros_like(i) if g is None else g for i, g in zip(inputs, gradients, strict=True)
         ]
         add_gradients(self.model, weights, tuple(filled[:-2]))
         for parameter, gradient in zip(self.aims.values(), filled[-2:], strict=True):
             parameter.grad = gradient.float()
-        self.progress.tokens += int(ids.numel())
-        ends = errors[0][last].mean()
-        return {"mean": mean.item(), "state": state.item(), "at_end": ends.item()}
+
+    def _next_tokens(self) -> tuple[Tensor, Tensor]:
+        """Windows of the corpus, and what follows each of their tokens."""
+        assert self.windows is not None
+        return self.windows.batch(self.progress.step, self.settings.window_rows)
 
     def _language(self, weights: Weights) -> dict[str, float]:
-        assert self.windows is not None
-        tokens, targets = self.windows.batch(self.progress.step, self.settings.window_rows)
+        tokens, targets = self._next_tokens()
         states = hidden_states(weights, self.model.config, tokens)
         loss = next_token_loss(weights, states, targets, 1.0 / targets.numel())
         add_gradients(self.model, weights, torch.autograd.grad(loss, list(weights.values())))

@@ -77,6 +77,8 @@ def test_a_frame_that_cannot_be_read_is_a_sentence(tmp_path) -> None:
         {"type": "TemplateProcessing"},
         {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<x>"}}]},
         {"type": "BertProcessing", "sep": 1},
+        {"type": "BertProcessing", "sep": ["</s>", 700], "cls": ["<s>", 0]},
+        {"type": "BertProcessing", "sep": ["</s>", 2], "cls": ["<s>", -1]},
     ):
         (tmp_path / "tokenizer.json").write_text(json.dumps(rules | {"post_processor": framing}))
         with pytest.raises(TokenizerError, match="post_processor"):
