@@ -6,8 +6,9 @@
 The same run of the real base (`sms-spam`, the defaults but fewer steps) in each filling of the
 executor, alone and two at once, interleaved; medians. A run that is alone takes both cores, so two
 at once stand against it and against one that is held to one core. Beside the seconds on the clock
-stands what the processor did in them, for on a machine that others use the clock tells of them. How
-much of a step holds Python's lock, and what follows for more cores, is measured by
+stands what the processor did in them, for on a machine that others use the clock tells of them. A
+visitor who classifies meanwhile takes a tenth of a core, so that is measured in rounds of its own.
+How much of a step holds Python's lock, and what follows for more cores, is measured by
 `tests.benchmarks.lock`.
 """
 
@@ -21,6 +22,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -130,19 +132,21 @@ def main() -> None:
             finish(warm, submit(registry, base, task, 5, 0))
         classifier = warm.classifier
         assert classifier is not None
+
+        def work(name: str, count: int, seed: int) -> None:
+            """So many runs at once, to their end; the first of them is of this seed."""
+            seeds = [seed, *[9] * (count - 1)]
+            finish(*[submit(registries[name], base, task, options.steps, s) for s in seeds])
+
         for turn in range(options.rounds):
-            for name, registry in registries.items():
-                for count in (1, 2):
-                    before = processor_seconds()
-                    begin = time.perf_counter()
-                    with asking(classifier, answers[name, count]):
-                        runs = [submit(registry, base, task, options.steps, turn)]
-                        runs += [
-                            submit(registry, base, task, options.steps, 9) for _ in range(count - 1)
-                        ]
-                        finish(*runs)
-                    clock[name, count].append(time.perf_counter() - begin)
-                    processor[name, count].append(processor_seconds() - before)
+            for key in product(registries, (1, 2)):
+                before, begin = processor_seconds(), time.perf_counter()
+                work(*key, turn)
+                clock[key].append(time.perf_counter() - begin)
+                processor[key].append(processor_seconds() - before)
+        for key in product(registries, (1, 2)):
+            with asking(classifier, answers[key]):
+                work(*key, 0)
     print(f"{available_cores()} cores, {options.steps} steps, {options.rounds} rounds; medians\n")
     print("| | one run, s | two at once, s | throughput | against one core", end="")
     print(" | processor, s | a text meanwhile, ms |\n|---|--:|--:|--:|--:|--:|--:|")

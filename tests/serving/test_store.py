@@ -362,11 +362,18 @@ def test_what_the_server_keeps_for_itself_does_not_outlive_it(reopen, tiny, word
     assert reopen().runs(ann) == []
 
 
-def test_a_full_disk_is_said_once_and_runs_go_on(reopen, tiny, words, caplog) -> None:
+def test_a_full_disk_is_said_once_and_runs_go_on(reopen, tiny, words, caplog, monkeypatch) -> None:
+    connect = sqlite3.connect
+
+    def nearly_full(*values, **options) -> sqlite3.Connection:
+        db = connect(*values, **options)
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own "disk is full"
+        return db
+
+    reopen()  # so that the tables are there
+    monkeypatch.setattr(sqlite3, "connect", nearly_full)
     ann, registry = new_visitor(), reopen()
-    store = reopen.store
-    pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-    store._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # SQLite's own "disk is full"
     runs = [submit(registry, tiny, words, ann, steps=200, seed=i) for i in range(3)]
     wait(*runs)
     assert [run.state for run in runs] == ["finished"] * 3
