@@ -330,6 +330,7 @@ class Registry:
         """
         reason = "The server is ending; the best weights so far were kept."
         with self._lock:
+            self._catch_up()
             self._closing.set()
             for run in self._dispatcher.order():
                 self._stop_run(run, "The server is ending; this run had not started.")
@@ -348,8 +349,7 @@ class Registry:
         """Forget what is too old or too much; called by itself, and often."""
         with self._lock:
             self._note_use()
-            if not self._closing.is_set():  # what goes on at the next start is not over
-                self._recall.catch_up(list(self._held.runs.values()))
+            self._catch_up()
             self._held.sweep_store(self._clock())
             self._held.sweep(self._clock())
 
@@ -382,6 +382,10 @@ class Registry:
 
     def _fetch(self, visitor: str | None) -> None:
         self._held.fetch(visitor, self.estimate, self._clock())
+
+    def _catch_up(self) -> None:
+        if not self._closing.is_set():  # what is stopped then goes on at the next start
+            self._recall.catch_up(list(self._held.runs.values()))
 
     def _note_use(self) -> None:
         durable = [run for run in self._held.runs.values() if run.durable]
