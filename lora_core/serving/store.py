@@ -69,6 +69,7 @@ _OBSTACLES = {
     sqlite3.SQLITE_CANTOPEN: _NOT_WRITABLE,
     sqlite3.SQLITE_FULL: _FULL,
 }
+_PERHAPS_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # SQLite does not say so
 _SHRINK = 4 * MEGABYTE  # unused within the database, and more than half of it: it is written anew
 SPACE_DISK = Path("/data")  # where a Space's lasting disk is, if it has one
 
@@ -418,7 +419,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
         if code in _DAMAGE:
             raise _DamagedError(str(error)) from error
         obstacle, advice = _OBSTACLES.get(code, (str(error), "Look after the disk."))
-        if shutil.disk_usage(path.parent).free < MEGABYTE:  # SQLite calls many a full disk an error
+        if code in _PERHAPS_FULL and shutil.disk_usage(path.parent).free < MEGABYTE:
             obstacle, advice = _FULL
         raise StoreError(
             f"{path} cannot be used now: {obstacle}. Nothing of it was changed. {advice} Or choose "
