@@ -14,7 +14,7 @@ import torch
 
 import lora_core as lc
 from lora_core.base.checkpoint import Base
-from tests.serving.registry import Gate, tiny_base, words_task
+from tests.serving.registry import Gate, Reopen, tiny_base, words_task
 
 torch.set_num_threads(1)
 
@@ -74,3 +74,11 @@ def warm(model: torch.nn.Module, seed: int = 2) -> None:
         for name, parameter in model.named_parameters():
             if ".lora." in f".{name}" and not parameter.any():
                 parameter.normal_(std=0.2, generator=generator)
+
+
+@pytest.fixture
+def reopen(tmp_path, tiny):
+    """Begins a server over one folder, as often as it is called."""
+    begin = Reopen(tmp_path / "data", tiny)
+    yield begin
+    begin.close()

@@ -19,6 +19,7 @@ from lora_core.base.checkpoint import (
     Base,
     BaseError,
     base_bytes,
+    base_folder,
     canonical_name,
     load_base,
 )
@@ -95,6 +96,17 @@ class Bases:
             if base.remark:
                 _log.info("base %s: %s", name, base.remark)
             return base
+
+    def again(self, name: str) -> Base:
+        """The base of a stored run, which names it as it calls itself: a folder by its last part.
+
+        It need not be on the menu any more: one from the Hub is fetched again. Raises `BaseError`.
+        """
+        for offered in self._offered or ():
+            folder = base_folder(offered)
+            if folder is not None and folder.resolve().name == name:
+                return self.get(offered)
+        return self.get(name)
 
     def size(self, name: str) -> int:
         """Bytes that a base takes in memory; raises `BaseError` for one that is too large here."""

@@ -37,6 +37,7 @@ class Holdings:
     def __init__(self, limits: Limits, recall: Recall | None = None) -> None:
         self.limits = limits
         self.recall = recall or Recall(Nowhere())
+        self.recall.lists_table = self._lists_table
         self.recalled: set[str] = set()  # visitors whose stored runs are here
         self.runs: dict[str, Run] = {}  # in the order of submission
         self.tables: dict[tuple[str, str], Table] = {}
@@ -51,12 +52,13 @@ class Holdings:
         """Bring a visitor's stored runs and tables to memory, once."""
         if not visitor or visitor in self.recalled:
             return
-        self.recalled.add(visitor)
-        for run in self.recall.runs_of(visitor):
+        runs, tables = self.recall.runs_of(visitor), self.recall.tables_of(visitor)
+        self.recalled.add(visitor)  # only now: what could not be read is tried again
+        for run in runs:
             if run.id not in self.runs:
                 run.estimator, run.used = estimator, now
                 self.runs[run.id] = run
-        for task in self.recall.tables_of(visitor):
+        for task in tables:
             self.bring(task)
             self.tables.setdefault((visitor, task.name), Table(task, now))
 
@@ -75,6 +77,11 @@ class Holdings:
     def tables_of(self, visitor: str) -> list[Task]:
         """All tables of a visitor, oldest first."""
         return [table.task for (owner, _), table in self.tables.items() if owner == visitor]
+
+    def _lists_table(self, run: Run) -> bool:
+        """Whether the table of a run is in its visitor's list."""
+        table = self.tables.get((run.visitor, run.task.name)) if run.task else None
+        return table is not None and table.task is run.task
 
     def forget_tables(self, visitor: str) -> None:
         """Let go of a visitor's tables, and of what the visitor was told."""
@@ -127,24 +134,30 @@ class Holdings:
         runs_of: dict[str, int] = {}
         for run in over:
             runs_of[run.visitor] = runs_of.get(run.visitor, 0) + 1
-            unused = run.used < oldest and run.loader is None
+            unused = run.used < oldest and not self.recall.has(run)
             if unused or runs_of[run.visitor] > self.limits.runs_kept:
                 self.forget(run)
-        self._put_away(oldest)
+        here = {r.visitor for r in self.runs.values() if not r.is_over or r.used >= oldest}
+        self._put_away(here)
         newest = sorted(self.tables.items(), key=lambda item: -item[1].used)
         tables: dict[str, int] = {}
         for (visitor, name), table in newest:
             tables[visitor] = tables.get(visitor, 0) + 1
-            if table.used < oldest or tables[visitor] > self.limits.tables_kept:
+            if tables[visitor] > self.limits.tables_kept:
+                self._delete_table(visitor, name)
+            elif table.used < oldest and visitor not in here:  # it would come back, or be missed
                 del self.tables[visitor, name]
-        here = {run.visitor for run in self.runs.values()} | {owner for owner, _ in self.tables}
-        for visitor in self.notices.keys() - here:
+        known = {run.visitor for run in self.runs.values()} | {owner for owner, _ in self.tables}
+        for visitor in self.notices.keys() - known:
             del self.notices[visitor]
         self._make_room()
 
-    def _put_away(self, oldest: float) -> None:
+    def _delete_table(self, visitor: str, name: str) -> None:
+        del self.tables[visitor, name]
+        self.recall.store.delete_table(visitor, name)
+
+    def _put_away(self, here: set[str]) -> None:
         """Let go of the stored runs of visitors who have been away: the store has them."""
-        here = {r.visitor for r in self.runs.values() if not r.is_over or r.used >= oldest}
         for visitor in self.recalled - here:
             self.recalled.discard(visitor)
             for run in self.of(visitor):
@@ -188,7 +201,7 @@ class Holdings:
         run.weigh()
 
     def _drop_run(self, run: Run) -> None:
-        if run.loader is None:
+        if run.loader is None and not self.recall.has(run):
             self.forget(run)
             self._notice(
                 run.visitor, "A run that was not used for long was forgotten to make room."
@@ -196,7 +209,7 @@ class Holdings:
 
     def _drop_table(self, key: tuple[str, str]) -> None:
         visitor, name = key
-        del self.tables[key]
+        self._delete_table(visitor, name)
         self._notice(visitor, f"The table '{name}' was forgotten to make room: bring it again.")
 
     def _notice(self, visitor: str, sentence: str) -> None:

@@ -17,21 +17,19 @@ class Nowhere(Store):
     """Answers as an empty store does; nothing is written."""
 
     def __init__(self) -> None:
-        self.trouble, self.notes = "", []
+        self.notes = []
 
     def close(self) -> None: ...
 
-    def put(self, *_: Any, **__: Any) -> None: ...
-
-    def put_weights(self, run_id: str, tensors: Mapping[str, Tensor]) -> bool:
-        return False
-
-    def put_file(self, run_id: str, write: Any) -> bool:
+    def put(self, *_: Any, **__: Any) -> bool:
         return False
 
     def use(self, used: Mapping[str, float], clock: float) -> None: ...
 
-    def delete(self, run_id: str) -> None: ...
+    def delete(self, run_id: str) -> bool:
+        return True
+
+    def delete_table(self, visitor: str, name: str) -> None: ...
 
     def delete_visitor(self, visitor: str) -> None: ...
 
@@ -51,6 +49,9 @@ class Nowhere(Store):
 
     def own_tables(self, visitor: str) -> list[str]:
         return []
+
+    def weights_step(self, run_id: str) -> int | None:
+        return None
 
     def weights(self, run_id: str) -> dict[str, Tensor]:
         return {}

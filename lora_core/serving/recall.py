@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from lora_core.adapters.adapter import load_adapter, zip_adapter
 from lora_core.base.checkpoint import Base, load_base
@@ -21,6 +21,7 @@ from lora_core.serving import log, records
 from lora_core.serving.nowhere import Nowhere
 from lora_core.serving.run import Best, Run, new_id
 from lora_core.serving.store import Row, Store, StoreError
+from lora_core.serving.weight_files import Weights, weights_of
 from lora_core.serving.worker import Job, rebuild
 from lora_core.tasks.bundled import load_task, task_names
 from lora_core.tasks.task import Task, TaskError
@@ -29,7 +30,14 @@ INTERRUPTED = (
     "The server ended while this run trained, after step {step}. Its best weights are those of "
     "step {best}: go on from there, or start anew with the same settings."
 )
-INTERRUPTED_EARLY = "The server ended before this run was evaluated: start it anew."
+INTERRUPTED_EARLY = "The server ended before weights of this run were written: start it anew."
+NOT_WRITTEN = (
+    "The weights of this run could not be written when it ended, and the server has ended since. "
+    "Its curves and figures stay, and the same settings and seed make the same weights again."
+)
+NO_TABLE = "The table of this run is not kept any more."
+_Stored = TypeVar("_Stored")
+_T = TypeVar("_T")
 
 
 class Recall:
@@ -39,6 +47,7 @@ class Recall:
         self.store = store
         self.keeps = not isinstance(store, Nowhere)
         self.bases: Callable[[str], Base] = self._load  # finds a base by its name
+        self.lists_table: Callable[[Run], bool] = lambda run: False  # whether its visitor does
         self._lock = threading.Lock()
         self._loaded: dict[str, Base] = {}
         self._bundled: dict[str, tuple[Task, str]] = {}
@@ -51,34 +60,31 @@ class Recall:
 
     # Writing ---------------------------------------------------------------------------------
 
-    def save(self, run: Run, *, keeps_table: bool = False, state: str = "") -> None:
-        """Write a run as it is now, with the events that were not written yet."""
-        table = None
-        if not (self.keeps and run.durable):
-            return
-        if run.task is not None and self._bundled_name(run.task) is None:
-            table = self._digest(run.task), records.task_record(run.task), keeps_table
-        with self._lock:
-            if not run.durable:
-                return
-            events = run.events[run.written :]
-            self.store.put(
-                run.id,
-                run.visitor,
-                state or run.state,
-                self._record(run, table[0] if table else None),
-                run.used,
-                events=[records.event_record(event) for event in events],
-                first=run.written,
-                table=table,
-            )
-            run.written += len(events)
+    def save(self, run: Run, best: Best | None = None) -> None:
+        """Write a run as it is now, with the events that were not written yet, and with new best
+        weights, if there are any."""
+        self._put(run, run.state, weights_of(best.step, best.weights) if best else None)
 
-    def save_best(self, run: Run) -> None:
-        """Write the best weights of a run that trains."""
-        with self._lock:
-            if run.durable and run.best is not None:
-                self.store.put_weights(run.id, run.best.weights)
+    def ended(self, run: Run) -> None:
+        """Write a run that is over, or was brought along, and know how to read its classifier
+        again."""
+        if not self.has(run):
+            return
+        weights = self._final_weights(run)
+        state = "interrupted" if run.interrupted else run.state
+        if self._put(run, state, weights) and weights is not None:
+            self._attach(run, self._record(run, None))
+
+    def catch_up(self, runs: Iterable[Run]) -> None:
+        """Write what could not be written, up to the first that still cannot. What trains is
+        written with its next evaluation."""
+        for run in [run for run in runs if run.behind and run.state != "running"]:
+            if run.is_over:
+                self.ended(run)
+            else:
+                self.save(run, run.best)
+            if run.behind:
+                return
 
     def forget(self, run: Run) -> None:
         """Delete a run, for good: a worker that still trains it writes nothing any more."""
@@ -87,25 +93,60 @@ class Recall:
                 run.durable = False
                 self.store.delete(run.id)
 
-    def save_adapter(self, run: Run) -> None:
-        """Write an adapter that was brought along, and know how to read it again."""
-        classifier = run.loaded
-        assert classifier is not None
-        if self.store.put_file(run.id, lambda path: zip_adapter(classifier, path)):
-            self._attach(run, self._record(run, None))
+    def has(self, run: Run) -> bool:
+        """Whether a run is the store's to keep."""
+        return self.keeps and run.durable
 
-    def ended(self, run: Run) -> None:
-        """Write a run that is over, and know how to read its classifier again."""
-        if not (self.keeps and run.durable):
-            return
-        written, state = False, "interrupted" if run.interrupted else ""
-        if run.loaded is not None:  # not the best weights as they were: its head was cooled
-            with self._lock:
-                weights = trained_weights(run.loaded.model)
-                written = run.durable and self.store.put_weights(run.id, weights)
-        self.save(run, state=state)
-        if written:
-            self._attach(run, self._record(run, None))
+    def _put(self, run: Run, state: str, weights: Weights | None) -> bool:
+        """Write it all; whether that was done. Where there is no room for the weights, the rest is
+        written without them. A run that is over has none then: those before are not what its
+        figures tell of. What goes on from a stored run is written with its weights or not at all.
+        """
+        table, final = None, run.is_over and not run.interrupted
+        if not self.has(run):
+            return False
+        if run.task is not None and self._bundled_name(run.task) is None:
+            content = records.task_record(run.task)
+            table = self._digest(run.task), content, self.lists_table(run)
+        record = self._record(run, table[0] if table else None)
+        with self._lock:
+            if not run.durable:
+                return False
+            events = run.events[run.written :]
+
+            def put(weights: Weights | None, **also: Any) -> bool:
+                return self.store.put(
+                    run.id,
+                    run.visitor,
+                    state,
+                    record,
+                    run.used,
+                    events=[records.event_record(event) for event in events],
+                    first=run.written,
+                    table=table,
+                    weights=weights,
+                    **also,
+                )
+
+            whole = put(weights, replaces=run.replaces if weights else "")
+            if whole and weights:
+                run.replaces = ""
+            if whole or (weights and not run.replaces and put(None, without_weights=final)):
+                run.written += len(events)
+            run.behind = not whole
+        return whole
+
+    def _final_weights(self, run: Run) -> Weights | None:
+        classifier = run.loaded
+        if classifier is None:
+            return None
+        if run.state == "loaded":
+            return Weights(0, ".zip", lambda path: zip_adapter(classifier, path))
+        # Not the best weights as they were, for its head was cooled; nor the model's own alone, for
+        # somebody may be looking at it with another strength.
+        weights = {**trained_weights(classifier.model), **classifier.trained}
+        finished = [e.best_step for e in run.events if isinstance(e, Finished)]
+        return weights_of(finished[-1] if finished else run.step, weights)
 
     def _record(self, run: Run, table: str | None) -> dict[str, Any]:
         classifier = run.loaded
@@ -116,12 +157,16 @@ class Recall:
             scores = {"validation_accuracy": accuracy, "validation_loss": loss}
         if classifier is not None:
             scores = classifier.scores
-        name = run.base.name if run.base else classifier.base_name if classifier else ""
+        name, digest = run.stored_base
+        if run.base is not None:
+            name, digest = run.base.name, self._digest(run.base)
+        elif classifier is not None:
+            name = classifier.base_name
         return {
             "name": run.name,
             "share": run.share if run.share != run.visitor else "",
             "base": name,
-            "base_digest": self._digest(run.base) if run.base else "",
+            "base_digest": digest,
             "task": self._bundled_name(run.task) if run.task else None,
             "table": table,
             **records.settings_record(run.lora_config, run.train_config),
@@ -160,34 +205,50 @@ class Recall:
     # Reading ---------------------------------------------------------------------------------
 
     def runs_of(self, visitor: str) -> list[Run]:
-        """A visitor's stored runs, oldest first."""
-        return [self._run(row) for row in self.store.of(visitor)]
-
-    def waiting(self) -> list[Run]:
-        """Runs that waited when the last server ended, in their order, with their bases."""
-        return [self._run(row) for row in self.store.waiting()]
+        """A visitor's stored runs, oldest first; without those that make no sense."""
+        return list(self._readable(self._run, self.store.of(visitor)))
 
     def tables_of(self, visitor: str) -> list[Task]:
-        """A visitor's stored tables."""
-        tables = [self.store.table(digest) for digest in self.store.own_tables(visitor)]
-        return [records.task_of(record) for record in tables if record is not None]
+        """A visitor's stored tables, without those that make no sense."""
+        tables = self._readable(self._table, self.store.own_tables(visitor))
+        return [table for table in tables if table is not None]
+
+    def _readable(self, read: Callable[[_Stored], _T], stored: Iterable[_Stored]) -> Iterator[_T]:
+        """What `read` makes of each; what makes no sense is left out, with a line in the log."""
+        for one in stored:
+            try:
+                result = read(one)
+            except StoreError:
+                raise  # the store is in trouble, not this one
+            except (LabError, LookupError, TypeError, ValueError, AttributeError) as error:
+                log.broke("stored", error)
+            else:
+                yield result
 
     def weights(self, run: Run) -> Best | None:
-        """The best weights of an interrupted run. Raises `StoreError`."""
+        """The best weights of a run that can go on. Raises `StoreError`."""
         tensors = self.store.weights(run.id)
-        best = [e.step for e in run.events if isinstance(e, Evaluated) and e.best]
-        return Best(best[-1], tensors) if best and tensors else None
+        if not tensors:
+            if run.first_step:  # it was killed before it had them
+                raise StoreError(INTERRUPTED_EARLY)
+            return None
+        step = self.store.weights_step(run.id)
+        if step is None:  # an older version wrote them
+            best = [e.step for e in run.events if isinstance(e, Evaluated) and e.best]
+            step = max([run.first_step, *best])
+        return Best(step, tensors)
 
     def _run(self, row: Row) -> Run:
         record = row.record
         lora, train = records.settings_of(record)
-        interrupted = row.state == "interrupted"
+        interrupted = row.state in ("interrupted", "running")  # nobody trains it any more
         state: Any = "stopped" if interrupted else row.state
         run = Run(row.id, row.visitor, record["name"], None, self._task(record), lora, train)
         run.state, run.interrupted = state, interrupted
         run.share = run.address = record["share"] or row.visitor
         run.events = [records.event_of(event) for event in self.store.events(row.id)]
         run.written = len(run.events)
+        run.stored_base = record["base"], record["base_digest"]
         run.reason, run.lost = record["reason"], record["lost"]
         run.test_score = records.score_of(record["test"])
         run.created, run.started, run.ended = record["times"]
@@ -196,17 +257,24 @@ class Recall:
             run.ended = run.used
             step = max((event.step for event in run.events), default=0)
             sentence = INTERRUPTED if row.weights else INTERRUPTED_EARLY
-            run.reason = run.reason or sentence.format(step=step, best=record["best_step"])
+            best = record["best_step"] if row.weights_step is None else row.weights_step
+            run.reason = run.reason or sentence.format(step=step, best=best)
             run.step = step
         if row.state == "waiting" or record["base"] == "bundled":
             try:
                 run.base = self._base(record)
             except LabError as error:
-                run.lost = str(error)
                 if row.state == "waiting":
                     run.state, run.reason = "failed", str(error)
-        if run.is_over and not run.lost and (record["has_weights"] or row.weights):
-            self._attach(run, record)
+                else:
+                    run.lost = str(error)
+        if row.state == "waiting" and run.task is None:
+            run.state, run.reason = "failed", NO_TABLE
+        if run.is_over and not run.lost:
+            if row.weights:
+                self._attach(run, record)
+            elif record["has_weights"] and not interrupted:
+                run.lost = NOT_WRITTEN
         run.weigh()
         return run
 
@@ -223,10 +291,13 @@ class Recall:
                 raise StoreError("This adapter was not kept.")
             return load_adapter(self.store.weights_path(rows[0].weights), base)
         if run.task is None or run.train_config is None or run.lora_config is None:
-            raise StoreError("The table of this run is not kept any more.")
+            raise StoreError(NO_TABLE)
+        weights = self.store.weights(run.id)
+        if not weights:
+            raise StoreError(NOT_WRITTEN)
         run.base = base
         job = Job(run.id, base, run.task, run.lora_config, run.train_config)
-        return rebuild(job, self.store.weights(run.id) or None, record["scores"])
+        return rebuild(job, weights, record["scores"])
 
     def _base(self, record: dict[str, Any]) -> Base:
         base = self.bases(record["base"])
@@ -244,7 +315,10 @@ class Recall:
         except TaskError as error:
             log.once(str(error))
             return None
-        content = self.store.table(record["table"]) if record["table"] else None
+        return self._table(record["table"]) if record["table"] else None
+
+    def _table(self, digest: str) -> Task | None:
+        content = self.store.table(digest)
         return records.task_of(content) if content is not None else None
 
 
@@ -263,9 +337,10 @@ def continued_run(old: Run, best: Best) -> Run:
     run = Run(new_id(), old.visitor, old.name, old.base, old.task, lora, train)
     run.share, run.address, run.best = old.share, old.address, best
     run.first_step = run.step = best.step
+    run.replaces = old.id
     for event in old.events:
-        later = isinstance(event, Evaluated) and event.step >= best.step
-        if later or isinstance(event, Finished):
+        evaluated_anew = isinstance(event, Evaluated) and event.step == best.step
+        if evaluated_anew or event.step > best.step or isinstance(event, Finished):
             break
         run.events.append(event)
     return run

@@ -38,7 +38,7 @@ from lora_core.serving.run import (
     new_id,
     new_visitor,
 )
-from lora_core.serving.store import Store
+from lora_core.serving.store import Store, StoreError
 from lora_core.serving.watchers import Watchers
 from lora_core.serving.worker import Outcome, Report, why
 from lora_core.tasks.task import Task
@@ -161,8 +161,7 @@ class Registry:
             self._fetch(visitor)
             run.ended = self._clock()
             self._keep(run)
-            self._recall.save(run)
-            self._recall.save_adapter(run)
+            self._recall.ended(run)
             self._held.sweep(self._clock())
         self._observers.tell(run)
         return run
@@ -181,9 +180,8 @@ class Registry:
                 raise RunError(old.lost or NOT_HERE)
             self._check_queue(old)
             run = continued_run(old, best)
+            del self._held.runs[old.id]  # the store lets go of it when it has the new one
             self._queue(run)
-            self._recall.save_best(run)
-            self._held.forget(old)
         return run
 
     def get(self, visitor: str, run_id: str) -> Run:
@@ -281,9 +279,7 @@ class Registry:
             for visitor in dict.fromkeys(row.visitor for row in waited):
                 self._fetch(visitor)
             for run in filter(None, (self._held.runs.get(row.id) for row in waited)):
-                if run.state == "waiting":
-                    run.best = self._recall.weights(run)
-                    self._dispatcher.add(run)
+                self._take_up_run(run)
             self._dispatcher.dispatch()
 
     @property
@@ -334,6 +330,7 @@ class Registry:
         """
         reason = "The server is ending; the best weights so far were kept."
         with self._lock:
+            self._catch_up()
             self._closing.set()
             for run in self._dispatcher.order():
                 self._stop_run(run, "The server is ending; this run had not started.")
@@ -352,6 +349,7 @@ class Registry:
         """Forget what is too old or too much; called by itself, and often."""
         with self._lock:
             self._note_use()
+            self._catch_up()
             self._held.sweep_store(self._clock())
             self._held.sweep(self._clock())
 
@@ -385,18 +383,33 @@ class Registry:
     def _fetch(self, visitor: str | None) -> None:
         self._held.fetch(visitor, self.estimate, self._clock())
 
+    def _catch_up(self) -> None:
+        if not self._closing.is_set():  # what is stopped then goes on at the next start
+            self._recall.catch_up(list(self._held.runs.values()))
+
     def _note_use(self) -> None:
         durable = [run for run in self._held.runs.values() if run.durable]
         self._recall.store.use({run.id: run.used for run in durable}, self._clock())
 
     def _queue(self, run: Run) -> None:
         self._keep(run)
-        key = (run.visitor, run.task.name if run.task else "")
-        self._recall.save(run, keeps_table=key in self._held.tables)
+        self._recall.save(run, run.best)
         self._dispatcher.add(run)
         self._held.sweep(self._clock())
         self._dispatcher.dispatch()
         self._observers.tell(run)
+
+    def _take_up_run(self, run: Run) -> None:
+        """Let a run that waited wait again; one that cannot be trained any more has failed."""
+        if run.state == "waiting":
+            try:
+                run.best = self._recall.weights(run)
+            except StoreError as error:
+                run.reason = str(error)
+            else:
+                self._dispatcher.add(run)
+                return
+        self._end(run, "failed")
 
     def _keep(self, run: Run) -> None:
         run.estimator = self.estimate
@@ -448,9 +461,7 @@ class Registry:
             with self._lock:
                 self._dispatcher.measure(run)
         elif isinstance(item, Evaluated):
-            if item.best:
-                self._recall.save_best(run)
-            self._recall.save(run)
+            self._recall.save(run, run.best if item.best else None)
             self._observers.tell(run)
 
     def _ended(self, run: Run, future: Future[Outcome]) -> None:

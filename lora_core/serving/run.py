@@ -88,6 +88,9 @@ class Run:
     interrupted: bool = False  # the server ended while it trained; it can go on
     durable: bool = True  # whether it is to outlive the process, where there is a store
     written: int = field(default=0, repr=False)  # events that are in the store
+    behind: bool = False  # whether the store could not take what it has come to
+    replaces: str = field(default="", repr=False)  # the stored run that it goes on from
+    stored_base: tuple[str, str] = "", ""  # name and digest of its base, where that is not loaded
     first_step: int = 0  # steps that an earlier part of the run had done
     best: Best | None = field(default=None, repr=False)  # while it can go on from there
     created: float = 0.0  # seconds of the registry's clock: awake, not since 1970

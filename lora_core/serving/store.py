@@ -1,9 +1,9 @@
 """What outlives the process: one folder, SQLite for what is listed, safetensors for weights.
 
 Written when a run is queued, at each of its evaluations and at its end, so a process that is killed
-loses at most the steps since the last evaluation. Weights are written under another name, flushed
-and renamed; a row names them only afterwards. A table is kept once a run uses it. Texts that are
-typed are never written.
+loses at most the steps since the last evaluation. A run's row, its events and the name of its file
+of weights change together or not at all. A table is kept once a run uses it, and as long as its
+visitor has runs. Texts that are typed are never written.
 
 Knows nothing about the registry; `recall.py` makes runs of the rows.
 """
@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,11 +25,12 @@ from typing import Any
 from filelock import FileLock, Timeout
 from platformdirs import user_data_path
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lora_core.errors import LabError
+from lora_core.limits import MEGABYTE
 from lora_core.serving import log
+from lora_core.serving.weight_files import WeightFiles, Weights
 
 APPLICATION = 0x4C6F5241  # "LoRA": tells our databases from others
 # One script for each version, run in order on what an older version wrote.
@@ -51,7 +53,24 @@ MIGRATIONS = (
         PRIMARY KEY (visitor, name));
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
     """,
+    # After which step the weights are; NULL: an older version wrote them.
+    "ALTER TABLE runs ADD COLUMN weights_step INTEGER;",
 )
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Why SQLite cannot use a database that may be whole, and what to do.
+_LOCKED = "another program has locked it", "End that program."
+_NOT_WRITABLE = "it may not be written to", "Let this user write to it and to its folder."
+_FULL = "the disk is full", "Make room on it."
+_OBSTACLES = {
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_READONLY: _NOT_WRITABLE,
+    sqlite3.SQLITE_PERM: _NOT_WRITABLE,
+    sqlite3.SQLITE_CANTOPEN: _NOT_WRITABLE,
+    sqlite3.SQLITE_FULL: _FULL,
+}
+_PERHAPS_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # SQLite does not say so
+_SHRINK = 4 * MEGABYTE  # unused within the database, and more than half of it: it is written anew
 SPACE_DISK = Path("/data")  # where a Space's lasting disk is, if it has one
 
 
@@ -59,9 +78,13 @@ class StoreError(LabError, RuntimeError):
     """The store cannot be used; the message says why and what to do."""
 
 
+class _DamagedError(Exception):
+    """A database that is damaged or not ours; the message says which."""
+
+
 @dataclass(frozen=True)
 class Row:
-    """A stored run; `weights` names a file, or is empty."""
+    """A stored run; `weights` names a file, or is empty. A record that is no JSON is empty."""
 
     id: str
     visitor: str
@@ -69,6 +92,7 @@ class Row:
     record: dict[str, Any]
     weights: str
     used: float
+    weights_step: int | None
 
 
 def default_folder() -> Path:
@@ -100,18 +124,18 @@ class Store:
     """One folder, of one server at a time. May be called from any thread.
 
     Reading raises `StoreError`. Writing does not: on a full disk the server goes on without, says
-    so once in its log, and `trouble` holds the sentence until a write succeeds.
+    so once in its log, and whoever writes hears that it was not done.
     """
 
     def __init__(self, folder: Path) -> None:
         """Raises `StoreError` when another server has the folder or it cannot be written to."""
         self.folder = folder
-        self.trouble = ""
         self.notes: list[str] = []  # for the host: what was set aside at the start
         self._guard = threading.RLock()
         try:
-            (folder / "weights").mkdir(parents=True, exist_ok=True)
-            folder.chmod(0o700)
+            folder.mkdir(parents=True, exist_ok=True)
+            if not any(folder.iterdir()):  # nobody else's
+                folder.chmod(0o700)
             self._lock = FileLock(folder / "lock", timeout=0)
             self._lock.acquire()
         except Timeout as error:
@@ -119,17 +143,18 @@ class Store:
                 f"Another LoRA Lab uses {folder}: end it, or choose another folder with --data."
             ) from error
         except OSError as error:
-            raise StoreError(
-                f"{folder} cannot be used to keep runs in ({error.strerror or error}). Choose "
-                "another folder with --data, or --data none to keep nothing."
-            ) from error
-        path = folder / "runs.sqlite"
+            raise self._unusable(error) from error
         try:
-            self._db = _open(path)
-        except (sqlite3.Error, StoreError) as error:
-            self._set_aside(path, error)
-            self._db = _open(path)
-        self._sweep_files()
+            self._files = WeightFiles(folder / "weights")
+            self._db = self._open_or_set_aside(folder / "runs.sqlite")
+            named = {name for (name,) in self._ask("SELECT weights FROM runs WHERE weights != ''")}
+            self._files.sweep(named)
+        except OSError as error:
+            self._lock.release()
+            raise self._unusable(error) from error
+        except BaseException:
+            self._lock.release()
+            raise
 
     def close(self) -> None:
         """Let another server have the folder."""
@@ -137,16 +162,32 @@ class Store:
             self._db.close()
         self._lock.release()
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        suffix = f"-set-aside-{secrets.token_hex(4)}"
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", "weights"):
-            with contextlib.suppress(OSError):
-                (self.folder / name).rename(self.folder / (name + suffix))
-        (self.folder / "weights").mkdir(exist_ok=True)
-        self.notes.append(
-            f"What was kept in {self.folder} could not be read ({error}). It was set aside as "
-            f"{path.name}{suffix}, and a new store begins."
+    def _unusable(self, error: OSError) -> StoreError:
+        return StoreError(
+            f"{self.folder} cannot be used to keep runs in ({error.strerror or error}). Choose "
+            "another folder with --data, or --data none to keep nothing."
         )
+
+    def _open_or_set_aside(self, path: Path) -> sqlite3.Connection:
+        suffix = f"-set-aside-{secrets.token_hex(4)}"
+        try:
+            db, is_new = _open(path)
+        except _DamagedError as error:
+            for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    (self.folder / name).rename(self.folder / (name + suffix))
+            self._files.set_aside(self.folder / f"weights{suffix}")
+            self.notes.append(
+                f"What was kept in {self.folder} could not be read ({error}). It was set aside as "
+                f"{path.name}{suffix}, and a new store begins."
+            )
+            return _open(path)[0]
+        if is_new and self._files.set_aside(self.folder / f"weights{suffix}"):
+            self.notes.append(
+                f"{path} is not there any more, but weights are that it named. They were set aside "
+                f"as weights{suffix}, and a new store begins."
+            )
+        return db
 
     # Writing ---------------------------------------------------------------------------------
 
@@ -156,13 +197,11 @@ class Store:
             try:
                 with self._db:
                     yield self._db
-                self.trouble = ""
             except (sqlite3.Error, OSError, SafetensorError) as error:
                 why = str(error).partition(" at path ")[0]  # its files are named anew each time
-                self.trouble = (
+                log.once(
                     f"What happens now is not kept: {self.folder} cannot be written to ({why})."
                 )
-                log.once(self.trouble)
 
     def put(
         self,
@@ -175,21 +214,19 @@ class Store:
         events: Sequence[Mapping[str, Any]] = (),
         first: int = 0,
         table: tuple[str, Mapping[str, Any], bool] | None = None,
-    ) -> None:
-        """Insert or update a run; `events` are those from number `first` on.
+        weights: Weights | None = None,
+        without_weights: bool = False,
+        replaces: str = "",
+    ) -> bool:
+        """Insert or update a run; whether that was done, all of it or nothing.
 
-        `table`: digest and content of a table that is not bundled, and whether its visitor keeps it
-        in the list of tables.
+        `events` are those from number `first` on. `table`: digest and content of a table that is
+        not bundled, and whether its visitor keeps it in the list of tables. `weights` come in the
+        place of those before; `without_weights`: those before go. `replaces`: a run that goes.
         """
-        with self._writing() as db:
+        with self._writing() as db, self._files.new(weights) as name:
             if table is not None:
-                digest, content, listed = table
-                known = db.execute("SELECT 1 FROM tables WHERE digest = ?", (digest,)).fetchone()
-                if not known:
-                    db.execute("INSERT INTO tables VALUES (?, ?)", (digest, json.dumps(content)))
-                if listed:
-                    own = (visitor, content["name"], digest)
-                    db.execute("INSERT OR REPLACE INTO own_tables VALUES (?, ?, ?)", own)
+                _put_table(db, visitor, *table)
             db.execute(
                 "INSERT INTO runs (id, visitor, state, record, used) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (id) DO UPDATE SET state = excluded.state, record = excluded.record, "
@@ -199,39 +236,21 @@ class Store:
             if events:
                 text = json.dumps(list(events))
                 db.execute("INSERT OR REPLACE INTO events VALUES (?, ?, ?)", (run_id, first, text))
-
-    def put_weights(self, run_id: str, tensors: Mapping[str, Tensor]) -> bool:
-        """Keep these weights of a run in the place of those before; whether that was done."""
-        with self._writing() as db:
-            name = f"{secrets.token_hex(16)}.safetensors"
-            path, draft = self.weights_path(name), self.weights_path(name + ".part")
-            save_file({n: t.contiguous() for n, t in tensors.items()}, draft)
-            self._name_weights(db, run_id, draft, path)
+            old = []
+            if name or without_weights:
+                old += _file_of(db, run_id)
+                size, step = (self._files.size(name), weights.step) if weights else (0, None)
+                db.execute(
+                    "UPDATE runs SET weights = ?, bytes = ?, weights_step = ? WHERE id = ?",
+                    (name, size, step, run_id),
+                )
+            if replaces:
+                old += _delete(db, replaces)
+            db.commit()  # before the old files go
+            for file in old:
+                self._files.remove(file)
             return True
         return False
-
-    def put_file(self, run_id: str, write: Any) -> bool:
-        """As `put_weights`, with a file that `write(path)` makes."""
-        with self._writing() as db:
-            name = f"{secrets.token_hex(16)}.zip"
-            path, draft = self.weights_path(name), self.weights_path(name + ".part")
-            write(draft)
-            self._name_weights(db, run_id, draft, path)
-            return True
-        return False
-
-    def _name_weights(self, db: sqlite3.Connection, run_id: str, draft: Path, path: Path) -> None:
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-        row = db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchone()
-        size = path.stat().st_size
-        db.execute("UPDATE runs SET weights = ?, bytes = ? WHERE id = ?", (path.name, size, run_id))
-        db.commit()  # before the old file goes
-        if row is None:
-            path.unlink()
-        elif row[0]:
-            self.weights_path(row[0]).unlink(missing_ok=True)
 
     def use(self, used: Mapping[str, float], clock: float) -> None:
         """Note when runs were last used, and the server's own time."""
@@ -241,22 +260,30 @@ class Store:
             )
             db.execute("INSERT OR REPLACE INTO facts VALUES ('clock', ?)", (repr(clock),))
 
-    def delete(self, run_id: str) -> None:
-        """Forget a run, its events and weights."""
+    def delete(self, run_id: str) -> bool:
+        """Forget a run, its events, weights, and a table that nobody needs any more; whether that
+        was done."""
         with self._writing() as db:
-            row = db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchone()
-            db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+            old = _delete(db, run_id)
+            _drop_unused_tables(db)
             db.commit()
-            if row and row[0]:
-                self.weights_path(row[0]).unlink(missing_ok=True)
+            for file in old:
+                self._files.remove(file)
+            return True
+        return False
+
+    def delete_table(self, visitor: str, name: str) -> None:
+        """Take a table out of a visitor's list; runs that use it keep it."""
+        with self._writing() as db:
+            db.execute("DELETE FROM own_tables WHERE visitor = ? AND name = ?", (visitor, name))
+            _drop_unused_tables(db)
 
     def delete_visitor(self, visitor: str) -> None:
         """Forget all that is a visitor's."""
         with self._guard:
-            for row in self.of(visitor):
-                self.delete(row.id)
+            for (run_id,) in self._ask("SELECT id FROM runs WHERE visitor = ?", visitor):
+                self.delete(run_id)
             with self._writing() as db:
-                db.execute("DELETE FROM own_tables WHERE visitor = ?", (visitor,))
                 _drop_unused_tables(db)
 
     def interrupt(self) -> None:
@@ -267,27 +294,38 @@ class Store:
     def sweep(self, oldest: float, max_bytes: int) -> list[str]:
         """Forget runs not used since `oldest`, then the longest unused until the rest fits; their
         ids. Each visitor's newest run goes last."""
-        gone: list[str] = []
         ended = "state NOT IN ('waiting', 'running')"
+        newest = "number = (SELECT max(number) FROM runs r WHERE r.visitor = runs.visitor)"
+        gone: list[str] = []
         with self._guard:
             for (run_id,) in self._ask(f"SELECT id FROM runs WHERE used < ? AND {ended}", oldest):
-                gone.append(run_id)
-            size = "bytes + (SELECT total(length(records)) FROM events WHERE run = id)"
-            (total,) = self._ask(f"SELECT total({size}) FROM runs")[0]
-            if total > max_bytes:
-                newest = "number = (SELECT max(number) FROM runs r WHERE r.visitor = runs.visitor)"
-                order = f"SELECT id, {size} FROM runs WHERE {ended} ORDER BY {newest}, used"
-                for run_id, held in self._ask(order):
-                    if total <= max_bytes:
+                if self.delete(run_id):
+                    gone.append(run_id)
+            if self._bytes() > max_bytes:
+                order = f"SELECT id FROM runs WHERE {ended} ORDER BY {newest}, used"
+                for (run_id,) in self._ask(order):
+                    if self._bytes() <= max_bytes or not self.delete(run_id):
                         break
                     gone.append(run_id)
-                    total -= held
-            for run_id in gone:
-                self.delete(run_id)
-            if gone:
-                with self._writing() as db:
-                    _drop_unused_tables(db)
+            self._shrink()
         return gone
+
+    def _bytes(self) -> int:
+        """On the disk: files of weights, and what is used of the database."""
+        (weights,) = self._ask("SELECT total(bytes) FROM runs")[0]
+        return int(weights) + self._page_bytes("page_count") - self._page_bytes("freelist_count")
+
+    def _page_bytes(self, counted: str) -> int:
+        (pages,), (size,) = self._ask(f"PRAGMA {counted}")[0], self._ask("PRAGMA page_size")[0]
+        return int(pages * size)
+
+    def _shrink(self) -> None:
+        """Give the disk back what was deleted, where that is much."""
+        unused = self._page_bytes("freelist_count")
+        if unused > _SHRINK and 2 * unused > self._page_bytes("page_count"):
+            with self._writing() as db:
+                db.execute("VACUUM")
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # Reading ---------------------------------------------------------------------------------
 
@@ -300,11 +338,11 @@ class Store:
 
     def _rows(self, where: str, *values: object) -> list[Row]:
         rows = self._ask(
-            "SELECT id, visitor, state, record, weights, used FROM runs "
+            "SELECT id, visitor, state, record, weights, used, weights_step FROM runs "
             f"WHERE {where} ORDER BY number",
             *values,
         )
-        return [Row(i, v, s, json.loads(r), w, u) for i, v, s, r, w, u in rows]
+        return [Row(i, v, s, _record(r), w, u, n) for i, v, s, r, w, u, n in rows]
 
     def of(self, visitor: str) -> list[Row]:
         """A visitor's runs, oldest first."""
@@ -341,7 +379,12 @@ class Store:
 
     def weights_path(self, name: str) -> Path:
         """Where a file of weights lies."""
-        return self.folder / "weights" / Path(name).name
+        return self._files.path(name)
+
+    def weights_step(self, run_id: str) -> int | None:
+        """After which step the kept weights of a run are; None where that was not kept."""
+        rows = self._ask("SELECT weights_step FROM runs WHERE id = ?", run_id)
+        return rows[0][0] if rows else None
 
     def weights(self, run_id: str) -> dict[str, Tensor]:
         """The kept weights of a run; none for one without. Raises `StoreError`."""
@@ -349,52 +392,104 @@ class Store:
         if not rows or not rows[0][0]:
             return {}
         try:
-            return dict(load_file(self.weights_path(rows[0][0])))
+            return self._files.read(rows[0][0])
         except (OSError, SafetensorError) as error:
             raise StoreError(
                 "The weights of this run were kept, but their file is missing or damaged. Its "
                 "curves and figures stay."
             ) from error
 
-    def _sweep_files(self) -> None:
-        """Remove what a killed process left half written, and what no row names."""
-        named = {name for (name,) in self._ask("SELECT weights FROM runs WHERE weights != ''")}
-        for path in (self.folder / "weights").iterdir():
-            if path.name not in named:
-                path.unlink(missing_ok=True)
 
+def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
+    """The database, of the present version, and whether it is new.
 
-def _open(path: Path) -> sqlite3.Connection:
-    """The database, of the present version. Raises `sqlite3.Error` or `StoreError`."""
-    db = sqlite3.connect(path, check_same_thread=False)
+    Raises `_DamagedError`, or `StoreError` where the database may be whole and cannot be used now.
+    """
+    if not path.exists():
+        path.touch(mode=0o600)  # nobody else's to read: visitors' tokens are in it
     try:
-        application, version = (
-            db.execute(f"PRAGMA {name}").fetchone()[0]
-            for name in ("application_id", "user_version")
+        db = sqlite3.connect(path, check_same_thread=False)
+        try:
+            return db, _prepare(db)
+        except BaseException:
+            db.close()
+            raise
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without its finer distinctions
+        if code in _DAMAGE:
+            raise _DamagedError(str(error)) from error
+        obstacle, advice = _OBSTACLES.get(code, (str(error), "Look after the disk."))
+        if code in _PERHAPS_FULL and shutil.disk_usage(path.parent).free < MEGABYTE:
+            obstacle, advice = _FULL
+        raise StoreError(
+            f"{path} cannot be used now: {obstacle}. Nothing of it was changed. {advice} Or choose "
+            "another folder with --data, or --data none to keep nothing."
+        ) from error
+
+
+def _prepare(db: sqlite3.Connection) -> bool:
+    """Check a database and bring it to the present version; whether it was empty."""
+    application, version = (
+        db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
+    )
+    tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if tables and application != APPLICATION:
+        raise _DamagedError("it is not a database of LoRA Lab")
+    if version > len(MIGRATIONS):
+        raise _DamagedError("a newer LoRA Lab wrote it")
+    if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
+        raise _DamagedError("it is damaged")
+    db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+    db.execute("PRAGMA foreign_keys = ON")
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        db.executescript(
+            f"BEGIN; {script} PRAGMA application_id = {APPLICATION}; "
+            f"PRAGMA user_version = {number}; COMMIT;"
         )
-        tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-        if tables and application != APPLICATION:
-            raise StoreError("it is not a database of LoRA Lab")
-        if version > len(MIGRATIONS):
-            raise StoreError("a newer LoRA Lab wrote it")
-        if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
-            raise StoreError("it is damaged")
-        db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-        db.execute("PRAGMA foreign_keys = ON")
-        for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-            db.executescript(
-                f"BEGIN; {script} PRAGMA application_id = {APPLICATION}; "
-                f"PRAGMA user_version = {number}; COMMIT;"
-            )
-    except BaseException:
-        db.close()
-        raise
-    return db
+    return not tables
+
+
+def _record(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (TypeError, ValueError):
+        return {}
+
+
+def _put_table(
+    db: sqlite3.Connection, visitor: str, digest: str, content: Mapping[str, Any], listed: bool
+) -> None:
+    known = db.execute("SELECT 1 FROM tables WHERE digest = ?", (digest,)).fetchone()
+    if not known:
+        db.execute("INSERT INTO tables VALUES (?, ?)", (digest, json.dumps(content)))
+    if listed:
+        db.execute(
+            "INSERT INTO own_tables VALUES (?, ?, ?) "
+            "ON CONFLICT (visitor, name) DO UPDATE SET digest = excluded.digest",
+            (visitor, content["name"], digest),
+        )
+
+
+def _file_of(db: sqlite3.Connection, run_id: str) -> list[str]:
+    """The name of the file of a run's weights, if it has one."""
+    return [
+        name
+        for (name,) in db.execute("SELECT weights FROM runs WHERE id = ?", (run_id,)).fetchall()
+        if name
+    ]
+
+
+def _delete(db: sqlite3.Connection, run_id: str) -> list[str]:
+    """Delete the row of a run; the file that it named."""
+    old = _file_of(db, run_id)
+    db.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+    return old
 
 
 def _drop_unused_tables(db: sqlite3.Connection) -> None:
+    db.execute("DELETE FROM own_tables WHERE visitor NOT IN (SELECT visitor FROM runs)")
+    used = "json_extract(CASE WHEN json_valid(record) THEN record ELSE '{}' END, '$.table')"
     db.execute(
         "DELETE FROM tables WHERE digest NOT IN (SELECT digest FROM own_tables) AND digest NOT IN "
-        "(SELECT json_extract(record, '$.table') FROM runs WHERE json_extract(record, '$.table') "
-        "IS NOT NULL)"
+        f"(SELECT {used} FROM runs WHERE {used} IS NOT NULL)"
     )

@@ -89,7 +89,7 @@ def build_page(
             text=classify.text_box(),
             pinned=gr.Textbox("", visible="hidden", elem_id="pinned"),
         )
-        registry.take_up(context.lab.base)
+        registry.take_up(context.lab.bases.again)
         api.build(context)  # first: of two functions of a name, the first keeps it
         experiments = Experiments(context.lab, Plans(registry))
         api_experiments.build(experiments)

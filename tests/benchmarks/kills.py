@@ -7,13 +7,15 @@
 Each round starts a server in a process of its own, lets eight visitors queue, train, stop, remove
 and go on at random, and kills it (SIGKILL) after a random time. Before it answers a visitor that a
 run is finished, the server says so on its output; every run that was ever said to be finished and
-was not removed must be there after the next start, with all its events and an adapter that opens.
+was not removed must be there after the next start, with all its events and an adapter that answers
+to the last bit what it answered then.
 A base of random weights and short runs make the moments dense; the store is the real one.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import random
 import signal
@@ -30,8 +32,9 @@ from gradio_client import Client
 
 from lora_core.base.checkpoint import Base
 from lora_core.limits import Limits
-from lora_core.serving.registry import Registry, RunError
+from lora_core.serving.registry import Registry, Run, RunError
 from lora_core.serving.store import Store
+from lora_core.serving.weight_files import weights_of
 from lora_core.tasks.task import Task
 from tests.servers import served
 from tests.serving.registry import submit, tiny_base, words_task
@@ -46,9 +49,18 @@ def say(*words: object) -> None:
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
 
 
+def answer(run: Run) -> str:
+    """What a run's classifier says of a text, bit for bit; "" without one."""
+    if run.classifier is None:
+        return ""
+    said = run.classifier.classify("win cash and see you").probabilities
+    return hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+
+
 def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) -> None:
     """One visitor's random acts, until the process is killed."""
     chance, pause = random.Random(seed), threading.Event()
+    promised: set[str] = set()
     while True:
         pause.wait(0.05)  # eight of these threads without a rest would leave the workers nothing
         runs = registry.runs(visitor)
@@ -70,24 +82,26 @@ def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) 
         except RunError:
             pass
         for run in registry.runs(visitor):
-            if run.state == "finished" and run.has_weights:
-                say("finished", run.id, len(run.events))
+            if run.state == "finished" and run.id not in promised:
+                promised.add(run.id)
+                say("finished", run.id, len(run.events), answer(run) or "nothing")
 
 
 def serve(folder: str, seed: int) -> None:
     """The process that is killed."""
-    tiny, words = tiny_base(), words_task()
-    registry = Registry(KEEP_ALL, workers=2, store=Store(Path(folder)), bases=lambda _: tiny)
-    say("ready", *registry._recall.store.notes)
+    tiny, words, store = tiny_base(), words_task(), Store(Path(folder))
+    registry = Registry(KEEP_ALL, workers=2, store=store, bases=lambda _: tiny)
+    say("ready", *store.notes)
     for number, visitor in enumerate(VISITORS):
         arguments = (registry, visitor, 1000 * seed + number, tiny, words)
         threading.Thread(target=visit, args=arguments, daemon=True).start()
     threading.Event().wait()
 
 
-def kills(number: int, seed: int = 0) -> int:
-    """So many rounds; the number of things that went wrong."""
-    chance, promised, removed = random.Random(seed), {}, set()
+def kills(number: int, within: float, seed: int = 0) -> int:
+    """So many rounds of up to `within` seconds; the number of things that went wrong."""
+    chance, removed = random.Random(seed), set()
+    promised: dict[str, tuple[int, str]] = {}  # events, and what it answers
     notes, interrupted, counted = [], 0, 0
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(number):
@@ -99,13 +113,13 @@ def kills(number: int, seed: int = 0) -> int:
             ready = process.stdout.readline().strip()
             notes += [ready] if ready != "ready" else []
             timer = threading.Timer(
-                chance.uniform(0, 8), process.send_signal, args=[signal.SIGKILL]
+                chance.uniform(0, within), process.send_signal, args=[signal.SIGKILL]
             )
             timer.start()
             for line in process.stdout:
                 what, *facts = line.split()
-                if what == "finished" and len(facts) == 2:
-                    promised[facts[0]] = int(facts[1])
+                if what == "finished" and len(facts) == 3:
+                    promised.setdefault(facts[0], (int(facts[1]), facts[2]))
                 elif what == "removed" and facts:
                     removed.add(facts[0])
             process.wait()
@@ -117,11 +131,11 @@ def kills(number: int, seed: int = 0) -> int:
                 registry.take_up(lambda _, tiny=tiny: tiny)
                 here = {run.id: run for v in VISITORS for run in registry.runs(v)}
                 interrupted += sum(run.interrupted for run in here.values())
-                for run_id, events in promised.items():
+                for run_id, promise in promised.items():
                     if run_id in removed:
                         continue
                     run = here.get(run_id)
-                    if run is None or len(run.events) != events or run.classifier is None:
+                    if run is None or (len(run.events), answer(run)) != promise:
                         lost.append(run_id)
                 counted = len(promised.keys() - removed)
             if lost:
@@ -150,8 +164,10 @@ def start(stored: int, rounds: int = 5) -> int:
         tensors = store.weights(model.id)
         for number in range(1, stored):
             run_id, visitor = f"run number {number}", f"visitor number {number // 10} of many"
-            store.put(run_id, visitor, row.state, row.record, row.used, events=events)
-            store.put_weights(run_id, tensors)
+            weights = weights_of(row.weights_step or 0, tensors)
+            store.put(
+                run_id, visitor, row.state, row.record, row.used, events=events, weights=weights
+            )
         store.close()
         size = sum(path.stat().st_size for path in Path(full).rglob("*") if path.is_file())
         stores = {"empty": empty, f"{stored} runs, {size / 1e6:.0f} MB": full}
@@ -201,6 +217,7 @@ def main() -> int:
     """The command line; 0 when nothing went wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--within", type=float, default=8, help="seconds; more on a busy machine")
     parser.add_argument("--start", type=int, help="instead: start with so many stored runs")
     parser.add_argument("--halt", type=float, help="instead: stand still for so many seconds")
     options = parser.parse_args()
@@ -208,7 +225,7 @@ def main() -> int:
         return halt(options.halt)
     if options.start:
         return start(options.start)
-    return min(1, kills(options.kills))
+    return min(1, kills(options.kills, options.within))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from lora_core.base.checkpoint import Base
 from lora_core.base.tokenizer import load_encoding
 from lora_core.limits import Limits
 from lora_core.serving import executors, worker
-from lora_core.serving.registry import Run, new_visitor
+from lora_core.serving.registry import Registry, Run, new_visitor
+from lora_core.serving.store import Store
 from lora_core.serving.worker import Report
 from lora_core.tasks.task import Example, Task
 
@@ -45,6 +47,28 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Reopen:
+    """Begins a server over the same folder, as after an update of the app."""
+
+    store: Store  # of the server that was begun last
+
+    def __init__(self, folder: Path, base: lc.Base) -> None:
+        self._folder, self._base = folder, base
+        self._registry: Registry | None = None
+
+    def __call__(self, limits: Limits | None = None, **options) -> Registry:
+        self.close()
+        self.store = Store(self._folder)
+        self._registry = Registry(
+            limits, workers=1, store=self.store, bases=lambda _: self._base, **options
+        )
+        return self._registry
+
+    def close(self) -> None:
+        if self._registry is not None:
+            self._registry.close()
 
 
 class Gate:
@@ -123,3 +147,15 @@ def adapter(run: Run) -> dict[str, torch.Tensor]:
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
+
+
+@contextmanager
+def full_disk(size: int = 0) -> Iterator[None]:
+    """No file of this process grows beyond so many bytes: writing fails, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    most, ever = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, ever))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, ever))

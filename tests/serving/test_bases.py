@@ -133,6 +133,20 @@ def test_a_visitor_names_no_folder_of_the_server(folders, base) -> None:
     assert lab.base("bundled") is base
 
 
+def test_a_stored_run_finds_its_base_by_the_name_that_it_has_itself(
+    folders, loads, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for offered in (folders, ["./base-1", "base-2/../base-2"], None):
+        bases = Bases(offered=offered)
+        base = bases.get(offered[1] if offered else folders[1])
+        assert bases.again(base.name if offered else folders[1]) is base
+    assert Bases(offered=folders).again("bundled").name == "bundled"
+    for name in ("base-9", "", "openai/other"):
+        with pytest.raises(lc.base.checkpoint.BaseError, match="does not offer"):
+            Bases(offered=folders).again(name)
+
+
 def test_what_was_kept_over_a_base_goes_with_it(folders) -> None:
     bases = Bases(Limits(bases_mb=4))
     models = {name: bases.get(name).classifier_model(2) for name in folders[:1]}

@@ -16,7 +16,7 @@ import lora_core as lc
 from lora_core.limits import Limits
 from lora_core.serving import records
 from lora_core.serving.registry import NOT_HERE, Registry, RunError, new_visitor
-from lora_core.serving.store import APPLICATION, MIGRATIONS, Store, StoreError
+from lora_core.serving.store import Store, StoreError
 from lora_core.tasks.task import Example, Task
 from tests.serving.registry import (
     LONG,
@@ -31,35 +31,6 @@ from tests.serving.registry import (
 )
 
 ROOT = Path(lc.__file__).parent.parent
-
-
-class Reopen:
-    """Begins a server over the same folder, as after an update of the app."""
-
-    store: Store  # of the server that was begun last
-
-    def __init__(self, folder: Path, base: lc.Base) -> None:
-        self._folder, self._base = folder, base
-        self._registry: Registry | None = None
-
-    def __call__(self, limits: Limits | None = None, **options) -> Registry:
-        self.close()
-        self.store = Store(self._folder)
-        self._registry = Registry(
-            limits, workers=1, store=self.store, bases=lambda _: self._base, **options
-        )
-        return self._registry
-
-    def close(self) -> None:
-        if self._registry is not None:
-            self._registry.close()
-
-
-@pytest.fixture
-def reopen(tmp_path, tiny):
-    begin = Reopen(tmp_path / "data", tiny)
-    yield begin
-    begin.close()
 
 
 def test_finished_runs_come_back_whole_and_bit_for_bit(reopen, tiny, words) -> None:
@@ -258,11 +229,12 @@ def test_a_damaged_file_of_weights_is_one_runs_own_misfortune(
     registry.close()
     first, _ = sorted((tmp_path / "data" / "weights").iterdir(), key=lambda p: p.stat().st_mtime)
     first.write_bytes(b"not a file of tensors")
-    (tmp_path / "data" / "weights" / "half.safetensors.part").write_bytes(b"half")
+    half = tmp_path / "data" / "weights" / f"{32 * 'a'}.safetensors.part"
+    half.write_bytes(b"half")
     damaged, well = reopen().runs(ann)
     assert damaged.classifier is None and "damaged" in damaged.lost and damaged.events
     assert well.classifier is not None
-    assert not list((tmp_path / "data" / "weights").glob("*.part"))
+    assert not half.exists()
 
 
 def test_a_changed_base_is_said_and_curves_stay(tmp_path, reopen, tiny, words) -> None:
@@ -281,31 +253,6 @@ def lc_no_grad():
     import torch
 
     return torch.no_grad()
-
-
-def test_a_store_of_the_first_version_is_read(tmp_path, tiny, words) -> None:
-    ann = new_visitor()
-    with Registry(workers=1, store=Store(tmp_path), bases=lambda _: tiny) as registry:
-        run = submit(registry, tiny, words, ann)
-        wait(run)
-    new = sqlite3.connect(tmp_path / "runs.sqlite")
-    rows = new.execute("SELECT number, id, visitor, state, record, weights, bytes FROM runs")
-    held = rows.fetchall(), new.execute("SELECT * FROM events").fetchall()
-    tables = new.execute("SELECT * FROM tables").fetchall()
-    new.close()
-    (tmp_path / "runs.sqlite").unlink()
-    old = sqlite3.connect(tmp_path / "runs.sqlite")  # as version 1 left it
-    old.executescript(MIGRATIONS[0])
-    old.executemany("INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, ?)", held[0])
-    old.executemany("INSERT INTO events VALUES (?, ?, ?)", held[1])
-    old.executemany("INSERT INTO tables VALUES (?, ?)", tables)
-    old.executescript(f"PRAGMA application_id = {APPLICATION}; PRAGMA user_version = 1;")
-    old.close()
-    store = Store(tmp_path)
-    with Registry(workers=1, store=store, bases=lambda _: tiny) as registry:
-        assert store.notes == []
-        (again,) = registry.runs(ann)
-        assert again.events == run.events and same(adapter(again), adapter(run))
 
 
 def test_caps_and_expiry_hold_on_disk(tmp_path, reopen, tiny, words) -> None:

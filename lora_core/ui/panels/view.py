@@ -55,7 +55,9 @@ class View:
         # the last look sees all of it.
         overs = [run.is_over for run in runs]
         waits = [_wait(run) for run in runs]
-        states = [(r.id, r.state, r.place, over) for r, over in zip(runs, overs, strict=True)]
+        states = [
+            (r.id, r.state, r.place, r.behind, over) for r, over in zip(runs, overs, strict=True)
+        ]
         ended = ""
         for run, over in zip(runs, overs, strict=True):
             curve = self._curves.setdefault(run.id, Curve())
@@ -80,8 +82,11 @@ class View:
         if table_key != self._table_key:
             self._table_key = table_key
             table = compare(seen)
+        state = status(seen)
+        if any(run.behind for run in runs):
+            state = {**state, "line": say("status.not_kept", line=state["line"])}
         return [
-            status(seen),
+            state,
             drawn(seen),
             table,
             followed(runs, names, self._watched),
