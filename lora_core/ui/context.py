@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +14,7 @@ from lora_core.config import GPTConfig
 from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry
 from lora_core.serving.table_readers import TableReaders
-from lora_core.tasks.bundled import load_task
+from lora_core.tasks.bundled import COLLECTION, load_task, task_names
 from lora_core.tasks.task import Task
 from lora_core.ui.text.catalogue import say
 
@@ -26,6 +28,10 @@ class Lab:
     tasks: dict[str, Task] = field(default_factory=dict)
     behind_proxy: bool = False  # whether `X-Forwarded-For` is to be believed
     readers: TableReaders = field(default_factory=TableReaders)
+
+    def __post_init__(self) -> None:
+        # One for each name that can be loaded: a download keeps nobody from another task.
+        self._loading = {name: threading.Lock() for name in (*task_names(), COLLECTION)}
 
     def base(self, name: str = "bundled") -> Base:
         """A base of the menu, loaded once and shared by everybody. Raises `BaseError`.
@@ -47,13 +53,15 @@ class Lab:
             raise BaseError(say("hub.no_base", name=name, there=there))
 
     def task(self, name: str, visitor: str = "") -> Task:
-        """A bundled task, or a table that this visitor brought. Raises `TaskError`."""
-        own = self.registry.task(visitor, name)
-        if own is not None:
-            return own
-        if name not in self.tasks:
-            self.tasks[name] = load_task(name)
-        return self.tasks[name]
+        """A bundled task, loaded at most once however many ask, or a table that this visitor
+        brought. Raises `TaskError`."""
+        task = self.registry.task(visitor, name) or self.tasks.get(name)
+        if task is not None:
+            return task
+        with self._loading.get(name) or contextlib.nullcontext():
+            if name not in self.tasks:
+                self.tasks[name] = load_task(name)
+            return self.tasks[name]
 
 
 @dataclass
