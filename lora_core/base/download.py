@@ -73,7 +73,8 @@ def cached_folder(repository: str) -> Path | None:
 def wanted_files(repository: str, files: dict[str, int]) -> list[str]:
     """Which files of a repository make a base. Raises `BaseError` where it has no safetensors."""
     if "config.json" not in files:
-        raise BaseError(f"'{repository}' holds no config.json: it is no model.")
+        adapter = " It holds an adapter: load it as one." if "adapter_config.json" in files else ""
+        raise BaseError(f"'{repository}' holds no config.json: it is no model.{adapter}")
     shards = [n for n in files if n.startswith("model-") and n.endswith(".safetensors")]
     weights = shards if INDEX_FILE in files or WEIGHTS_FILE not in files else [WEIGHTS_FILE]
     if not weights:
@@ -110,6 +111,14 @@ def repository_files(repository: str) -> dict[str, int] | None:
 def hub_endpoint() -> str | None:
     """A mirror that `HF_ENDPOINT` names, or None for the Hub itself."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
+
+
+def disk_trouble(error: OSError) -> str:
+    """What is wrong with the disk, in words; "" for an error of something else, as of a network."""
+    if error.errno not in _DISK:
+        return ""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "the disk is full" if full else f"the folder cannot be written ({error.strerror})"
 
 
 def _refusal(repository: str, status: int) -> str:
@@ -149,11 +158,8 @@ def _snapshot(repository: str, files: list[str], *, local: bool) -> Path:
             f"The Hub's answer about '{repository}' could not be understood. Try again later."
         ) from error
     except OSError as error:
-        if error.errno not in _DISK:
+        if not (trouble := disk_trouble(error)):
             raise unreachable from error
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise BaseError(
-            f"'{repository}' cannot be kept in {cache}: "
-            + ("the disk is full." if full else f"the folder cannot be written ({error.strerror}).")
-            + " Name another folder in HF_HOME."
+            f"'{repository}' cannot be kept in {cache}: {trouble}. Name another folder in HF_HOME."
         ) from error

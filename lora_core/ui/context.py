@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
@@ -62,6 +63,25 @@ class Lab:
             if name not in self.tasks:
                 self.tasks[name] = load_task(name)
             return self.tasks[name]
+
+    def named(self, visitor: str, task: Task) -> Task:
+        """An own table under a name that means it alone among this visitor's tables and runs, as
+        runs are compared by the names of their tasks. Of one with the same rows it is that one."""
+        runs = (run.task for run in self.registry.runs(visitor))
+        known = [own for own in (*self.registry.tasks(visitor), *runs) if own is not None]
+        numbered = re.compile(rf"{re.escape(task.name)}(-\d+)?")
+        for own in known:
+            if numbered.fullmatch(own.name) and _rows(own) == _rows(task):
+                return own
+        taken = {own.name for own in known}
+        name, title, again = task.name, task.title, 2
+        while name in taken:
+            name, title, again = f"{task.name}-{again}", f"{task.title} {again}", again + 1
+        return replace(task, name=name, title=title)
+
+
+def _rows(task: Task) -> tuple[object, ...]:
+    return task.labels, task.train, task.validation, task.test
 
 
 @dataclass

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 import lora_core as lc
@@ -18,17 +16,7 @@ from lora_core.ui.page import build_page
 from lora_core.ui.panels import take
 from lora_core.ui.sentences import DISK_FULL
 from tests.serving.registry import submit, wait
-
-
-def pressed(page: gr.Blocks, elem_id: str) -> Callable[..., Any]:
-    """What the page calls when this button is pressed, or this file dropped."""
-    (block,) = [b for b in page.blocks.values() if getattr(b, "elem_id", None) == elem_id]
-    functions = [
-        event.fn
-        for event in page.fns.values()
-        if event.fn is not None and any(target == block._id for target, _ in event.targets)
-    ]
-    return functions[0]
+from tests.ui.pressing import pressed
 
 
 def full(*_: Any, **__: Any) -> Any:
