@@ -6,11 +6,10 @@ and one that has expired does not stand before what is public. Files lie in the 
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path, PurePosixPath
 
-from lora_core.base.errors import BaseError
+from lora_core.base.errors import BaseError, disk_trouble
 from lora_core.base.tokenizer_files import OTHER_KINDS, TOKENIZER_FILES
 
 HUB_NAMES = {
@@ -22,11 +21,6 @@ HUB_NAMES = {
 HUB_SILENCE = 30.0  # seconds without a byte after which the Hub counts as out of reach
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _SMALL_FILES = ("config.json", INDEX_FILE, *TOKENIZER_FILES)
-# What a place that cannot be written, or is full, answers.
-_DISK = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENOSPC,
-    errno.EDQUOT, errno.EISDIR, errno.ENAMETOOLONG,
-)  # fmt: skip
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.pth")
 
 
@@ -111,14 +105,6 @@ def repository_files(repository: str) -> dict[str, int] | None:
 def hub_endpoint() -> str | None:
     """A mirror that `HF_ENDPOINT` names, or None for the Hub itself."""
     return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
-
-
-def disk_trouble(error: OSError) -> str:
-    """What is wrong with the disk, in words; "" for an error of something else, as of a network."""
-    if error.errno not in _DISK:
-        return ""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "the disk is full" if full else f"the folder cannot be written ({error.strerror})"
 
 
 def _refusal(repository: str, status: int) -> str:

@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 from lora_core.adapters.adapter import load_adapter, save_adapter
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, no_weights
 from lora_core.base.checkpoint import Base, BaseError
-from lora_core.base.download import HUB_SILENCE, disk_trouble, hub_endpoint, wanted_files
+from lora_core.base.download import HUB_SILENCE, hub_endpoint, wanted_files
+from lora_core.base.errors import disk_trouble
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
