@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import tiktoken
@@ -81,10 +81,11 @@ class Classifier:
         """The label and the probabilities of one text. Raises `ClassifyError` for an empty one."""
         return self.classify_many([text], strength)[0]
 
-    def classify_many(self, texts: Sequence[str], strength: float = 1.0) -> list[Prediction]:
+    def classify_many(self, texts: Iterable[str], strength: float = 1.0) -> list[Prediction]:
         """As `classify`, for many texts in padded batches; in the order given."""
         if isinstance(texts, str):
             raise ClassifyError("classify_many takes a list of texts; use classify for one.")
+        texts = list(texts)  # a column of a table has no truth of its own, a generator no length
         for text in texts:
             check_text(text)
         if not texts:

@@ -138,6 +138,14 @@ class LoRAConfig:
         return lora_scale(self.rank, self.alpha, self.scaling)
 
 
+def literal(value: float) -> str:
+    """A setting with every digit that it has, for what reads it back: 16, 0.1, 22.627416997969522.
+
+    `f"{value:g}"` keeps six digits, and a run that is repeated with them is another run.
+    """
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
 def lora_scale(rank: int, alpha: float, scaling: Scaling = "alpha/rank") -> float:
     """The factor that multiplies A·B under one of the three rules in use.
 

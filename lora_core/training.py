@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lora_core.base.checkpoint import Base
 from lora_core.batches import Batch
-from lora_core.config import LoRAConfig, TrainConfig
+from lora_core.config import ConfigError, LoRAConfig, TrainConfig
 from lora_core.cores import Cores
 from lora_core.devices import Device
 from lora_core.events import Diverged, Evaluated, Event, Finished, Outcome, Step, Watched
@@ -35,7 +35,7 @@ def fine_tune(
     lora_config: LoRAConfig | None = None,
     train_config: TrainConfig | None = None,
     *,
-    watch_texts: Sequence[str] = (),
+    watch_texts: Iterable[str] = (),
     should_stop: Callable[[], bool] = lambda: False,
     on_best: Callable[[int, dict[str, Tensor]], None] | None = None,
     resume: tuple[int, Mapping[str, Tensor]] | None = None,
@@ -62,8 +62,11 @@ def fine_tune(
     Raises `ConfigError` before the first event when the settings do not fit the base or the task.
     """
     lora_config, config = lora_config or LoRAConfig(), train_config or TrainConfig()
+    if isinstance(watch_texts, str):
+        raise ConfigError("watch_texts must be a list of texts, not one text.")
+    watched = tuple(watch_texts)
     patience = _Patience(should_stop)
-    run = Preparation(base, task, lora_config, config, watch_texts, device, patience.check, cores)
+    run = Preparation(base, task, lora_config, config, watched, device, patience.check, cores)
     best = _BestWeights(run, on_best)
     evaluation_steps = config.evaluation_steps
     watch_steps = {round(config.steps * i / _WATCHES) for i in range(_WATCHES)}
@@ -83,7 +86,7 @@ def fine_tune(
                 train = evaluate(run.engine, run.train_sample)
                 scores = train.loss, train.accuracy, validation.loss, validation.accuracy
                 yield Evaluated(step, *scores, improved, time.perf_counter() - begin)
-            if watch_texts and step in watch_steps and step < config.steps:
+            if watched and step in watch_steps and step < config.steps:
                 yield Watched(step, run.watched_probabilities())
             if step == config.steps:
                 break

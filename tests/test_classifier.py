@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas
 import pytest
 import torch
 
@@ -76,6 +78,37 @@ def test_strength_zero_is_the_model_before_training(base, task, method) -> None:
             classifier.classify(text, strength=strength)
 
 
-def test_no_texts_no_predictions(base, task) -> None:
-    model = base.classifier_model(len(task.labels))
-    assert lc.Classifier(model, base.tokenizer, task.labels).classify_many([]) == []
+@pytest.fixture(scope="module")
+def untrained(tiny) -> lc.Classifier:
+    return lc.Classifier(tiny.classifier_model(2), tiny.tokenizer, ("no", "yes"))
+
+
+def test_no_texts_no_predictions(untrained) -> None:
+    assert untrained.classify_many([]) == []
+    assert untrained.classify_many(pandas.Series([], dtype=object)) == []
+
+
+@pytest.mark.parametrize(
+    "given",
+    [tuple, iter, pandas.Series, np.array, lambda texts: (t for t in texts)],
+    ids=["tuple", "iterator", "column", "array", "generator"],
+)
+def test_texts_are_taken_however_they_are_handed_over(untrained, given) -> None:
+    texts = ["see you at six", "win a prize", "ok"]
+    assert untrained.classify_many(given(texts)) == untrained.classify_many(texts)
+
+
+def test_a_gap_in_a_column_is_a_sentence(untrained) -> None:
+    with pytest.raises(lc.ClassifyError, match="not float"):
+        untrained.classify_many(pandas.Series(["ok", float("nan")]))
+
+
+def test_watched_texts_and_labels_are_taken_the_same_way(tiny, words, tmp_path) -> None:
+    config = lc.TrainConfig(steps=1, batch_size=4, evaluations=1)
+    column = pandas.Series(["one", "two"])
+    events = list(lc.fine_tune(tiny, words, lc.LoRAConfig(2), config, watch_texts=column))
+    assert {len(e.probabilities) for e in events if isinstance(e, lc.Watched)} == {2}
+    with pytest.raises(lc.ConfigError, match="not one text"):
+        next(lc.fine_tune(tiny, words, None, config, watch_texts="one"))
+    folder = lc.save_adapter(events[-1].classifier, tmp_path / "a")
+    assert lc.load_adapter(folder, tiny, labels=np.array(["a", "b"])).labels == ("a", "b")

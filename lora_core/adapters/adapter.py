@@ -243,7 +243,8 @@ def _unproven(named: str, base: Base) -> str:
 
 def _labels(labels: Sequence[str] | None, facts: Mapping[str, Any], count: int) -> list[str]:
     named = facts.get("labels")
-    names = list(labels) if labels else named if isinstance(named, list) else []
+    names = list(labels) if labels is not None else []
+    names = names or (named if isinstance(named, list) else [])
     names = names or [f"LABEL_{i}" for i in range(count)]
     texts = [name for name in names if isinstance(name, str) and 0 < len(name) <= _MAX_LABEL]
     if len(texts) != len(names):

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
+from lora_core.adapters.files import WHOLE_MODEL
 from lora_core.errors import LabError
 
 MAX_MEMBERS = 200
@@ -117,6 +118,9 @@ def _choose(
 
 def _what_is_missing(members: list[zipfile.ZipInfo], wanted: list[str]) -> str:
     names = [info.filename.lower() for info in members]
+    folders = {name.rpartition("/")[0] for name in names if name.endswith(".safetensors")}
+    if any(name in names for name in (f"{folder}/config.json".lstrip("/") for folder in folders)):
+        return WHOLE_MODEL
     if any(name.endswith(_PICKLES) for name in names):
         return (
             "The archive holds pickled weights, which could run any program and are never opened. "

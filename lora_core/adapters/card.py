@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from lora_core.classifier import Classifier
+from lora_core.config import literal
 
 _ADAPTER = """import torch
 from peft import PeftModel
@@ -65,9 +66,10 @@ def adapter_card(
     assert lora is not None
     size = sum(t.numel() for t in tensors.values())
     source = str(config["base_model_name_or_path"])
+    scale = f"scale {lora.scale:g} by {lora.scaling}"
     rows = [
         *_rows(classifier),
-        ("Rank, alpha", f"{lora.rank}, {lora.alpha:g} (scale {lora.scale:g} by {lora.scaling})"),
+        ("Rank, alpha", f"{lora.rank}, {literal(lora.alpha)} ({scale})"),
         ("Layers adapted", ", ".join(lora.targets)),
         ("Numbers in the file", f"{size:,} float32"),
         *_scores(classifier),

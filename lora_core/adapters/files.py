@@ -13,7 +13,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 }
 _NAMES = {"use_dora": "DoRA", "use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA"}
 _HARMLESS = ("use_rslora",)  # known here and computed
+WHOLE_MODEL = "This is a whole model, not an adapter: its folder can be loaded as a base."
 # Initialisations that also rewrite the base's weights: the adapter alone does not say how.
 _WRITES_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
 
@@ -83,9 +84,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         if not path.is_file():
             if (folder / "config.json").is_file():
-                raise AdapterError(
-                    "This is a whole model, not an adapter: its folder can be loaded as a base."
-                )
+                raise AdapterError(WHOLE_MODEL)
             raise AdapterError(
                 f"There is no {CONFIG_FILE}: this is not an adapter in PEFT's format."
             )
@@ -101,6 +100,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise AdapterError(f"{CONFIG_FILE} must hold one JSON object.")
     kind = config.get("peft_type")
+    if kind is None and ("architectures" in config or "vocab_size" in config):
+        raise AdapterError(WHOLE_MODEL)  # of transformers: its config.json under our name
     if kind is None:
         raise AdapterError(
             f"{CONFIG_FILE} names no peft_type: another program than PEFT wrote it (MLX, or "
@@ -148,12 +149,7 @@ def read_tensors(
     """
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        if any((folder / name).exists() for name in ("adapter_model.bin", "adapter_model.pt")):
-            raise AdapterError(
-                "The weights are a pickle (adapter_model.bin), which could run any program and is "
-                "never opened. Save the adapter again as safetensors."
-            )
-        raise AdapterError(f"There is no {WEIGHTS_FILE} beside {CONFIG_FILE}.")
+        raise no_weights(file.name for file in folder.iterdir())
     _check_size(path, max_bytes)
     tensors: dict[str, Tensor] = {}
     try:
@@ -178,6 +174,22 @@ def read_tensors(
         if not torch.isfinite(tensor).all():
             raise AdapterError(f"The tensor {quoted(name)} holds numbers that are infinite or NaN.")
     return tensors, _facts(metadata)
+
+
+def no_weights(beside: Iterable[str]) -> AdapterError:
+    """For an adapter without `adapter_model.safetensors`, of which these files are there."""
+    if {"adapter_model.bin", "adapter_model.pt"} & set(beside):
+        return AdapterError(
+            "The weights are a pickle (adapter_model.bin), which could run any program and is "
+            "never opened. Save the adapter again as safetensors."
+        )
+    return AdapterError(f"There is no {WEIGHTS_FILE} beside {CONFIG_FILE}.")
+
+
+def is_rounded(saved: Tensor, own: Tensor) -> bool:
+    """Whether a float32 tensor of a file is `own`, as it is or as a format of 16 bits rounds it."""
+    formats = (torch.float32, torch.bfloat16, torch.float16)
+    return any(torch.equal(saved, own.to(format).float()) for format in formats)
 
 
 def _check_size(path: Path, max_bytes: int) -> None:

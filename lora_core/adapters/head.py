@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_core.adapters.files import AdapterError, OtherBaseError, pack, unpack
+from lora_core.adapters.files import AdapterError, OtherBaseError, is_rounded, pack, unpack
 from lora_core.adapters.size import PREFIX
 from lora_core.base.checkpoint import Base
 from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK
@@ -101,7 +101,7 @@ def set_head(model: GPT, left: dict[str, Tensor], facts: Mapping[str, Any], base
         bias = _shaped("score.bias", own_bias, (classes,))
     norm_weight = left.pop(f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.weight", None)
     norm_bias = left.pop(f"{PREFIX}{TRUNK}{FINAL_NORM_NAME}.bias", None)
-    if norm_weight is not None and not torch.equal(norm_weight, norm.weight):
+    if norm_weight is not None and not is_rounded(norm_weight, norm.weight):
         raise AdapterError("The final LayerNorm (ln_f) was trained as well; that is not LoRA.")
     if norm_bias is not None:
         shift = _shaped("ln_f.bias", norm_bias, (width,)) - norm.bias

@@ -6,11 +6,10 @@ and one that has expired does not stand before what is public. Files lie in the 
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path, PurePosixPath
 
-from lora_core.base.errors import BaseError
+from lora_core.base.errors import BaseError, disk_trouble
 from lora_core.base.tokenizer_files import OTHER_KINDS, TOKENIZER_FILES
 
 HUB_NAMES = {
@@ -22,11 +21,6 @@ HUB_NAMES = {
 HUB_SILENCE = 30.0  # seconds without a byte after which the Hub counts as out of reach
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _SMALL_FILES = ("config.json", INDEX_FILE, *TOKENIZER_FILES)
-# What a place that cannot be written, or is full, answers.
-_DISK = (
-    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENOSPC,
-    errno.EDQUOT, errno.EISDIR, errno.ENAMETOOLONG,
-)  # fmt: skip
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "consolidated.pth")
 
 
@@ -73,7 +67,8 @@ def cached_folder(repository: str) -> Path | None:
 def wanted_files(repository: str, files: dict[str, int]) -> list[str]:
     """Which files of a repository make a base. Raises `BaseError` where it has no safetensors."""
     if "config.json" not in files:
-        raise BaseError(f"'{repository}' holds no config.json: it is no model.")
+        adapter = " It holds an adapter: load it as one." if "adapter_config.json" in files else ""
+        raise BaseError(f"'{repository}' holds no config.json: it is no model.{adapter}")
     shards = [n for n in files if n.startswith("model-") and n.endswith(".safetensors")]
     weights = shards if INDEX_FILE in files or WEIGHTS_FILE not in files else [WEIGHTS_FILE]
     if not weights:
@@ -149,11 +144,8 @@ def _snapshot(repository: str, files: list[str], *, local: bool) -> Path:
             f"The Hub's answer about '{repository}' could not be understood. Try again later."
         ) from error
     except OSError as error:
-        if error.errno not in _DISK:
+        if not (trouble := disk_trouble(error)):
             raise unreachable from error
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise BaseError(
-            f"'{repository}' cannot be kept in {cache}: "
-            + ("the disk is full." if full else f"the folder cannot be written ({error.strerror}).")
-            + " Name another folder in HF_HOME."
+            f"'{repository}' cannot be kept in {cache}: {trouble}. Name another folder in HF_HOME."
         ) from error

@@ -21,7 +21,7 @@ from typing import Any
 import tiktoken
 
 from lora_core.base.byte_level_bpe import ByteLevelBPE
-from lora_core.base.errors import TokenizerError
+from lora_core.base.errors import TokenizerError, disk_trouble
 from lora_core.base.frame import Frame, FramedEncoding, frame_of, frame_of_record, frame_record
 from lora_core.base.tokenizer_files import (
     JSON_FILE,
@@ -195,6 +195,11 @@ def gpt2_encoding() -> tiktoken.Encoding:
     try:
         return tiktoken.get_encoding("gpt2")
     except Exception as error:  # tiktoken lets whatever its HTTP client raises through
+        if isinstance(error, OSError) and (trouble := disk_trouble(error)):
+            raise TokenizerError(
+                "GPT-2's English tokenizer cannot be kept where TIKTOKEN_CACHE_DIR says: "
+                f"{trouble}. Name another folder there."
+            ) from error
         raise TokenizerError(
             "GPT-2's English tokenizer is not on this machine and could not be downloaded: is "
             "there a network? Without one, put the model's tokenizer.json into its folder, or copy "

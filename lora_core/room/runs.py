@@ -41,8 +41,9 @@ class Record:
     validation: float | None  # of the weights that were kept
     test: float | None
     waited: float  # seconds
-    seconds: float  # of training
+    seconds: float  # of training, by the clock: with others' runs beside it they are more
     state: str  # "finished", "stopped" or "failed"
+    processor_seconds: float = 0.0  # of this run alone; 0 where it is not known
 
     @property
     def group(self) -> str:
@@ -86,6 +87,7 @@ class Record:
             waited=max(0.0, begin - run.created),
             seconds=max(0.0, (run.ended or begin) - begin),
             state=run.state,
+            processor_seconds=run.processor_seconds,
         )
 
     @classmethod

@@ -6,13 +6,14 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 
+from lora_core.config import literal
 from lora_core.room.runs import OWN_TABLE, Record
 
 COLUMNS = (
     *("run", "pupil", "exercise", "task", "base", "method", "rank", "alpha", "scaling", "targets"),
     *("head", "dropout", "learning_rate", "steps", "steps_done", "batch_size", "seed"),
     *("trained", "total", "validation_accuracy", "test_accuracy", "seconds_waited"),
-    *("seconds_trained", "state"),
+    *("seconds_trained", "processor_seconds", "state"),
 )
 
 
@@ -34,12 +35,12 @@ def as_csv(
                 r.base,
                 r.method,
                 r.rank if adapted else "",
-                f"{r.alpha:g}" if adapted else "",
+                literal(r.alpha) if adapted else "",
                 r.scaling if adapted else "",
                 "+".join(r.targets) if adapted else "",
                 r.head if adapted else "",
-                f"{r.dropout:g}" if adapted else "",
-                f"{r.learning_rate:g}" if r.learning_rate else "",  # none before a run begins
+                literal(r.dropout) if adapted else "",
+                literal(r.learning_rate) if r.learning_rate else "",  # none before a run begins
                 r.steps,
                 r.steps_done,
                 r.batch_size,
@@ -50,6 +51,7 @@ def as_csv(
                 "" if r.test is None else f"{r.test:.4f}",
                 f"{r.waited:.1f}",
                 f"{r.seconds:.1f}",
+                f"{r.processor_seconds:.2f}" if r.processor_seconds else "",
                 r.state,
             ]
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from lora_core.config import literal
 from lora_core.events import Event, Finished, Started
 from lora_core.serving.registry import Run
 
@@ -48,7 +49,8 @@ def run_row(run: Run) -> dict[str, Any]:
         "validation_accuracy": finished.validation_accuracy if finished else None,
         "test_accuracy": run.test_score.accuracy if run.test_score else None,
         "test_rows": run.test_score.rows if run.test_score else None,
-        "seconds": finished.seconds if finished else None,
+        "seconds": finished.seconds if finished else None,  # by the clock, with others' runs in it
+        "processor_seconds": run.processor_seconds or None,  # of this run alone, where it is known
     }
 
 
@@ -112,7 +114,7 @@ def _event(event: Event) -> dict[str, Any]:
 def _cell(value: Any) -> Any:
     """A cell that a spreadsheet shows and does not compute."""
     if isinstance(value, float):
-        return f"{value:.6g}"
+        return literal(value) if math.isfinite(value) else str(value)
     return "'" + value if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 

@@ -11,22 +11,23 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from lora_core.adapters.adapter import load_adapter, save_adapter
-from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE
+from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, no_weights
 from lora_core.base.checkpoint import Base, BaseError
 from lora_core.base.download import HUB_SILENCE, hub_endpoint, wanted_files
+from lora_core.base.errors import disk_trouble
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
-from lora_core.serving.hub_files import parts_of, split_to_take
+from lora_core.serving.hub_files import Parts, parts_of, split_to_take
 from lora_core.tasks.columns import choose_columns, guess_columns
-from lora_core.tasks.file import Table, joined, read_table
+from lora_core.tasks.file import Reading, Table, joined, read_table
 from lora_core.tasks.own_table import task_of
-from lora_core.tasks.task import Task
+from lora_core.tasks.task import Task, TaskError
 
 MAX_ADAPTER_BYTES = 64 * 2**20
 MAX_BASE_BYTES = 1_200 * MEGABYTE  # GPT-2 124M has 548 MB, GPT-2 medium is more
@@ -48,27 +49,109 @@ def load_hub_adapter(name: str, base: Base, labels: Sequence[str] | None = None)
     Raises `HubError` when it cannot be had, `AdapterError` when it cannot be used.
     """
     sizes = _sizes(name, "model")
-    wanted = [file for file in (CONFIG_FILE, WEIGHTS_FILE) if file in sizes]
-    if CONFIG_FILE not in sizes:
-        raise HubError(f"'{name}' holds no {CONFIG_FILE}: it is not an adapter in PEFT's format.")
+    where = _folder_of_adapter(name, sizes)
+    files = {file.name: str(file) for file in map(PurePosixPath, sizes) if file.parent == where}
+    if WEIGHTS_FILE not in files:
+        raise no_weights(files)
+    wanted = [files[CONFIG_FILE], files[WEIGHTS_FILE]]
     _check_size(name, sum(sizes[file] for file in wanted), MAX_ADAPTER_BYTES)
-    with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
+    with _folder_for(name) as folder:
         for file in wanted:
-            _fetch(name, file, "model", Path(folder))
-        return load_adapter(folder, base, labels, max_bytes=MAX_ADAPTER_BYTES)
+            _fetch(name, file, "model", folder)
+        return load_adapter(folder / where, base, labels, max_bytes=MAX_ADAPTER_BYTES)
+
+
+def _folder_of_adapter(name: str, files: Iterable[str]) -> PurePosixPath:
+    """Where an adapter lies: at the top, or in the one folder that holds one.
+
+    `peft` writes an adapter that has a name of its own into a folder of that name. Raises
+    `HubError`.
+    """
+    paths = [PurePosixPath(file) for file in files]
+    folders = sorted(path.parent for path in paths if path.name == CONFIG_FILE)
+    top = PurePosixPath()
+    if not folders:
+        whole = top / "config.json" in paths
+        raise HubError(
+            f"'{name}' holds no {CONFIG_FILE}: it is not an adapter in PEFT's format."
+            + (" It holds a whole model: load it as a base." if whole else "")
+        )
+    if len(folders) > 1 and top not in folders:
+        named = ", ".join(f"'{str(folder)[:60]}'" for folder in folders[:5])
+        raise HubError(
+            f"'{name}' holds {len(folders)} adapters, in {named}. Download the folder of one, and "
+            f"bring its {CONFIG_FILE} and {WEIGHTS_FILE}."
+        )
+    return top if top in folders else folders[0]
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """What a data set holds, before any of its tables is fetched."""
+
+    name: str  # owner/name
+    parts: Parts  # configuration -> split -> files
+    default: str  # the configuration to take where nobody says one
+    sizes: Mapping[str, int]  # file -> bytes
+
+    def part(self, configuration: str | None = None, split: str | None = None) -> tuple[str, str]:
+        """A configuration and one of its splits, guessed where not said. Raises `HubError`."""
+        configuration = configuration or self.default
+        if configuration not in self.parts:
+            raise HubError(
+                f"'{self.name}' has no configuration '{configuration[:40]}'. It has: "
+                f"{', '.join(self.parts)[:200]}."
+            )
+        splits = self.parts[configuration]
+        split = split or split_to_take(splits)
+        if split not in splits:
+            raise HubError(
+                f"'{self.name}' has no split '{split[:40]}' there. It has: {', '.join(splits)}."
+            )
+        return configuration, split
+
+    def remark(self, configuration: str) -> str:
+        """What is to be said where this one of several configurations was guessed."""
+        if len(self.parts) < 2:
+            return ""
+        return (
+            f"{self.name} has {len(self.parts)} configurations: "
+            f"{', '.join([*self.parts][:12])}. “{configuration}” was taken."
+        )
+
+    def table(
+        self,
+        limits: Limits | None = None,
+        *,
+        configuration: str | None = None,
+        split: str | None = None,
+        reading: Reading | None = None,
+    ) -> HubTable:
+        """All shards of one split: CSV, TSV, Parquet, JSON or Excel. Raises `HubError`,
+        `TaskError`."""
+        limits = limits or Limits()
+        said = self.remark(self.default) if configuration is None else ""
+        configuration, split = self.part(configuration, split)
+        files = self.parts[configuration][split]
+        _check_size(self.name, sum(self.sizes[f] for f in files), limits.upload_mb * MEGABYTE)
+        with _folder_for(self.name) as folder:
+            tables = [
+                read_table(_fetch(self.name, f, "dataset", folder), limits, reading, wait=False)
+                for f in files
+            ]
+        table = joined(self.name.partition("/")[2][:60], tables, limits)
+        return HubTable(self.name, table, configuration, split, said)
 
 
 @dataclass(frozen=True)
 class HubTable:
-    """One split of one configuration of a data set, all its shards; and what else there is."""
+    """One split of one configuration of a data set, all its shards."""
 
     name: str  # owner/name
     table: Table
     configuration: str
-    configurations: tuple[str, ...]
     split: str
-    splits: tuple[str, ...]
-    guessed: bool  # whether nobody said which configuration
+    said: str = ""  # which configuration was taken, where nobody said one
 
     def columns(self, text: str | None = None, label: str | None = None) -> tuple[str, str]:
         """The columns of texts and labels; those not named are guessed. Raises `TaskError`."""
@@ -84,26 +167,25 @@ def load_hub_task(
     label_column: str | None = None,
     configuration: str | None = None,
     split: str | None = None,
+    reading: Reading | None = None,
 ) -> Task:
     """A published table of texts and labels, by the name of its data set.
 
     What is not said is guessed, and said in `Task.warnings`: the configuration, the split ("train"
-    where there is one; it is split again in three), the columns. Raises `HubError` when it cannot
-    be had, `TaskError` when it is no such table.
+    where there is one; it is split again in three), the columns, and how its files are written
+    (`reading`). Raises `HubError` when it cannot be had, `TaskError` when it is no such table.
     """
-    hub_table = load_hub_table(name, limits, configuration=configuration, split=split)
-    return task_of_hub(hub_table, text_column, label_column, limits)
+    hub_table = hub_dataset(name).table(
+        limits, configuration=configuration, split=split, reading=reading
+    )
+    try:
+        return task_of_hub(hub_table, text_column, label_column, limits)
+    except TaskError as error:  # perhaps of the wrong configuration
+        raise TaskError(f"{hub_table.said} {error}".strip()) from error
 
 
-def load_hub_table(
-    name: str,
-    limits: Limits | None = None,
-    *,
-    configuration: str | None = None,
-    split: str | None = None,
-) -> HubTable:
-    """All shards of one split: CSV, TSV, Parquet, JSON or Excel. Raises `HubError`, `TaskError`."""
-    limits = limits or Limits()
+def hub_dataset(name: str) -> HubDataset:
+    """What a data set of the Hub holds; fetches none of it. Raises `HubError`."""
     info = _info(name, "dataset")
     sizes = _sizes_of(info)
     card = getattr(info, "card_data", None)
@@ -112,26 +194,7 @@ def load_hub_table(
         raise HubError(
             f"'{name}' holds no table (CSV, Parquet, JSON) that could be read as texts and labels."
         )
-    guessed = configuration is None
-    configuration = configuration or default
-    if configuration not in parts:
-        raise HubError(
-            f"'{name}' has no configuration '{configuration[:40]}'. It has: "
-            f"{', '.join(parts)[:200]}."
-        )
-    splits = parts[configuration]
-    split = split or split_to_take(splits)
-    if split not in splits:
-        raise HubError(f"'{name}' has no split '{split[:40]}' there. It has: {', '.join(splits)}.")
-    files = splits[split]
-    _check_size(name, sum(sizes[file] for file in files), limits.upload_mb * MEGABYTE)
-    with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
-        tables = [
-            read_table(_fetch(name, file, "dataset", Path(folder)), limits, wait=False)
-            for file in files
-        ]
-    table = joined(name.partition("/")[2][:60], tables, limits)
-    return HubTable(name, table, configuration, tuple(parts), split, tuple(splits), guessed)
+    return HubDataset(name, parts, default, sizes)
 
 
 def task_of_hub(
@@ -143,13 +206,7 @@ def task_of_hub(
     """The task of a data set's table; columns not named are guessed. Raises `TaskError`."""
     table = hub_table.table
     text, label = hub_table.columns(text_column, label_column)
-    said = []
-    if hub_table.guessed and len(hub_table.configurations) > 1:
-        shown = ", ".join(hub_table.configurations[:12])
-        said.append(
-            f"{hub_table.name} has {len(hub_table.configurations)} configurations: {shown}. "
-            f"“{hub_table.configuration}” was taken."
-        )
+    said = [hub_table.said] if hub_table.said else []
     if (text_column, label_column) != (text, label) and (text, label) != ("text", "label"):
         said.append(f"The column '{text}' was taken for the texts, '{label}' for the labels.")
     task = task_of(table, text, label, limits=limits)
@@ -180,7 +237,7 @@ def push_adapter(classifier: Classifier, name: str, token: str, *, private: bool
     _check_name(name)
     if not isinstance(token, str) or not token.strip():
         raise HubError("A token with write access is needed: huggingface.co/settings/tokens.")
-    with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
+    with _folder_for(name) as folder:
         save_adapter(classifier, folder)
         with _in_words(name, writing=True):
             api = HfApi(endpoint=hub_endpoint(), token=token.strip())
@@ -220,6 +277,28 @@ def _fetch(name: str, file: str, kind: str, folder: Path) -> Path:
             name, file, repo_type=kind, local_dir=folder, token=False, endpoint=hub_endpoint()
         )
     return Path(path)
+
+
+@contextlib.contextmanager
+def _folder_for(name: str) -> Iterator[Path]:
+    """A folder for what comes or goes, for a moment; a full disk is no missing network."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        if not (trouble := disk_trouble(error)):
+            raise
+        raise HubError(
+            f"'{name}' cannot be kept here for a moment: {trouble}. Its place is "
+            f"{_temporary()}; TMPDIR names another one."
+        ) from error
+
+
+def _temporary() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:  # there is none at all
+        return "the folder for temporary files"
 
 
 def _check_name(name: object) -> None:
@@ -263,7 +342,11 @@ def _in_words(name: str, *, writing: bool = False) -> Iterator[None]:
         raise HubError(_status(name, status, writing, error, RepositoryNotFoundError)) from None
     except HFValidationError:
         raise HubError(f"'{name}' is not a name of the Hub.") from None
-    except (LocalEntryNotFoundError, transport, OSError):
+    except (LocalEntryNotFoundError, transport):
+        raise HubError(OFFLINE) from None
+    except OSError as error:
+        if disk_trouble(error):  # `_folder_for` has the words
+            raise
         raise HubError(OFFLINE) from None
     except (ValueError, RuntimeError):
         raise HubError("The Hub's answer could not be understood. Try again later.") from None

@@ -7,7 +7,7 @@ is a shard of the split "train" of the configuration "emoji".
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Any
@@ -34,8 +34,20 @@ def parts_of(files: Iterable[str], card: Mapping[str, Any] | None = None) -> tup
         for split, names in splits.items():
             splits[split] = _of_one_format(names)
     if default not in parts:
-        default = DEFAULT if DEFAULT in parts else next(iter(parts), "")
+        default = DEFAULT if DEFAULT in parts else min(parts, key=_unlikely(parts), default="")
     return parts, default
+
+
+def _unlikely(parts: Parts) -> Callable[[str], tuple[bool, int]]:
+    """How little a configuration looks like what is meant: the first of GLUE is a test alone, and
+    `id2label.json` comes before `spam.csv`."""
+
+    def rank(name: str) -> tuple[bool, int]:
+        splits = parts[name]
+        files = splits[split_to_take(splits)]
+        return "train" not in splits, TABLES.index(PurePosixPath(files[0]).suffix)
+
+    return rank
 
 
 def split_to_take(splits: Mapping[str, list[str]]) -> str:
@@ -79,7 +91,8 @@ def _named(path: PurePosixPath) -> tuple[str, str]:
 
 
 def _of_card(tables: list[str], card: Mapping[str, Any]) -> tuple[Parts, str]:
-    """What the card's `configs` say; nothing where they are missing or name no table."""
+    """What the card's `configs` say, and the one that it calls the default; nothing where they are
+    missing or name no table."""
     parts: Parts = {}
     default = ""
     configs = card.get("configs")
@@ -94,7 +107,7 @@ def _of_card(tables: list[str], card: Mapping[str, Any]) -> tuple[Parts, str]:
                 splits.setdefault(split, []).extend(files)
         if splits:
             parts[name] = splits
-            default = name if config.get("default") is True or not default else default
+            default = name if config.get("default") is True else default
     return parts, default
 
 

@@ -11,6 +11,8 @@ import threading
 import traceback
 from typing import TYPE_CHECKING
 
+from lora_core.config import literal
+
 if TYPE_CHECKING:
     from lora_core.serving.run import Run
 
@@ -82,5 +84,5 @@ def settings(run: Run) -> str:
         return "adapter brought along"
     method: str = train.method
     if method == "lora" and lora is not None:
-        method += f" rank {lora.rank} alpha {lora.alpha:g}"
+        method += f" rank {lora.rank} alpha {literal(lora.alpha)}"
     return f"{method}, {train.steps} x {train.batch_size}, seed {train.seed}"

@@ -250,6 +250,11 @@ class Registry:
             self._held.tables[visitor, task.name] = Table(task, self._clock())
             self._held.sweep(self._clock())
 
+    def remove_task(self, visitor: str, name: str) -> None:
+        """Forget a table that a visitor brought; a run that was trained on it keeps it."""
+        with self._lock:
+            self._held.tables.pop((visitor, name), None)
+
     def task(self, visitor: str, name: str) -> Task | None:
         """A table that this visitor brought, or None."""
         with self._lock:

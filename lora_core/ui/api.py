@@ -33,8 +33,9 @@ from lora_core.parameters import predict_parameters
 from lora_core.serving.registry import RunError, new_visitor
 from lora_core.serving.run import ENDED
 from lora_core.serving.table_readers import TableReaders
+from lora_core.tasks.bundled import COLLECTION, task_names
 from lora_core.tasks.file import Table
-from lora_core.tasks.own_table import task_of
+from lora_core.tasks.own_table import own_name, task_of
 from lora_core.tasks.task import Task, TaskError
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.api_json import plain, test_of
@@ -154,7 +155,8 @@ class Endpoints:
         The id is the key to the run in all other endpoints: keep it to yourself.
 
         Args:
-            task: name of a bundled task; with `rows`, the name of your own
+            task: name of a bundled task; with `rows`, the name of your own. Other rows under a name
+                of yours get a number behind it, a bundled task's name gets "my-" before it
             base: "bundled", or "gpt2" where the server has it
             method: "lora", "full" (all weights) or "head" (the last layer only)
             rank: r, columns of A and rows of B
@@ -181,7 +183,11 @@ class Endpoints:
         watched = [text for text in texts_of(watch_texts, "watch_texts") if text.strip()]
         string("visitor", visitor)
         mine = visitor or new_visitor()
-        chosen = self._own_task(settings.task, rows) if rows else self._task(settings.task, mine)
+        chosen = (
+            self._lab.named(mine, self._own_task(settings.task, rows))
+            if rows
+            else self._task(settings.task, mine)
+        )
         address = address_of_caller(self._lab.behind_proxy)
         run = self._lab.registry.submit(
             mine,
@@ -343,6 +349,8 @@ class Endpoints:
 
     def _own_task(self, name: str, rows: object) -> Task:
         limits = self._lab.registry.limits
+        if name in (*task_names(), COLLECTION):  # or their runs would be compared
+            name = own_name(name)
         if not isinstance(rows, list):
             raise TaskError("rows must be a list of [text, label] pairs.")
         limits.check_rows(len(rows))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import re
+import threading
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gradio as gr
@@ -12,7 +15,7 @@ from lora_core.config import GPTConfig
 from lora_core.serving.bases import Bases
 from lora_core.serving.registry import Registry
 from lora_core.serving.table_readers import TableReaders
-from lora_core.tasks.bundled import load_task
+from lora_core.tasks.bundled import COLLECTION, load_task, task_names
 from lora_core.tasks.task import Task
 from lora_core.ui.text.catalogue import say
 
@@ -26,6 +29,10 @@ class Lab:
     tasks: dict[str, Task] = field(default_factory=dict)
     behind_proxy: bool = False  # whether `X-Forwarded-For` is to be believed
     readers: TableReaders = field(default_factory=TableReaders)
+
+    def __post_init__(self) -> None:
+        # One for each name that can be loaded: a download keeps nobody from another task.
+        self._loading = {name: threading.Lock() for name in (*task_names(), COLLECTION)}
 
     def base(self, name: str = "bundled") -> Base:
         """A base of the menu, loaded once and shared by everybody. Raises `BaseError`.
@@ -47,13 +54,34 @@ class Lab:
             raise BaseError(say("hub.no_base", name=name, there=there))
 
     def task(self, name: str, visitor: str = "") -> Task:
-        """A bundled task, or a table that this visitor brought. Raises `TaskError`."""
-        own = self.registry.task(visitor, name)
-        if own is not None:
-            return own
-        if name not in self.tasks:
-            self.tasks[name] = load_task(name)
-        return self.tasks[name]
+        """A bundled task, loaded at most once however many ask, or a table that this visitor
+        brought. Raises `TaskError`."""
+        task = self.registry.task(visitor, name) or self.tasks.get(name)
+        if task is not None:
+            return task
+        with self._loading.get(name) or contextlib.nullcontext():
+            if name not in self.tasks:
+                self.tasks[name] = load_task(name)
+            return self.tasks[name]
+
+    def named(self, visitor: str, task: Task) -> Task:
+        """An own table under a name that means it alone among this visitor's tables and runs, as
+        runs are compared by the names of their tasks. Of one with the same rows it is that one."""
+        runs = (run.task for run in self.registry.runs(visitor))
+        known = [own for own in (*self.registry.tasks(visitor), *runs) if own is not None]
+        numbered = re.compile(rf"{re.escape(task.name)}(-\d+)?")
+        for own in known:
+            if numbered.fullmatch(own.name) and _rows(own) == _rows(task):
+                return own
+        taken = {own.name for own in known}
+        name, title, again = task.name, task.title, 2
+        while name in taken:
+            name, title, again = f"{task.name}-{again}", f"{task.title} {again}", again + 1
+        return replace(task, name=name, title=title)
+
+
+def _rows(task: Task) -> tuple[object, ...]:
+    return task.labels, task.train, task.validation, task.test
 
 
 @dataclass

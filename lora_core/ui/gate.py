@@ -13,7 +13,7 @@ the proxy does not; either way the inner application sees the complete public ad
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,7 +46,8 @@ ROOM: tuple[tuple[tuple[str, ...], str], ...] = (  # with --room only
 )
 _OPEN = [(methods, re.compile(pattern)) for methods, pattern in OPEN]
 _ROOM = [(methods, re.compile(pattern)) for methods, pattern in ROOM]
-_PREFIX = re.compile(r"(/[\w.~@:+-]+)+")  # what an address may contain and HTML need not escape
+# What an address may contain and HTML need not escape; other characters as %20 or %40.
+_PREFIX = re.compile(r"(/([\w.~@:+-]|%[0-9A-Fa-f]{2})+)+")
 _RANGE = re.compile(rb"bytes=\d{1,12}-(\d{1,12})?")  # others may be taken as none, and are
 _HOST = re.compile(r"[\w.:\[\]-]{1,255}")
 
@@ -114,18 +115,20 @@ def split(scope: Scope, room: bool = False) -> tuple[str, str]:
     """The prefix under which the page is published, "" for none, and the path below it.
 
     A proxy that cuts the prefix off, and one that leaves it, are told apart by the path; where both
-    readings are possible, the one that is a route of ours is meant.
+    readings are possible, the one that is a route of ours is meant. The prefix stays as the
+    browser writes it: of "/user/me%40uni.edu", the path that arrives has the "@" already.
     """
     path: str = scope["path"]
     prefix = urlsplit(scope.get("root_path") or "").path.rstrip("/") or header(
         scope, b"x-forwarded-prefix"
     ).rstrip("/")
-    if not _PREFIX.fullmatch(prefix) or any(part in (".", "..") for part in prefix.split("/")):
+    named = unquote(prefix)
+    if not _PREFIX.fullmatch(prefix) or any(part in (".", "..") for part in named.split("/")):
         return "", path
-    if path == prefix:
+    if path == named:
         return prefix, "/"
-    rest = path.removeprefix(prefix)
-    if path.startswith(prefix + "/") and (
+    rest = path.removeprefix(named)
+    if path.startswith(named + "/") and (
         is_open(scope["method"], rest, room) or not is_open(scope["method"], path, room)
     ):
         return prefix, rest

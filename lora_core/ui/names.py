@@ -112,5 +112,5 @@ def _value(key: str, settings: Settings) -> str:
     if key == "scaling":
         value = words.SCALINGS[value]
     if isinstance(value, float):
-        value = f"{value:g}"
+        value = words.exact(value)
     return say(f"names.{key}", value=str(value))

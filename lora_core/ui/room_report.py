@@ -104,7 +104,7 @@ def _each(room: Room, records: list[Record]) -> str:
     revealed = room.lesson.revealed
     head = ["pupil", "exercise", "settings", "trained", "validation"]
     head += ["test"] if revealed else []
-    head += ["seconds", "state"]
+    head += ["processor", "seconds", "state"]
     rows = []
     for r in records:
         exercise = room.exercise_numbered(r.exercise)
@@ -117,7 +117,8 @@ def _each(room: Room, records: list[Record]) -> str:
             _accuracy(r.validation),
         ]
         row += [_accuracy(r.test)] if revealed else []
-        rows.append([*row, f"{r.seconds:.1f}", r.state])
+        processor = f"{r.processor_seconds:.1f}" if r.processor_seconds else ""
+        rows.append([*row, processor, f"{r.seconds:.1f}", r.state])
     return _table(head, rows)
 
 

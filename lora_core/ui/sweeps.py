@@ -54,7 +54,8 @@ def sweep_of(settings: Settings, limits: Limits) -> list[Settings]:
 
 
 def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -> list[Point]:
-    """The settings that a sweep of this kind tries, around `settings`. Raises `ConfigError`."""
+    """The settings that a sweep of this kind tries, around `settings`, as far as they can be had at
+    its effective scale. Raises `ConfigError`."""
     if kind == "ranks":
         tried = sweep_of(settings, limits)
     elif kind == "rates":
@@ -76,7 +77,9 @@ def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -
         power = {"alpha/rank": 1.0, "alpha/sqrt(rank)": 0.5, "alpha": 0.0}[settings.scaling]
         tried, names = [], []
         for choice in choices(shape, min(settings.rank, limits.max_rank), limits.max_rank):
-            alpha = min(MAX_ALPHA, scale * choice.rank**power)
+            alpha = scale * choice.rank**power
+            if alpha > MAX_ALPHA:
+                continue  # of another scale it would be another comparison
             tried.append(
                 replace(
                     settings,
@@ -127,7 +130,7 @@ def _name(kind: str, settings: Settings) -> str:
     if kind == "rates":
         rate = words.number(settings.learning_rate)
         return f"{'LoRA' if settings.method == 'lora' else 'full'}, {rate}"
-    return f"{what}, α {settings.alpha:g}" if kind == "grid" else what
+    return f"{what}, α {words.exact(settings.alpha)}" if kind == "grid" else what
 
 
 def _round(rate: float) -> float:

@@ -1,5 +1,6 @@
 """The bundled tokenizer: tiktoken and `tokenizers` agree on every id, and every string returns."""
 
+import errno
 import json
 import random
 import sys
@@ -170,4 +171,16 @@ def test_gpt2_without_a_network_is_a_sentence(monkeypatch):
     tokenizer.gpt2_encoding.cache_clear()
     monkeypatch.setattr(tiktoken, "get_encoding", no_network)
     with pytest.raises(TokenizerError, match="is there a network"):
+        tokenizer.gpt2_encoding()
+
+
+def test_a_cache_that_cannot_be_written_is_not_a_missing_network(monkeypatch) -> None:
+    """tiktoken says so of a folder that its user has named."""
+
+    def full(_name):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tokenizer.gpt2_encoding.cache_clear()
+    monkeypatch.setattr(tiktoken, "get_encoding", full)
+    with pytest.raises(TokenizerError, match=r"TIKTOKEN_CACHE_DIR says: the disk is full"):
         tokenizer.gpt2_encoding()

@@ -14,8 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.servers import free_port
-
 _HOP = ("connection", "content-length", "host", "transfer-encoding")  # not to be passed on
 
 
@@ -24,7 +22,6 @@ class Line:
 
     def __init__(self, server: str) -> None:
         self.client = httpx.AsyncClient(base_url=server, timeout=None)
-        self.port = free_port()
         route = Route("/{path:path}", self.forward, methods=["GET", "HEAD", "POST"])
         started = threading.Event()
 
@@ -34,8 +31,10 @@ class Line:
             yield
 
         app = Starlette(routes=[route], lifespan=lifespan)
-        # Bound before the thread runs, so the browser's first request waits instead of failing.
-        listener = socket.create_server(("127.0.0.1", self.port))
+        # Bound before the thread runs, so the browser's first request waits instead of failing;
+        # to a port that the system chooses, so nobody can take it in between.
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = int(listener.getsockname()[1])
         self.proxy = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         threading.Thread(target=self.proxy.run, args=([listener],), daemon=True).start()
         assert started.wait(60)

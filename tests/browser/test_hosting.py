@@ -27,7 +27,7 @@ class Prefixed(Line):
         super().__init__(server)
 
     def target(self, request: Request) -> tuple[str, dict[str, str]] | None:
-        path = request.url.path
+        path = request.scope["raw_path"].decode()  # as the browser writes it
         if not path.startswith(self.prefix):
             self.beside.append(path)
             return None
@@ -74,7 +74,7 @@ def works(context: BrowserContext, log: Log, address: str, folder: Path) -> None
     page.close()
 
 
-@pytest.mark.parametrize("prefix", ["/user/me/proxy/7860", "/lab"])
+@pytest.mark.parametrize("prefix", ["/user/me/proxy/7860", "/lab", "/user/me%40uni.edu/a%20b"])
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "left"])
 def test_behind_a_prefix_that_the_environment_names(
     context: BrowserContext, log: Log, tmp_path: Path, prefix: str, cut: bool
@@ -87,11 +87,12 @@ def test_behind_a_prefix_that_the_environment_names(
         assert not proxy.beside
 
 
+@pytest.mark.parametrize("prefix", ["/courses/lora", "/user/me%40uni.edu/proxy/7860"])
 @pytest.mark.parametrize("cut", [True, False], ids=["cut", "left"])
 def test_behind_a_prefix_that_a_header_names(
-    context: BrowserContext, server: str, log: Log, tmp_path: Path, cut: bool
+    context: BrowserContext, server: str, log: Log, tmp_path: Path, prefix: str, cut: bool
 ) -> None:
-    with published(server, "/courses/lora", cut=cut, with_header=True) as (proxy, address):
+    with published(server, prefix, cut=cut, with_header=True) as (proxy, address):
         works(context, log, address, tmp_path)
         assert not proxy.beside
 

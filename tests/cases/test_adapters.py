@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -269,16 +270,41 @@ def test_a_layer_that_was_trained_in_full_is_a_sentence(folder, base, tmp_path) 
 
 
 def test_a_whole_model_is_said_to_be_one(folder, base, tmp_path) -> None:
-    trained(folder)[0].merge_and_unload().save_pretrained(tmp_path)
-    with pytest.raises(lc.AdapterError, match=r"whole model.*as a base"):
+    trained(folder)[0].merge_and_unload().save_pretrained(tmp_path / "model")
+    whole = r"whole model.*as a base"
+    with pytest.raises(lc.AdapterError, match=whole):
+        lc.load_adapter(tmp_path / "model", base)
+    for place in ("", "my model/"):
+        with zipfile.ZipFile(tmp_path / "model.zip", "w") as archive:
+            for path in (tmp_path / "model").iterdir():
+                archive.write(path, place + path.name)
+        with pytest.raises(lc.AdapterError, match=whole):
+            lc.load_adapter(tmp_path / "model.zip", base)
+    (tmp_path / "model" / "config.json").rename(tmp_path / CONFIG_FILE)  # under a wrong name
+    with pytest.raises(lc.AdapterError, match=whole):
         lc.load_adapter(tmp_path, base)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16], ids=str)
+def test_what_lies_beside_an_adapter_in_half_precision(kind, folder, base, tmp_path) -> None:
+    """`peft` saves the embeddings of a grown vocabulary along, in the format that it trained in."""
+    model, logits = trained(folder, grown=2, target_modules=["c_attn"])
+    model.to(kind).save_pretrained(tmp_path, save_embedding_layers=True)
+    ours = batched_logits(lc.load_adapter(tmp_path, base).model, IDS.tolist())
+    torch.testing.assert_close(ours, logits, atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize(
     "config",
     [
         {"fine_tune_type": "lora", "lora_parameters": {"rank": 8, "scale": 20.0}},
-        {"config": {"architecture": "lora", "r": 8}, "model_name": "gpt2", "version": "1.0.0"},
+        {
+            "config": {"architecture": "lora", "r": 8},
+            "model_class": "GPT2AdapterModel",
+            "model_name": "gpt2",
+            "model_type": "gpt2",
+            "version": "1.0.0",
+        },
     ],
     ids=["mlx", "adapterhub"],
 )

@@ -48,6 +48,32 @@ def test_the_program_has_the_settings_of_the_page(head, targets) -> None:
     assert eval(ast.unparse(made), {"lc": lc}) == settings.lora_config()
 
 
+LONG = Settings(
+    rank=8, alpha=22.627416997969522, scaling="alpha/sqrt(rank)", dropout=0.0123456789,
+    learning_rate=0.00123456789,
+)  # fmt: skip
+
+
+def test_no_digit_of_a_setting_is_cut() -> None:
+    """A program that rounds repeats another run: of a link's ?alpha=1234.5678, say."""
+    arguments = {
+        keyword.arg: ast.literal_eval(keyword.value)
+        for write in (lora_core_program, peft_program)
+        for call in ast.walk(ast.parse(write(LONG)))
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+        if keyword.arg in ("alpha", "dropout", "learning_rate", "lora_alpha", "lora_dropout", "lr")
+    }
+    assert arguments == {
+        "alpha": LONG.alpha,
+        "dropout": LONG.dropout,
+        "learning_rate": LONG.learning_rate,
+        "lora_alpha": LONG.alpha,
+        "lora_dropout": LONG.dropout,
+        "lr": LONG.learning_rate,
+    }
+
+
 def run(program: str, folder: Path) -> str:
     """Run a program in a folder with the project's assets; what it printed."""
     (folder / "assets").symlink_to(PROJECT / "assets")

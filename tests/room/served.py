@@ -26,7 +26,6 @@ from lora_core.serving.registry import Registry, Run
 from lora_core.ui.gate import Gate
 from lora_core.ui.room_routes import Routes
 from lora_core.ui.room_setup import exercises_of
-from tests.servers import free_port
 
 SECRET = "a key that nobody can guess"
 WAIT = 120.0  # seconds after which a wait is a failure
@@ -68,11 +67,13 @@ def until(true: Any, what: str = "") -> None:
 @contextlib.contextmanager
 def routes_served(room: Room) -> Iterator[str]:
     """The address, without a slash at the end."""
-    port = free_port()
+    # Bound here, to a port that the system chooses: nobody can take it before the thread runs.
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     middleware = [Middleware(Gate, room=True)]
     app = Starlette(routes=Routes(room).routes(), middleware=middleware)
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     until(lambda: server.started)
     try:

@@ -371,3 +371,19 @@ def test_a_run_that_never_began_has_no_learning_rate_in_the_table(
         row["state"]: row["learning_rate"] for row in csv.DictReader(io.StringIO(csv_of(room)))
     }
     assert rates["stopped"] == "" and float(rates["finished"]) > 0
+
+
+def test_the_table_keeps_every_digit_of_a_setting_and_both_times(
+    room: Room, registry: Registry, tiny: Base
+) -> None:
+    lora = lc.LoRAConfig(8, 22.627416997969522, scaling="alpha/sqrt(rank)")
+    train = lc.TrainConfig(steps=2, batch_size=4, evaluations=1, learning_rate=0.00123456789)
+    wait(registry.submit(pupil(0), tiny, lc.load_task(TASK), lora, train))
+    until(lambda: len(room.records()) == 1)
+    (record,) = room.records()
+    (row,) = csv.DictReader(io.StringIO(csv_of(room)))
+    assert float(row["alpha"]) == lora.alpha
+    assert float(row["learning_rate"]) == train.learning_rate
+    assert float(row["processor_seconds"]) == pytest.approx(record.processor_seconds, abs=0.01)
+    assert record.processor_seconds > 0 and row["seconds_trained"]
+    assert "CPU s" in report(room) and "Seconds by the clock" in report(room)

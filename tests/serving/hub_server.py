@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "0" * 40
+
+
+@contextlib.contextmanager
+def hub_in_place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub on this machine, in the place of the real one."""
+    made = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", made.address)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def table_of(*columns: str, first: int = 0, last: int = 30) -> bytes:
+    """A CSV of texts under the first name, and of labels that differ from column to column."""
+    lines = [",".join(columns)]
+    for i in range(first, last):
+        for n, word in enumerate(("apple", "hammer", "pear", "saw")):
+            labels = [f"{name} {(i + n) % (k + 2)}" for k, name in enumerate(columns[1:])]
+            lines.append(",".join([f"the {word} number {i}", *labels]))
+    return "\n".join([*lines, ""]).encode()
 
 
 class Hub(ThreadingHTTPServer):
@@ -23,6 +51,10 @@ class Hub(ThreadingHTTPServer):
         self.created: list[dict[str, object]] = []
         self.status: int | None = None  # answer everything with this
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def end(self) -> None:
+        self.shutdown()
+        self.server_close()
 
     @property
     def address(self) -> str:

@@ -60,6 +60,19 @@ def test_no_cell_is_a_formula(runs, sign) -> None:
     assert row["task"] == f"'{sign}1+1"
 
 
+def test_settings_keep_every_digit_and_both_times_are_there(runs) -> None:
+    """Of runs that shared the machine, the time by the clock says nothing about their cost."""
+    run = copy.copy(runs[0])
+    run.lora_config = lc.LoRAConfig(8, 22.627416997969522, scaling="alpha/sqrt(rank)")
+    (row,) = csv.DictReader(io.StringIO(runs_csv([run])))
+    assert float(row["alpha"]) == run.lora_config.alpha
+    assert float(row["processor_seconds"]) == run.processor_seconds > 0
+    finished = run.events[-1]
+    assert isinstance(finished, lc.Finished)
+    assert float(row["seconds"]) == finished.seconds
+    assert json.loads(runs_json([run]))[0]["processor_seconds"] == run.processor_seconds
+
+
 def test_json(runs) -> None:
     made = json.loads(runs_json(runs))
     assert [run["method"] for run in made] == ["lora", "head"]

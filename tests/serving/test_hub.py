@@ -5,13 +5,15 @@ No test of this file leaves the machine.
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
+import tempfile
 import time
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import constants, file_download
 
 import lora_core as lc
 from lora_core.limits import Limits
@@ -24,25 +26,20 @@ from lora_core.serving.hub import (
 )
 from lora_core.serving.hub_files import parts_of
 from lora_core.serving.registry import Registry, new_visitor
+from lora_core.tasks.file import Reading
 from lora_core.ui.context import Lab
 from lora_core.ui.panels.own_table import keep_task
 from tests.adapters.hostile import small_adapter, small_base
 from tests.cases.folders import tiny_folder
-from tests.serving.hub_server import Hub
+from tests.serving.hub_server import hub_in_place
 
 TOKEN = "hf_" + "s3cr3t" * 5
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """A Hub on this machine, in the place of the real one."""
-    made = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", made.address)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    yield made
-    made.shutdown()
-    made.server_close()
+    with hub_in_place(monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +150,53 @@ def test_which_configuration_is_said_and_can_be_chosen(hub) -> None:
         load_hub_task("some/tasks", configuration="love")
 
 
+GLUE = {  # as GLUE is: its first configuration is a test whose labels are not told
+    "ax/test-00000-of-00001.csv": things(header="sentence,label").replace(b"fruit", b"-1"),
+    "cola/train-00000-of-00001.csv": things(0, 40, "sentence,label"),
+    "cola/test-00000-of-00001.csv": things(0, 10, "sentence,label"),
+    "sst2/train-00000-of-00001.csv": things(0, 50, "sentence,label"),
+}
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (GLUE, "cola"),
+        ({"id2label.json": b"{}", "spam.csv": b""}, "spam"),
+        ({"default/test.csv": b"", "more/train.csv": b""}, "default"),
+    ],
+    ids=["glue", "labels", "default"],
+)
+def test_the_configuration_that_is_guessed_can_be_trained_on(files, expected) -> None:
+    assert parts_of(files)[1] == expected
+    configs = [
+        {"config_name": name, "data_files": [{"split": name, "path": f"{name}/*"}]}
+        for name in ("test", "train", "other")
+    ]
+    names = [f"{config['config_name']}/a.csv" for config in configs]
+    assert parts_of(names, {"configs": configs})[1] == "train"
+    configs[2]["default"] = True
+    assert parts_of(names, {"configs": configs})[1] == "other"
+
+
+def test_a_refusal_says_which_configuration_was_taken(hub) -> None:
+    hub.repositories[("dataset", "some/tasks")] = {
+        "a/train.csv": b"text,label\nhello,\nthere,\n",
+        "b/train.csv": things(),
+    }
+    with pytest.raises(lc.TaskError, match=r"2 configurations: a, b\. “a” was taken\. No row has"):
+        load_hub_task("some/tasks")
+
+
+def test_how_a_file_is_written_can_be_said(hub) -> None:
+    rows = things(header="text,label").decode().replace(",", "|").replace("apple", "Äpfel")
+    hub.repositories[("dataset", "some/odd")] = {"train.csv": rows.encode("mac_roman")}
+    task = load_hub_task("some/odd", reading=Reading(encoding="mac_roman", separator="|"))
+    assert any("Äpfel" in example.text for example in task.train)
+    with pytest.raises(lc.TaskError):
+        load_hub_task("some/odd", reading=Reading(separator=";"))
+
+
 def test_columns_of_other_names_are_guessed_said_and_can_be_chosen(hub) -> None:
     hub.repositories[("dataset", "some/sms")] = {"train.csv": things(header="sms,category")}
     task = load_hub_task("some/sms")
@@ -219,14 +263,64 @@ def test_what_is_no_table(hub, files, word) -> None:
 
 def test_what_is_no_adapter(hub, small) -> None:
     hub.repositories[("model", "some/model")] = {"config.json": b"{}"}
-    with pytest.raises(HubError, match="not an adapter"):
+    with pytest.raises(HubError, match=r"not an adapter.*whole model: load it as a base"):
         load_hub_adapter("some/model", small)
-    hub.repositories[("model", "some/pickle")] = {
-        "adapter_config.json": b'{"peft_type": "LORA"}',
-        "adapter_model.bin": b"\x80\x04.",
+    hub.repositories[("model", "some/texts")] = {"README.md": b""}
+    with pytest.raises(HubError, match=r"not an adapter in PEFT's format\.$"):
+        load_hub_adapter("some/texts", small)
+    config = b'{"peft_type": "LORA"}'
+    pickle = {"adapter_config.json": config, "adapter_model.bin": b"\x80\x04."}
+    for place in ("", "mine/"):
+        hub.repositories[("model", "some/pickle")] = {place + f: c for f, c in pickle.items()}
+        with pytest.raises(lc.AdapterError, match=r"pickle.*Save the adapter again"):
+            load_hub_adapter("some/pickle", small)
+    hub.repositories[("model", "some/half")] = {"adapter_config.json": config}
+    with pytest.raises(lc.AdapterError, match=r"no adapter_model\.safetensors"):
+        load_hub_adapter("some/half", small)
+    with pytest.raises(HubError, match="holds an adapter: load it as one"):
+        check_hub_base("some/half")
+
+
+@pytest.mark.parametrize("place", ["mails/", "runs/last/checkpoint-500/"])
+def test_an_adapter_in_a_folder_of_its_name(hub, small, classifier, place) -> None:
+    """As `peft` publishes one that is not called default."""
+    push_adapter(classifier, "me/a", TOKEN)
+    files = hub.repositories[("model", "me/a")]
+    hub.repositories[("model", "me/b")] = {"README.md": b"# Mine"} | {
+        place + file: content for file, content in files.items()
     }
-    with pytest.raises(lc.AdapterError, match="There is no adapter_model"):
-        load_hub_adapter("some/pickle", small)
+    back = load_hub_adapter("me/b", small)
+    assert back.classify("hello").probabilities == classifier.classify("hello").probabilities
+    several = {f"{folder}/{f}": c for folder in ("one", "two") for f, c in files.items()}
+    hub.repositories[("model", "me/c")] = several
+    with pytest.raises(HubError, match="holds 2 adapters, in 'one', 'two'"):
+        load_hub_adapter("me/c", small)
+    hub.repositories[("model", "me/c")] = several | files  # the one at the top is meant
+    assert load_hub_adapter("me/c", small).labels == classifier.labels
+
+
+def test_a_disk_that_takes_nothing_is_not_a_missing_network(
+    hub, small, classifier, monkeypatch
+) -> None:
+    push_adapter(classifier, "me/a", TOKEN)
+    hub.repositories[("dataset", "some/things")] = {"train.csv": things()}
+    acts = (
+        lambda: load_hub_adapter("me/a", small),
+        lambda: load_hub_task("some/things"),
+    )
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(file_download, "http_get", full)
+        for act in acts:
+            with pytest.raises(HubError, match=r"the disk is full.*TMPDIR"):
+                act()
+    monkeypatch.setattr(tempfile, "tempdir", "/dev/null/nowhere")
+    for act in (*acts, lambda: push_adapter(classifier, "me/a", TOKEN)):
+        with pytest.raises(HubError, match=r"cannot be written.*/dev/null/nowhere; TMPDIR"):
+            act()
 
 
 def test_what_is_too_large_is_not_downloaded(hub, small, monkeypatch) -> None:

@@ -181,6 +181,24 @@ def test_guessed_ids_get_one_sentence_everywhere(client, guess) -> None:
         assert NOT_HERE in refused(client, "/export_adapter", guess)
 
 
+def test_rows_of_one_s_own_are_no_bundled_task_and_no_other_rows(server, client) -> None:
+    """Runs are compared by the names of their tasks."""
+    swapped = [[text, ROWS[0][1] if label != ROWS[0][1] else "else"] for text, label in ROWS]
+    unnamed = {key: value for key, value in SHORT.items() if key != "task"}
+
+    def name_of(**change: Any) -> str:
+        settings = {**unnamed, "steps": 1, "visitor": "v" * 32, **change}
+        run = server[1].find(client.predict(**settings, api_name="/fine_tune"))
+        wait(run)
+        return run.task.name
+
+    assert name_of() == "my-sms-spam"
+    assert name_of(rows=swapped) == "my-sms-spam-2"
+    assert name_of(seed=1) == "my-sms-spam"
+    assert name_of(task="mine") == "mine" and name_of(task="mine", rows=swapped) == "mine-2"
+    assert name_of(task="mine", rows=swapped, visitor="w" * 32) == "mine"
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

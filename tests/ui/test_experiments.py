@@ -15,7 +15,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import lora_core as lc
-from lora_core.config import LINEAR_TARGETS
+from lora_core.config import LINEAR_TARGETS, MAX_ALPHA
 from lora_core.explain import forgetting
 from lora_core.explain.chance import spread, wilson
 from lora_core.explain.exam import finish
@@ -333,5 +333,16 @@ def test_every_sweep_can_be_trained(base: lc.Base, kind: str, rank: int, scaling
     if kind == "grid":
         assert len({p.rate for p in points}) == 1, "only rank and alpha vary"
     if kind == "layers":
+        assert len(points) == 6
         scale = settings.lora_config().scale
         assert all(math.isclose(p.settings.lora_config().scale, scale) for p in points)
+
+
+@pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt(rank)"])
+def test_layers_that_cannot_have_the_scale_are_left_out(base: lc.Base, scaling: str) -> None:
+    """Of a link: at another scale they would not be compared at equal cost."""
+    settings = Settings(rank=1, alpha=MAX_ALPHA, scaling=scaling)
+    points = points_of("layers", settings, Limits(), base.config)
+    scale = settings.lora_config().scale
+    assert points and all(math.isclose(p.settings.lora_config().scale, scale) for p in points)
+    assert points[0].settings.targets == lc.TARGETS and len(points) < 6

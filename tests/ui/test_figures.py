@@ -143,6 +143,8 @@ def test_runs_are_named_by_what_differs() -> None:
     assert short_names([one, Settings(rank=64)]) == ["r 8, α 16", "r 64, α 16"], "of two"
     assert short_names([one, Settings(alpha=16.0625)]) == ["r 8, α 16", "r 8, α 16.0625"]
     rated = Settings(learning_rate=1e-3)
+    close = [replace(one, learning_rate=rate, dropout=0.1) for rate in (0.00123456, 0.001234561)]
+    assert short_names(close) == ["r 8, lr 0.00123456", "r 8, lr 0.001234561"]
     assert short_names([one, rated]) == ["r 8, default lr", "r 8, lr 0.001"]
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +22,8 @@ from lora_core.serving.store import Store
 from lora_core.ui.conclusions import counted
 from lora_core.ui.context import Lab
 from lora_core.ui.drawing.curves import Curve
-from lora_core.ui.panels import adapt, classify, evidence, inside, shelf, take, view
+from lora_core.ui.page import build_page
+from lora_core.ui.panels import adapt, classify, evidence, finetune, inside, shelf, take, view
 from lora_core.ui.panels.compare import compare
 from lora_core.ui.panels.viewer import Shown, Viewer
 from lora_core.ui.settings import Settings
@@ -269,3 +272,80 @@ def test_runs_over_a_base_that_has_changed_are_shown_as_they_were(base, task, tm
         (row,) = compare([(again, curve, "r 2")])["rows"]
         assert f"{counted(run).trainable:,}" in json.dumps(row, ensure_ascii=False)
         assert counted(again) == counted(run)
+
+
+def together(act: Callable[[], object], times: int = 10) -> list[object]:
+    """What a function gives to so many threads that call it at once."""
+    gate, got = threading.Barrier(times), []
+
+    def call() -> None:
+        gate.wait()
+        got.append(act())
+
+    threads = [threading.Thread(target=call) for _ in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got
+
+
+def test_ten_threads_load_a_task_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str) -> lc.Task:
+        loaded.append(name)
+        return lc.load_task(name)
+
+    monkeypatch.setattr("lora_core.ui.context.load_task", load)
+    got = together(lambda: lab.task("sentiment"))
+    assert loaded == ["sentiment"] and len(set(map(id, got))) == 1
+    with pytest.raises(lc.TaskError, match="no task called"):
+        lab.task("another")
+
+
+def test_ten_threads_judge_a_classifier_once(
+    viewer: Viewer, base: lc.Base, task: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[lc.Classifier] = []
+
+    def judge(one: lc.Classifier, of: lc.Task) -> TestReport | None:
+        judged.append(one)
+        return report_on_test(one, of)
+
+    monkeypatch.setattr("lora_core.ui.panels.viewer.report_on_test", judge)
+    viewed = replace(shown(base, 2), task=task)
+    viewed.classifier.labels = task.labels
+    got = together(lambda: viewer.report(viewed))
+    assert len(judged) == 1 and len(set(map(id, got))) == 1
+
+
+def test_a_page_that_cannot_be_fed_says_so_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While something trains, the page is looked at eight times a second."""
+
+    class Failing:
+        def __init__(self, *_: object) -> None:
+            self.live, self.looks = True, 0
+
+        def update(self) -> list[object] | None:
+            self.looks += 1
+            self.live = self.looks < 6
+            if self.looks == 4:
+                return ["well again"]
+            raise ValueError("a setting that nobody thought of")
+
+    monkeypatch.setattr(finetune, "View", Failing)
+    monkeypatch.setattr(finetune, "_POLL", 0.0)
+    page = build_page(lab.registry)
+    private = [event for event in page.fns.values() if event.api_visibility == "private"]
+    watch = next(event.fn for event in private if event.name == "watch")
+
+    async def updates() -> list[list[object]]:
+        request = SimpleNamespace(session_hash="one")
+        return [update async for update in watch(VISITOR, request)]  # type: ignore[misc]
+
+    first, well, again = asyncio.run(updates())
+    assert first[0] == again[0] and first[0]["state"] == "refused"  # type: ignore[index]
+    assert well == ["well again"] and caplog.text.count("could not be fed") == 2

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import pytest
 
 import lora_core as lc
+from lora_core.adapters.merged import save_merged
 from lora_core.serving.registry import Registry, new_visitor
 from lora_core.ui.page import build_page
 from lora_core.ui.panels import take
 from lora_core.ui.sentences import DISK_FULL
 from tests.serving.registry import submit, wait
-
-
-def pressed(page: gr.Blocks, elem_id: str) -> Callable[..., Any]:
-    """What the page calls when this button is pressed, or this file dropped."""
-    (block,) = [b for b in page.blocks.values() if getattr(b, "elem_id", None) == elem_id]
-    functions = [
-        event.fn
-        for event in page.fns.values()
-        if event.fn is not None and any(target == block._id for target, _ in event.targets)
-    ]
-    return functions[0]
+from tests.ui.pressing import pressed
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -62,3 +52,23 @@ def test_with_nothing_to_take_it_says_so(button) -> None:
         page = build_page(registry)
         _, note = pressed(page, button)(new_visitor(), "")
     assert note["bad"] and "first" in note["text"]
+
+
+def test_a_whole_model_that_is_dropped_is_said_to_be_one(tiny, words, tmp_path) -> None:
+    """As its two files, as all files of its folder, and as the zip that the page itself made."""
+    with Registry(workers=1) as registry:
+        page = build_page(registry)
+        visitor = new_visitor()
+        run = submit(registry, tiny, words, visitor)
+        wait(run)
+        folder = save_merged(run.classifier, tmp_path / "model")
+        zipped = tmp_path / "words-r8-model.zip"
+        shutil.copyfile(pressed(page, "take-model")(visitor, run.id)[0], zipped)
+        files = {path.name for path in folder.iterdir()}
+        for names in ({"config.json", "model.safetensors"}, files):
+            (tmp_path / "dropped").mkdir(exist_ok=True)
+            dropped = [shutil.copy(folder / name, tmp_path / "dropped") for name in sorted(names)]
+            *_, note, _ = pressed(page, "bring")(visitor, "", dropped, "bundled")
+            assert "This is a whole model, not an adapter" in note["text"], names
+        *_, note, _ = pressed(page, "bring")(visitor, "", [str(zipped)], "bundled")
+        assert "This is a whole model, not an adapter" in note["text"]

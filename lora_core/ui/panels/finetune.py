@@ -68,7 +68,7 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
         session, mine = str(request.session_hash), secrets.token_hex(8)
         watchers[session] = mine
         try:
-            view = View(lab, visitor)
+            view, failure = View(lab, visitor), ""
             looking = looks(
                 lab.registry.watchers,
                 f"visitor {visitor}",
@@ -81,9 +81,13 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
                         return
                     try:
                         update = view.update()
+                        failure = failure if update is None else ""
                     except Exception as error:  # a sentence instead of a page that stands still
-                        log.exception("a page could not be fed")
-                        update = refused(error if isinstance(error, LabError) else None)
+                        update = None
+                        if failure != repr(error):  # said once, not at each of eight looks a second
+                            failure = repr(error)
+                            log.exception("a page could not be fed")
+                            update = refused(error if isinstance(error, LabError) else None)
                     if update is not None:
                         yield update
                     if not view.live:

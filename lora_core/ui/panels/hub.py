@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -11,14 +12,15 @@ import gradio as gr
 from lora_core.base.checkpoint import canonical_name
 from lora_core.errors import LabError
 from lora_core.serving.hub import (
+    HubDataset,
     HubError,
-    HubTable,
     check_hub_base,
+    hub_dataset,
     load_hub_adapter,
-    load_hub_table,
     push_adapter,
     task_of_hub,
 )
+from lora_core.tasks.columns import guess_columns
 from lora_core.tasks.task import Task
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
@@ -30,6 +32,7 @@ from lora_core.ui.text.catalogue import say
 
 _KINDS = [(say(f"hub.{kind}"), kind) for kind in ("adapter", "task", "base")]
 _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
+_ERRORS = (LabError, OSError)  # of a disk that is full, for one
 
 
 def build(context: Context) -> gr.HTML:
@@ -67,42 +70,42 @@ def build(context: Context) -> gr.HTML:
         ]
     note = part("note", {"text": "", "bad": False}, script="take.js", elem_id="hub-note")
 
-    def bring(visitor: str, kind: str, name: str, base_name: str, *chosen: str | None) -> list[Any]:
-        same = [gr.skip(), gr.skip(), gr.skip()]
-        hidden = [gr.Dropdown(visible=False, value=None) for _ in _WAYS]
+    def bring(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
+        if kind == "task":
+            return bring_table(visitor, name)
+        name, hidden = name.strip(), _Taken().controls()
         try:
             if kind == "adapter":
-                run_id = _bring_adapter(lab, visitor, name.strip(), base_name)
-                return [
-                    run_id,
-                    gr.skip(),
-                    gr.skip(),
-                    *hidden,
-                    _said(say("hub.adapter_loaded", name=name)),
-                ]
-            if kind == "task":
-                task, taken = _bring_task(lab, visitor, name.strip(), chosen)
-                tasks = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
-                said = " ".join([say("hub.task_loaded", name=name), *task.warnings])
-                return [gr.skip(), tasks, gr.skip(), *taken, _said(said)]
-            choices, remark = _bring_base(lab, name.strip())
-            bases = gr.Dropdown(choices=choices, value=canonical_name(name.strip()))
-            said = f"{say('hub.base_loaded', name=name)} {remark}".strip()
-            return [gr.skip(), gr.skip(), bases, *hidden, _said(said)]
-        except (LabError, OSError) as error:
-            problem = {"text": sentence_of(error, "hub"), "bad": True}
-            return [*same, *[gr.skip()] * len(_WAYS), problem]
+                run_id = _bring_adapter(lab, visitor, name, base_name)
+                said = _said(say("hub.adapter_loaded", name=name))
+                return [run_id, gr.skip(), gr.skip(), *hidden, said]
+            choices, remark = _bring_base(lab, name)
+        except _ERRORS as error:
+            return [*same, *hidden, _problem(error)]
+        bases = gr.Dropdown(choices=choices, value=canonical_name(name))
+        said = _said(f"{say('hub.base_loaded', name=name)} {remark}".strip())
+        return [gr.skip(), gr.skip(), bases, *hidden, said]
 
-    def begin(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
-        return bring(visitor, kind, name, base_name)
+    def bring_table(visitor: str, name: str, *chosen: str | None) -> list[Any]:
+        name, taken = name.strip(), _Taken()
+        try:
+            task = _bring_task(lab, visitor, name, chosen, taken)
+        except _ERRORS as error:  # what was taken may be what is wrong, so it stays to be changed
+            return [*same, *taken.controls(keep=bool(chosen)), _problem(error)]
+        tasks = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
+        said = " ".join([say("hub.task_loaded", name=name), *task.warnings])
+        return [gr.skip(), tasks, gr.skip(), *taken.controls(), _said(said)]
 
-    asked = [context.visitor, kind, name, base]
+    same = [gr.skip(), gr.skip(), gr.skip()]
     answered = [context.ready, context.task, base, *ways, note]
-    load.click(begin, asked, answered, show_progress_on=note, **_PRIVATE)
-    # Another configuration may have other splits and columns; they are guessed again.
-    ways[0].input(bring, [*asked, ways[0]], answered, show_progress_on=note, **_PRIVATE)
-    changes = [way.input for way in ways[1:]]
-    gr.on(changes, bring, [*asked, *ways], answered, show_progress_on=note, **_PRIVATE)
+    options: dict[str, Any] = {"show_progress_on": note, **_PRIVATE}
+    load.click(bring, [context.visitor, kind, name, base], answered, **options)
+    # Another configuration may have other splits and columns; they are guessed again. Gradio's list
+    # says twice that something was chosen: it is fetched once.
+    options["trigger_mode"] = "once"
+    table = [context.visitor, name]
+    ways[0].input(bring_table, [*table, ways[0]], answered, **options)
+    gr.on([way.input for way in ways[1:]], bring_table, [*table, *ways], answered, **options)
 
     def publish(visitor: str, ready: str, target: str, token: str, public: bool) -> list[Any]:
         try:
@@ -137,41 +140,62 @@ _WAYS = {
 }
 
 
-def _bring_task(
-    lab: Lab, visitor: str, name: str, chosen: Sequence[str | None]
-) -> tuple[Task, list[gr.Dropdown]]:
-    """The visitor's task of a table of the Hub, in the place of an earlier one; its controls.
+@dataclass
+class _Taken:
+    """What of a data set was taken, as far as it was found out; nothing of what is none."""
 
-    `chosen` in the four controls; what is not chosen, or not there, is guessed.
+    dataset: HubDataset | None = None
+    configuration: str | None = None
+    split: str | None = None
+    columns: tuple[str, ...] = ()
+    text: str | None = None
+    label: str | None = None
+
+    def controls(self, *, keep: bool = False) -> list[Any]:
+        """The four: what was taken, and what else there is. With `keep`, those of which nothing was
+        found out, as without a network, stay as they are."""
+        parts = self.dataset.parts if self.dataset else {}
+        splits = list(parts.get(self.configuration or "", ()))
+        columns, some = list(self.columns), bool(self.columns)
+        made: list[Any] = [
+            gr.Dropdown(list(parts), value=self.configuration, visible=len(parts) > 1),
+            gr.Dropdown(splits, value=self.split, visible=len(splits) > 1),
+            gr.Dropdown(columns, value=self.text, visible=some),
+            gr.Dropdown(columns, value=self.label, visible=some),
+        ]
+        if keep:
+            known = [bool(parts), bool(splits), some, some]
+            return [way if there else gr.skip() for way, there in zip(made, known, strict=True)]
+        return made
+
+
+def _bring_task(
+    lab: Lab, visitor: str, name: str, chosen: Sequence[str | None], taken: _Taken
+) -> Task:
+    """The visitor's task of a table of the Hub; `taken` is filled in as far as one gets.
+
+    `chosen` in the four controls; what is not chosen, or not there, is guessed. The tables of the
+    same data set that nothing was trained on are forgotten: their columns were not those meant.
     """
     limits = lab.registry.limits
     configuration, split, text, label = [value or None for value in [*chosen, *[None] * 4][:4]]
-    hub_table = load_hub_table(name, limits, configuration=configuration, split=split)
-    columns = hub_table.table.columns
-    text, label = (column if column in columns else None for column in (text, label))
-    text, label = hub_table.columns(text, label)
-    task = task_of_hub(hub_table, text, label, limits)
-    before = next((own for own in lab.registry.tasks(visitor) if own.title == task.title), None)
-    if before is None:
-        task = keep_task(lab, visitor, task)
-    else:
-        task = replace(task, name=before.name)
-        lab.registry.add_task(visitor, task)
-    return task, _ways(hub_table, text, label)
-
-
-def _ways(hub_table: HubTable, text: str, label: str) -> list[gr.Dropdown]:
-    """The four controls: what was taken, and what else there is."""
-    columns = list(hub_table.table.columns)
-    several = len(hub_table.configurations) > 1
-    return [
-        gr.Dropdown(list(hub_table.configurations), value=hub_table.configuration, visible=several),
-        gr.Dropdown(
-            list(hub_table.splits), value=hub_table.split, visible=len(hub_table.splits) > 1
-        ),
-        gr.Dropdown(columns, value=text, visible=True),
-        gr.Dropdown(columns, value=label, visible=True),
-    ]
+    dataset = taken.dataset = hub_dataset(name)
+    configuration = configuration if configuration in dataset.parts else None
+    splits = dataset.parts[configuration or dataset.default]
+    split = split if split in splits else None
+    taken.configuration, taken.split = dataset.part(configuration, split)
+    hub_table = dataset.table(limits, configuration=configuration, split=split)
+    taken.columns = hub_table.table.columns
+    text, label = (column if column in taken.columns else None for column in (text, label))
+    guessed = guess_columns(hub_table.table, text, label)
+    taken.text, taken.label = text or guessed[0], label or guessed[1]
+    task = keep_task(lab, visitor, task_of_hub(hub_table, text, label, limits))
+    trained = {run.task.name for run in lab.registry.runs(visitor) if run.task}
+    for own in lab.registry.tasks(visitor):
+        same_set = re.fullmatch(rf"{re.escape(name)}( \d+)?", own.title)
+        if same_set and own.name != task.name and own.name not in trained:
+            lab.registry.remove_task(visitor, own.name)
+    return task
 
 
 def _bring_base(lab: Lab, name: str) -> tuple[list[tuple[str, str]], str]:
@@ -185,3 +209,7 @@ def _bring_base(lab: Lab, name: str) -> tuple[list[tuple[str, str]], str]:
 
 def _said(message: object) -> dict[str, Any]:
     return {"text": str(message), "bad": isinstance(message, Exception)}
+
+
+def _problem(error: Exception) -> dict[str, Any]:
+    return {"text": sentence_of(error, "hub"), "bad": True}

@@ -196,11 +196,7 @@ def own_task(
 
 def keep_task(lab: Lab, visitor: str, task: Task) -> Task:
     """Keep a table for its visitor, under a name that neither they nor the app have already."""
-    taken = {own.name for own in lab.registry.tasks(visitor)}
-    name, title, again = own_name(task.name), task.title, 2
-    while name in taken:
-        name, title, again = f"{own_name(task.name)}-{again}", f"{task.title} {again}", again + 1
-    task = replace(task, name=name, title=title)
+    task = lab.named(visitor, replace(task, name=own_name(task.name)))
     lab.registry.add_task(visitor, task)
     return task
 

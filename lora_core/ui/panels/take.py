@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import gradio as gr
 
 from lora_core.adapters.adapter import AdapterError, load_adapter, zip_adapter
 from lora_core.adapters.card import merged_snippet, peft_snippet
-from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, OtherBaseError
+from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, WHOLE_MODEL, OtherBaseError
 from lora_core.adapters.merged import zip_merged
 from lora_core.classifier import Classifier
 from lora_core.config import ConfigError
@@ -33,6 +34,8 @@ from lora_core.ui.text.programs import lora_core_program, peft_program
 from lora_core.ui.values import record
 
 MAX_UNPACKED = 64 * 2**20  # bytes of a visitor's adapter, unpacked
+# As transformers names them: of a folder with several files like these, none is an adapter's.
+_OF_A_MODEL = re.compile(r"config.*\.json|model.*\.(safetensors|json)")
 _SCRIPT = "take.js"
 _ERRORS = (LabError, OSError)  # of a disk that is full, for one
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
@@ -255,6 +258,8 @@ def _one_of(files: Sequence[str], stem: str, suffix: str) -> str:
     if len(mine) == 1:
         return mine[0]
     both = f"{CONFIG_FILE} and {WEIGHTS_FILE}"
+    if any(_OF_A_MODEL.fullmatch(Path(file).name.lower()) for file in mine):
+        raise AdapterError(WHOLE_MODEL)
     if mine:
         raise AdapterError(say("take.several", n=len(mine), file=f"{stem}{suffix}", both=both))
     if any(Path(file).suffix.lower() in (".bin", ".pt", ".pth") for file in files):

@@ -55,6 +55,9 @@ class Viewer:
         self._reports: weakref.WeakKeyDictionary[Classifier, TestReport | None] = (
             weakref.WeakKeyDictionary()
         )
+        self._judging: weakref.WeakKeyDictionary[Classifier, threading.Lock] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def find(self, visitor: str, run_id: str, values: tuple[Any, ...]) -> Shown:
         """The run `run_id` of this visitor, or the untrained base under the settings `values`.
@@ -107,9 +110,17 @@ class Viewer:
             return self._untrained[key]
 
     def report(self, shown: Shown) -> TestReport | None:
-        """The test texts, judged once a classifier; None before training or without the texts."""
+        """The test texts, judged once a classifier however many ask; None before training or
+        without the texts."""
         if not shown.trained or shown.task is None:
             return None
-        if shown.classifier not in self._reports:
-            self._reports[shown.classifier] = report_on_test(shown.classifier, shown.task)
-        return self._reports[shown.classifier]
+        with self._lock:
+            own = self._judging.setdefault(shown.classifier, threading.Lock())
+        with own:  # of this classifier alone: it takes seconds
+            with self._lock:
+                report = self._reports.get(shown.classifier)
+            if report is None:
+                report = report_on_test(shown.classifier, shown.task)
+                with self._lock:
+                    self._reports[shown.classifier] = report
+            return report

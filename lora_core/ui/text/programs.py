@@ -7,7 +7,7 @@ literals (`repr`), so a name from an address cannot become code.
 from __future__ import annotations
 
 from lora_core.base.checkpoint import HUB_NAMES
-from lora_core.config import TARGETS, LoRAConfig, TrainConfig
+from lora_core.config import TARGETS, LoRAConfig, TrainConfig, literal
 from lora_core.preparation import default_learning_rate
 from lora_core.tasks.bundled import task_names
 from lora_core.ui.settings import Settings
@@ -110,7 +110,7 @@ for step in range({train.steps}):
     tokens, truth = batch(random.sample(train, min({train.batch_size}, len(train))))
     loss = torch.nn.functional.cross_entropy(model(**tokens).logits, truth)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(trained, {train.max_grad_norm:g})
+    torch.nn.utils.clip_grad_norm_(trained, {literal(train.max_grad_norm)})
     optimizer.step()
     schedule.step()
     optimizer.zero_grad()
@@ -130,22 +130,23 @@ model.save_pretrained({"my-adapter" if adapted else "my-model"!r})
 
 def _optimizer(rate: float, weight_decay: float, head_apart: bool) -> str:
     """The lines that make the optimiser; with many classes the head has a rate of its own."""
+    lr, decay = literal(rate), literal(weight_decay)
     if not head_apart:
-        return f"optimizer = torch.optim.AdamW(trained, lr={rate:g}, weight_decay={weight_decay:g})"
+        return f"optimizer = torch.optim.AdamW(trained, lr={lr}, weight_decay={decay})"
     return f"""times = min(5, max(1, len(labels) / 10 * 256 / model.config.n_embd))
 named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(
     [
-        {{"params": [p for n, p in named if "score" not in n], "lr": {rate:g}}},
-        {{"params": [p for n, p in named if "score" in n], "lr": {rate:g} * times}},
+        {{"params": [p for n, p in named if "score" not in n], "lr": {lr}}},
+        {{"params": [p for n, p in named if "score" in n], "lr": {lr} * times}},
     ],
-    weight_decay={weight_decay:g},
+    weight_decay={decay},
 )"""
 
 
 def _lora(lora: LoRAConfig) -> str:
     default = LoRAConfig(head=lora.head)  # what "every layer" means depends on it
-    arguments = [f"rank={lora.rank}", f"alpha={lora.alpha:g}"]
+    arguments = [f"rank={lora.rank}", f"alpha={literal(lora.alpha)}"]
     arguments += [
         f"{name}={getattr(lora, name)!r}"
         for name in ("targets", "scaling", "dropout")
@@ -159,7 +160,7 @@ def _lora(lora: LoRAConfig) -> str:
 def _train(train: TrainConfig) -> str:
     arguments = [f"steps={train.steps}", f"batch_size={train.batch_size}", f"seed={train.seed}"]
     if train.learning_rate is not None:
-        arguments.append(f"learning_rate={train.learning_rate:g}")
+        arguments.append(f"learning_rate={literal(train.learning_rate)}")
     if train.method != "lora":
         arguments.append(f"method={train.method!r}")
     return _call("lc.TrainConfig", arguments)
@@ -200,8 +201,8 @@ def _peft_model(settings: Settings, lora: LoRAConfig) -> str:
         "config = LoraConfig(",
         '    task_type="SEQ_CLS",',
         f"    r={lora.rank},",
-        f"    lora_alpha={alpha:g},",
-        f"    lora_dropout={lora.dropout:g},",
+        f"    lora_alpha={literal(alpha)},",
+        f"    lora_dropout={literal(lora.dropout)},",
         f"    use_rslora={rslora},",
         f"    target_modules={modules!r},".replace("'", '"'),
         "    fan_in_fan_out=True,",
