@@ -49,7 +49,8 @@ _LOOKS = 3  # looks in a row that fail before the scheduler is given up
 AGAIN_SECONDS = 10.0  # seconds between two tries to find a scheduler that is away
 _PATIENCE = 15.0  # seconds that a run waits for the last worker to come back
 _LISTEN = 0.5  # seconds between two looks at a run of which nothing is heard
-_ANSWER = 2.0  # seconds in which a worker that trains must answer a Stop
+_ANSWER = 2.0  # seconds in which a worker that was just heard must answer a Stop
+_LAST_WORD = 0.3  # seconds in which one that was not heard for a second must
 _FLUSH = 0.1  # seconds in which a worker collects what it says
 _AT_ONCE = 512  # runs
 _TRIES = 3  # times that a run is given to the scheduler before it is trained here
@@ -188,12 +189,13 @@ class Machines:
     def _run_there(
         self, client: Client, job: Job, order: _Order, repetition: Repetition
     ) -> Outcome:
-        order.inbox = queue.SimpleQueue()
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        order.inbox = inbox
         channel = Queue(f"lora-lab-{uuid.uuid4().hex}", client=client)
         talk = asyncio.run_coroutine_threadsafe(
-            self._talk(client, job, channel, order.inbox.put), _loop(client).asyncio_loop
+            self._talk(client, job, channel, inbox.put), _loop(client).asyncio_loop
         )
-        talk.add_done_callback(lambda _: order.inbox.put(None))
+        talk.add_done_callback(lambda _: inbox.put(None))
         try:
             return self._listen(client, talk, job, order, repetition)
         finally:
@@ -209,7 +211,7 @@ class Machines:
         Raises what dask raises, and `ConnectionError` where nobody trains the run any more.
         """
         base = await self._base_there(client, job.base)
-        message, blob = await asyncio.to_thread(wire.job_message, job, job.base.digest())
+        message, blob = await asyncio.to_thread(_message_of, job)
         task = client.submit(
             train_there, message, blob, base, channel.name, _event(job.id), pure=False, retries=0
         )
@@ -241,14 +243,15 @@ class Machines:
         order: _Order,
         repetition: Repetition,
     ) -> Outcome:
-        attempt, past = "", set()
+        attempt, past, heard = "", set(), time.monotonic()
         deadline: float | None = None
         while True:
             if order.stopped.is_set():
                 if not attempt or repetition.is_behind:  # a worker adds nothing to what is there
                     return repetition.stopped()
                 if deadline is None:
-                    deadline = time.monotonic() + _ANSWER
+                    now = time.monotonic()
+                    deadline = now + (_ANSWER if now - heard < 1.0 else _LAST_WORD)
                     _loop(client).add_callback(_set_event, client, job.id)
             try:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -262,6 +265,7 @@ class Machines:
                     except KilledWorker as error:
                         raise WorkerLostError(str(error), repetition.progress) from error
                 continue
+            heard = time.monotonic()
             if batch["attempt"] != attempt:  # another worker took over
                 if batch["attempt"] in past:
                     continue  # a worker that was given up goes on speaking
@@ -327,6 +331,10 @@ def shared_device() -> Device:
         return own
     reason = "Runs train on several machines: in float32, on the CPU, which they all have."
     return Device(torch.device("cpu"), torch.float32, reason)
+
+
+def _message_of(job: Job) -> tuple[dict[str, Any], bytes]:
+    return wire.job_message(job, job.base.digest())
 
 
 async def _send(client: Client, base: Base) -> Any:
