@@ -159,7 +159,7 @@ def test_the_app_does_not_import_dask_unless_asked(options) -> None:
 @contextmanager
 def hall(folder: Path, monkeypatch, **variables: str):
     """A scheduler with one worker of two threads, and a registry that trains there."""
-    monkeypatch.setattr("lora_core.serving.machines.CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr("lora_core.serving.machines.AGAIN_SECONDS", 0.5)
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     with scheduler(folder, port), worker(folder, address, 2, **variables) as process:
