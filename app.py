@@ -42,7 +42,7 @@ import gradio as gr
 from lora_core.config import ConfigError
 from lora_core.devices import choose_device
 from lora_core.errors import LabError
-from lora_core.limits import Limits, add_arguments, memory_share_mb
+from lora_core.limits import Limits, add_arguments, memory_mb
 from lora_core.room.key import choose_key
 from lora_core.serving.executors import Executor, Threads, available_cores
 from lora_core.serving.processes import Processes
@@ -221,7 +221,7 @@ def where_runs_train(options: argparse.Namespace) -> tuple[Executor, list[str]]:
     kind = options.workers
     if kind is None:  # Python's lock holds threads up beyond so many cores (tests/benchmarks)
         cores = available_cores()
-        many = cores > _CORES_FOR_THREADS and 4 * memory_share_mb() > _PROCESS_MB * cores
+        many = cores > _CORES_FOR_THREADS and (memory_mb() or 0) > _PROCESS_MB * cores
         kind = "processes" if many and choose_device().device.type == "cpu" else "threads"
     executor: Executor = Processes() if kind == "processes" else Threads()
     if not options.dask:

@@ -24,18 +24,25 @@ class RunError(LabError, RuntimeError):
     """Something a visitor asked for and cannot have; the message is a sentence for them."""
 
 
-def memory_share_mb(quota: Path = Path("/sys/fs/cgroup/memory.max")) -> int:
-    """A quarter of the memory of this machine or container, in megabytes, from 200 to 32,000.
+_QUOTA = Path("/sys/fs/cgroup/memory.max")
 
-    1,000 where that cannot be found out (on Windows, say).
-    """
+
+def memory_mb(quota: Path = _QUOTA) -> int | None:
+    """The memory of this machine or container, in megabytes; None where that cannot be found out
+    (on Windows, say)."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        return 1000
+        return None
     with contextlib.suppress(OSError, ValueError):  # no Linux, no container, or "max": no quota
         memory = min(memory, int(quota.read_text()))
-    return max(200, min(32_000, memory // 4 // MEGABYTE))
+    return memory // MEGABYTE
+
+
+def memory_share_mb(quota: Path = _QUOTA) -> int:
+    """A quarter of it, from 200 to 32,000; 1,000 where it cannot be found out."""
+    memory = memory_mb(quota)
+    return 1000 if memory is None else max(200, min(32_000, memory // 4))
 
 
 def _cap(default: int, help: str) -> int:

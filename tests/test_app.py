@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 import app
+from lora_core.devices import choose_device
 from lora_core.limits import Limits
 from lora_core.ui import hosts
 from lora_core.ui.hosts import Address, free_address
@@ -46,6 +47,24 @@ def test_agents_need_an_extra_and_are_told(
     monkeypatch.setattr(app, "find_spec", lambda name: None)
     assert app.main(["--mcp"]) == 2
     assert 'pip install "gradio[mcp]==' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "processes"),
+    [(8, 1_000_000, False), (16, 64_000, True), (64, 32_000, False), (192, 1_000_000, True)],
+)
+def test_many_cores_with_memory_for_them_get_processes(
+    cores: int, memory: int, processes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LORA_LAB_DEVICE", "cpu")
+    choose_device.cache_clear()
+    monkeypatch.setattr(app, "memory_mb", lambda: memory)
+    monkeypatch.setattr(app, "available_cores", lambda: cores)
+    monkeypatch.setattr(app, "Processes", lambda: "processes")
+    monkeypatch.setattr(app, "Threads", lambda: "threads")
+    executor, _ = app.where_runs_train(app.parse([]))
+    assert executor == ("processes" if processes else "threads")
+    choose_device.cache_clear()
 
 
 @pytest.mark.parametrize("port", ["http", "99999", "-3"])

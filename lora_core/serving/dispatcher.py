@@ -31,7 +31,7 @@ class Dispatcher:
         reported: Callable[[Run, Report], None],
         ended: Callable[[Run, Future[Outcome]], None],
     ) -> None:
-        """`started` and `ended` are called with the lock held, `reported` without it."""
+        """`started` is called with the lock held, `reported` and `ended` without it."""
         self.executor = executor
         self.running: list[Run] = []
         self.paused = False
@@ -113,11 +113,13 @@ class Dispatcher:
         future.add_done_callback(partial(self._done, run))
 
     def _done(self, run: Run, future: Future[Outcome]) -> None:
-        with self._lock:
-            self.running.remove(run)
+        try:
             self._ended(run, future)
-            self.dispatch()
-            self._idle.notify_all()
+        finally:  # whatever happened to this one, the next run has its turn
+            with self._lock:
+                self.running.remove(run)
+                self._idle.notify_all()
+                self.dispatch()
 
     def _number_places(self) -> None:
         for place, run in enumerate(self._turns.order(), start=1):

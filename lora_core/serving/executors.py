@@ -33,7 +33,7 @@ class Executor(Protocol):
         """How many runs execute at once; may change as machines come and go."""
 
     def submit(self, job: Job, report: Callable[[Report], None]) -> Future[Outcome]:
-        """Begin a run; the future may raise `WorkerLostError`, and nothing else."""
+        """Begin a run; the future may raise `WorkerLostError`, or a `LabError` in words."""
 
     def stop(self, job_id: str) -> None:
         """End a run at its next step; nothing happens when it is over."""

@@ -84,7 +84,7 @@ def runs_json(runs: Sequence[Run]) -> str:
                 **run_row(run),
                 "labels": list(run.task.labels) if run.task else None,
                 "confusion": [list(row) for row in score.confusion] if score else None,
-                "events": [_event(event) for event in list(run.events)],
+                "events": [_event(event) for event in run.curve()],
             }
         )
     return json.dumps(_finite(made), indent=1, ensure_ascii=False) + "\n"

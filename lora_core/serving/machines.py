@@ -1,41 +1,56 @@
 """Workers on other machines, lent by a scheduler of dask.distributed: `--dask tcp://host:8786`.
 
 The engine does what engines do: it knows its workers, notices one that is lost, and gives its task
-to another. A run that begins again has the same seed and so makes the same steps: what was reported
-of it before is reported once. Where the scheduler or all of its workers are away, a local executor
-trains.
+to another, which begins the run again. All compute on their CPU, in the number format of this
+machine. Where their processors are of one kind, a run is the same on each, bit for bit, and what
+was reported of it before is reported once; where they are not, its curve begins anew
+(`repetition.py`). Where the scheduler or all of its workers are away, a local executor trains.
 
 Messages are those of `wire`, through a queue of the scheduler; a base goes to each worker once and
 is checked by its digest. Dask itself uses pickle: its network must be one that you trust.
+
+Whatever waits for the network does so in dask's own loop: the thread of a run only waits for what
+comes from there, and for a Stop.
 """
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import io
+import queue
 import threading
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import dask
+import torch
 from distributed import Client, Event, KilledWorker, Queue, get_client, get_worker
 
 from lora_core.base.checkpoint import Base
+from lora_core.devices import Device, choose_device
 from lora_core.errors import LabError
 from lora_core.serving import log, wire
 from lora_core.serving.executors import Executor, WorkerLostError
-from lora_core.serving.worker import Job, Outcome, Progress, Report, train, use_one_thread
+from lora_core.serving.repetition import Repetition
+from lora_core.serving.worker import Job, Outcome, Report, train, use_one_thread
 
 CONNECT_SECONDS = 5.0  # seconds in which a scheduler must answer
 _SEND = 120.0  # seconds in which a base must reach all workers
 _LOOK = 1.0  # seconds between two looks at the workers
+_LOOKS = 3  # looks in a row that fail before the scheduler is given up
 AGAIN_SECONDS = 10.0  # seconds between two tries to find a scheduler that is away
 _PATIENCE = 15.0  # seconds that a run waits for the last worker to come back
+_LISTEN = 0.5  # seconds between two looks at a run of which nothing is heard
+_ANSWER = 2.0  # seconds in which a worker that was just heard must answer a Stop
+_LAST_WORD = 0.3  # seconds in which one that was not heard for a second must
 _FLUSH = 0.1  # seconds in which a worker collects what it says
 _AT_ONCE = 512  # runs
 _TRIES = 3  # times that a run is given to the scheduler before it is trained here
@@ -48,21 +63,32 @@ class MachineError(LabError, RuntimeError):
     """A worker that cannot train what it was sent."""
 
 
+@dataclass(eq=False)
+class _Order:
+    """A run that was submitted, and who has to hear of its Stop."""
+
+    stopped: threading.Event = field(default_factory=threading.Event)
+    inbox: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)  # None: look again
+    here: Future[Outcome] | None = None  # of the local executor
+
+
 class Machines:
     """An `Executor` over the workers of a scheduler; `local` trains while there are none."""
 
     def __init__(self, address: str, local: Executor) -> None:
         """`address`: of the scheduler, as tcp://host:8786. It may come later, and go."""
         self.address, self.local = address, local
-        self._lock = threading.Lock()
-        self._stopped: dict[str, threading.Event] = {}  # by the run's id
-        self._sent: weakref.WeakKeyDictionary[Base, Any] = weakref.WeakKeyDictionary()
+        self._lock = threading.Lock()  # held for no longer than it takes to look something up
+        self._orders: dict[str, _Order] = {}  # by the run's id
+        self._sent: weakref.WeakKeyDictionary[Base, asyncio.Task[Any]] = weakref.WeakKeyDictionary()
         self._client: Client | None = None
         self._remote = 0  # workers of the scheduler
         self._more: Callable[[], None] = lambda: None
         self._closing = threading.Event()
         self._pool = ThreadPoolExecutor(_AT_ONCE, "lora-lab-machine", use_one_thread)
         self._looking = threading.Lock()
+        self._looks = 0  # that told whether the scheduler is there
+        self._failed = 0  # looks since then
         self._said = ""
         dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_SECONDS:g}s"})
         self._look()
@@ -84,21 +110,19 @@ class Machines:
 
     def submit(self, job: Job, report: Callable[[Report], None]) -> Future[Outcome]:
         """See `Executor`."""
+        order = _Order()
         with self._lock:
-            stopped = self._stopped[job.id] = threading.Event()
-        return self._pool.submit(self._run, job, stopped, report)
+            self._orders[job.id] = order
+        return self._pool.submit(self._run, job, order, report)
 
     def stop(self, job_id: str) -> None:
-        """See `Executor`."""
+        """See `Executor`. A run that waits for a worker, here or there, ends at once."""
         with self._lock:
-            stopped = self._stopped.get(job_id)
-        if stopped is None:
-            return
-        stopped.set()
-        self.local.stop(job_id)
-        client = self._client
-        if client is not None and client.loop is not None:  # in its thread: nobody waits here
-            client.loop.add_callback(_set_event, client, job_id)
+            order = self._orders.get(job_id)
+        if order is not None:
+            order.stopped.set()
+            order.inbox.put(None)
+            self._stop_here(job_id, order)
 
     def on_more_workers(self, callback: Callable[[], None]) -> None:
         """See `Executor`."""
@@ -109,80 +133,139 @@ class Machines:
         self._closing.set()
         self._pool.shutdown(wait=True)
         self.local.shutdown()
-        self._drop()
+        with self._looking:
+            self._drop()
 
     # One run ---------------------------------------------------------------------------------
 
-    def _run(self, job: Job, stopped: threading.Event, report: Callable[[Report], None]) -> Outcome:
-        once = _Once(job, report)
+    def _run(self, job: Job, order: _Order, report: Callable[[Report], None]) -> Outcome:
+        job = replace(job, device=shared_device())
+        repetition = Repetition(job, report, order.stopped.is_set)
         try:
             for _ in range(_TRIES):
                 client = self._client
-                if client is None or not self._remote:
+                if client is None or not self._remote or order.stopped.is_set():
                     break
                 try:
-                    return self._run_there(client, job, stopped, once)
-                except (WorkerLostError, MachineError):
+                    return self._run_there(client, job, order, repetition)
+                except WorkerLostError:
+                    raise
+                except MachineError:
+                    self._sent.pop(job.base, None)  # the next run sends it again
                     raise
                 except Exception as error:  # dask's own, of many kinds: the run begins again
                     log.broke(job.id, error)
-                    self._sent.pop(job.base, None)
-                    self._look()
-            future = self.local.submit(job, once)
-            if stopped.is_set():
-                self.local.stop(job.id)
-            return future.result()
+                    self._await_look(order)
+            if order.stopped.is_set():
+                return repetition.stopped()
+            return self._run_here(job, order, repetition)
         finally:
             with self._lock:
-                self._stopped.pop(job.id, None)
+                self._orders.pop(job.id, None)
+
+    def _await_look(self, order: _Order) -> None:
+        """Return when it is known whether the scheduler is still there, or the run is stopped."""
+        looks = self._looks
+        while looks == self._looks and not self._closing.is_set():
+            if order.stopped.wait(0.1):
+                return
+
+    def _run_here(self, job: Job, order: _Order, repetition: Repetition) -> Outcome:
+        order.here = self.local.submit(job, repetition)
+        if order.stopped.is_set():
+            self._stop_here(job.id, order)
+        try:
+            return repetition.outcome(order.here.result())
+        except concurrent.futures.CancelledError:
+            return repetition.stopped()
+        except WorkerLostError as error:
+            raise WorkerLostError(str(error), repetition.progress) from error
+
+    def _stop_here(self, job_id: str, order: _Order) -> None:
+        """A run that has not begun in the local executor never does: many can wait for it."""
+        if order.here is not None and not order.here.cancel():
+            self.local.stop(job_id)
 
     def _run_there(
-        self, client: Client, job: Job, stopped: threading.Event, once: _Once
+        self, client: Client, job: Job, order: _Order, repetition: Repetition
     ) -> Outcome:
-        base = self._base_for(client, job.base)
-        message, blob = wire.job_message(job, job.base.digest())
-        with _channel(client, job.id) as (channel, event):
-            task = client.submit(
-                train_there, message, blob, base, channel.name, event.name, pure=False, retries=0
-            )
-            try:
-                if stopped.is_set():
-                    event.set()
-                return self._listen(client, channel, event, task, job, stopped, once)
-            finally:
-                task.release()
+        inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        order.inbox = inbox
+        channel = Queue(f"lora-lab-{uuid.uuid4().hex}", client=client)
+        talk = asyncio.run_coroutine_threadsafe(
+            self._talk(client, job, channel, inbox.put), _loop(client).asyncio_loop
+        )
+        talk.add_done_callback(lambda _: inbox.put(None))
+        try:
+            return self._listen(client, talk, job, order, repetition)
+        finally:
+            talk.cancel()
+            with contextlib.suppress(Exception):
+                channel.close()  # the only one: a worker that still puts something in is told so
+
+    async def _talk(
+        self, client: Client, job: Job, channel: Queue, say: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """In dask's loop: hand the run to a worker, and say on what comes from it until it breaks.
+
+        Raises what dask raises, and `ConnectionError` where nobody trains the run any more.
+        """
+        base = await self._base_there(client, job.base)
+        message, blob = await asyncio.to_thread(_message_of, job)
+        task = client.submit(
+            train_there, message, blob, base, channel.name, _event(job.id), pure=False, retries=0
+        )
+        last = time.monotonic()
+        try:
+            while True:
+                try:
+                    say(await channel.get(timeout=_LISTEN))
+                    continue
+                except TimeoutError:
+                    pass
+                if task.status == "error":
+                    raise await task.exception()
+                if task.status in ("cancelled", "lost") or client.status != "running":
+                    raise ConnectionError("The scheduler has let go of this run.")
+                if self._remote:
+                    last = time.monotonic()
+                elif time.monotonic() - last > _PATIENCE:
+                    raise ConnectionError("No worker is left.")
+        finally:
+            task.release()
+            _loop(client).add_callback(_clear_event, client, job.id)
 
     def _listen(
         self,
         client: Client,
-        channel: Queue,
-        event: Event,
-        task: Any,
+        talk: Future[None],
         job: Job,
-        stopped: threading.Event,
-        once: _Once,
+        order: _Order,
+        repetition: Repetition,
     ) -> Outcome:
-        attempt, stop_sent, last = "", False, time.monotonic()
-        past: set[str] = set()
+        attempt, past, heard = "", set(), time.monotonic()
+        deadline: float | None = None
         while True:
-            if stopped.is_set() and not stop_sent:
-                event.set()
-                stop_sent = True
+            if order.stopped.is_set():
+                if not attempt or repetition.is_behind:  # a worker adds nothing to what is there
+                    return repetition.stopped()
+                if deadline is None:
+                    now = time.monotonic()
+                    deadline = now + (_ANSWER if now - heard < 1.0 else _LAST_WORD)
+                    _loop(client).add_callback(_set_event, client, job.id)
             try:
-                batch = channel.get(timeout=0.2)
-            except TimeoutError:
-                if task.status == "error":
-                    error = task.exception()
-                    if isinstance(error, KilledWorker):
-                        raise WorkerLostError(str(error), once.progress) from error
-                    raise error from None
-                if task.status in ("cancelled", "lost") or client.status != "running":
-                    raise ConnectionError("The scheduler has let go of this run.") from None
-                if self._remote:
-                    last = time.monotonic()
-                elif time.monotonic() - last > _PATIENCE:
-                    raise ConnectionError("No worker is left.") from None
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                batch = order.inbox.get(timeout=left)
+            except queue.Empty:
+                return repetition.stopped()
+            if batch is None:
+                if talk.done():
+                    try:
+                        talk.result()
+                    except KilledWorker as error:
+                        raise WorkerLostError(str(error), repetition.progress) from error
                 continue
+            heard = time.monotonic()
             if batch["attempt"] != attempt:  # another worker took over
                 if batch["attempt"] in past:
                     continue  # a worker that was given up goes on speaking
@@ -192,18 +275,15 @@ class Machines:
             while (received := wire.receive(stream)) is not None:
                 message, blob = received
                 if message["kind"] == "outcome":
-                    return wire.outcome_of(message, blob, job)
-                once(wire.report_of(message, blob))
+                    return repetition.outcome(wire.outcome_of(message, blob, job))
+                repetition(wire.report_of(message, blob))
 
-    def _base_for(self, client: Client, base: Base) -> Any:
-        """The base on the workers: sent once to each of them."""
-        with self._lock:
-            kept = self._sent.get(base)
-            if kept is None or kept.client is not client or kept.status != "finished":
-                content = wire.base_bytes(base)
-                kept = client.scatter(content, broadcast=True, hash=False, timeout=_SEND)
-                self._sent[base] = kept
-            return kept
+    async def _base_there(self, client: Client, base: Base) -> Any:
+        """In dask's loop: the base on the workers, sent once to each of them."""
+        sent = self._sent.get(base)
+        if sent is None or not _arrives(sent, client):
+            sent = self._sent[base] = asyncio.ensure_future(_send(client, base))
+        return await asyncio.shield(sent)
 
     # The scheduler ---------------------------------------------------------------------------
 
@@ -220,9 +300,15 @@ class Machines:
                     self._client = Client(
                         self.address, timeout=CONNECT_SECONDS, set_as_default=False, name="lora-lab"
                     )
-                self._remote = sum(self._client.nthreads().values())
-            except Exception:  # dask's own, of many kinds: it is away
+                threads = self._client.nthreads(callback_timeout=CONNECT_SECONDS)
+                self._remote = sum(threads.values())
+            except Exception:  # dask's own, of many kinds: it is away, or did not answer once
+                self._failed += 1
+                closed = self._client is None or self._client.status == "closed"
+                if not closed and self._failed < _LOOKS:
+                    return
                 self._drop()
+            self._looks, self._failed = self._looks + 1, 0
             if self._said not in ("", self.sentence):
                 log.log.warning("%s", self.sentence)
             self._said = self.sentence
@@ -237,39 +323,53 @@ class Machines:
                 client.close(timeout=1)
 
 
-class _Once:
-    """Hands reports on that were not handed on yet: a run that begins again repeats itself."""
+def shared_device() -> Device:
+    """What all machines have: their CPU. In the number format of this one, so that a run has one
+    from its start to its end, whoever trains it."""
+    own = choose_device()
+    if own.device.type == "cpu":
+        return own
+    reason = "Runs train on several machines: in float32, on the CPU, which they all have."
+    return Device(torch.device("cpu"), torch.float32, reason)
 
-    def __init__(self, job: Job, report: Callable[[Report], None]) -> None:
-        self.progress = Progress(job)
-        self._report = report
-        self._last: dict[type, int] = {}  # the last step of each kind of report
 
-    def __call__(self, item: Report) -> None:
-        step = getattr(item, "step", 0)
-        if step > self._last.get(type(item), -1):
-            self._last[type(item)] = step
-            self.progress.note(item)
-            self._report(item)
+def _message_of(job: Job) -> tuple[dict[str, Any], bytes]:
+    return wire.job_message(job, job.base.digest())
+
+
+async def _send(client: Client, base: Base) -> Any:
+    content = await asyncio.to_thread(wire.base_bytes, base)
+    return await client.scatter(content, broadcast=True, hash=False, timeout=_SEND)
+
+
+def _arrives(sent: asyncio.Task[Any], client: Client) -> bool:
+    """Whether a base is on its way to this client's workers, or there."""
+    if not sent.done():
+        return True
+    if sent.cancelled() or sent.exception() is not None:
+        return False
+    return bool(sent.result().client is client and sent.result().status == "finished")
+
+
+def _loop(client: Client) -> Any:
+    """Dask's own event loop: it may be asked for from any thread."""
+    return client.loop
+
+
+def _event(job_id: str) -> str:
+    return f"lora-lab-stop-{job_id}"
 
 
 async def _set_event(client: Client, job_id: str) -> None:
     scheduler: Any = client.scheduler
     with contextlib.suppress(Exception):  # it has gone, and with it the run
-        await scheduler.event_set(name=f"lora-lab-stop-{job_id}")
+        await scheduler.event_set(name=_event(job_id))
 
 
-@contextlib.contextmanager
-def _channel(client: Client, job_id: str) -> Iterator[tuple[Queue, Event]]:
-    """A queue for what a worker says and an event that tells it to stop; gone afterwards."""
-    channel = Queue(f"lora-lab-{uuid.uuid4().hex}", client=client)
-    event = Event(f"lora-lab-stop-{job_id}", client=client)
-    try:
-        yield channel, event
-    finally:
-        with contextlib.suppress(Exception):
-            event.clear()
-            channel.close()
+async def _clear_event(client: Client, job_id: str) -> None:
+    scheduler: Any = client.scheduler
+    with contextlib.suppress(Exception):
+        await scheduler.event_clear(name=_event(job_id))
 
 
 # On a worker -----------------------------------------------------------------------------------
@@ -284,7 +384,7 @@ def train_there(
     """
     use_one_thread()
     job = wire.job_of(message, blob, _base_of(message["base"], base))
-    with _Outbox(Queue(channel, client=get_client()), Event(event, client=get_client())) as outbox:
+    with _Outbox(get_client(), channel, event) as outbox:
         outcome = train(
             job, lambda item: outbox.say(*wire.report_message(item)), outbox.stopped.is_set
         )
@@ -295,9 +395,14 @@ def _base_of(digest: str, content: bytes) -> Base:
     with _loading:
         if digest not in _bases:
             path = Path(get_worker().local_directory) / f"{digest}.safetensors"
-            path.write_bytes(content)
+            if not path.exists():  # never written to again: a run may still have it mapped
+                draft = path.with_suffix(".part")
+                draft.write_bytes(content)
+                draft.replace(path)
             base = wire.read_base(path)
             if base.digest() != digest:
+                with contextlib.suppress(OSError):  # Windows keeps what is mapped
+                    path.unlink()
                 raise MachineError("The base did not arrive as it was sent.")
             _bases.clear()
             _bases[digest] = base
@@ -305,15 +410,20 @@ def _base_of(digest: str, content: bytes) -> Base:
 
 
 class _Outbox:
-    """Collects what a run says and sends it, several times a second; hears whether to stop."""
+    """Collects what a run says and sends it, several times a second; hears whether to stop.
 
-    def __init__(self, channel: Queue, event: Event) -> None:
+    The queue is the server's: whoever puts something in when it is gone is told that nobody listens
+    any more.
+    """
+
+    def __init__(self, client: Client, channel: str, event: str) -> None:
         self.stopped = threading.Event()
-        self._channel, self._event = channel, event
+        self._client, self._channel, self._event = client, channel, Event(event, client=client)
         self._attempt = uuid.uuid4().hex
         self._lock = threading.Lock()
         self._said = io.BytesIO()
         self._over = threading.Event()
+        self._error: Exception | None = None  # what was said is lost
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> _Outbox:
@@ -323,8 +433,9 @@ class _Outbox:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
+        if self._error is not None:
+            raise self._error
         self._flush()
-        self._channel.close()
 
     def say(self, message: dict[str, Any], blob: bytes) -> None:
         """Send this soon, in order."""
@@ -337,7 +448,8 @@ class _Outbox:
                 self._flush()
                 if self._event.is_set():
                     self.stopped.set()
-            except Exception:  # nobody is there to hear it any more
+            except Exception as error:  # dask's own, of many kinds
+                self._error = error
                 self.stopped.set()
                 return
 
@@ -345,4 +457,6 @@ class _Outbox:
         with self._lock:
             said, self._said = self._said.getvalue(), io.BytesIO()
         if said:
-            self._channel.put({"attempt": self._attempt, "said": said})
+            batch = {"attempt": self._attempt, "said": said}
+            scheduler: Any = self._client.scheduler
+            self._client.sync(scheduler.queue_put, name=self._channel, data=batch, timeout=None)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import uuid
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -58,6 +59,7 @@ class Processes:
             prefix="lora-lab-bases-", ignore_cleanup_errors=True
         )
         self._files: weakref.WeakKeyDictionary[Base, str] = weakref.WeakKeyDictionary()
+        self._writing = threading.Lock()  # of the files
         self._lock = threading.Lock()
         self._orders: dict[str, _Order] = {}  # by the run's id
         self._free: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
@@ -70,7 +72,9 @@ class Processes:
         order = _Order()
         with self._lock:
             self._orders[job.id] = order
-        return self._pool.submit(self._run, job, order, report)
+        future = self._pool.submit(self._run, job, order, report)
+        future.add_done_callback(lambda _: self._forget(job.id))
+        return future
 
     def stop(self, job_id: str) -> None:
         """See `Executor`."""
@@ -130,9 +134,6 @@ class Processes:
         finally:
             with order.lock:
                 order.process = None
-            with self._lock:
-                self._orders.pop(job.id, None)
-            self._share_cores()
         process.kill()
         code = process.wait()
         process.stdout.close()
@@ -156,6 +157,11 @@ class Processes:
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 
+    def _forget(self, job_id: str) -> None:
+        with self._lock:
+            self._orders.pop(job_id, None)
+        self._share_cores()
+
     def _share_cores(self) -> None:
         """Tell each run how many cores are its own now: all, for one that is alone."""
         with self._lock:
@@ -164,19 +170,29 @@ class Processes:
             order.tell({"kind": "cores", "count": self.workers // len(orders)})
 
     def _file_of(self, base: Base) -> str:
-        """The file of a base, written once, whose tensors are the server's own from then on."""
-        with self._lock:
+        """The file of a base, written once, whose tensors are the server's own from then on; it
+        goes with the base."""
+        with self._writing:
             if base not in self._files:
-                path = Path(self._folder.name) / f"{len(self._files)}-{base.digest()}.safetensors"
+                path = Path(self._folder.name) / f"{uuid.uuid4().hex}.safetensors"
                 wire.write_base(base, path)
                 wire.map_base(base, path)
                 self._files[base] = str(path)
+                weakref.finalize(base, _remove, path).atexit = False  # then the folder goes
             return self._files[base]
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows keeps what a worker has mapped
+        path.unlink()
 
 
 def serve() -> None:
     """What a worker process does: one job after the other, until its input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's: it stops the runs
+    # Ctrl-C and a service's end reach all processes. They are the server's: it stops the runs, and
+    # ends its workers by the end of their input.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
     with contextlib.suppress(OSError):  # where memory is short, the kernel takes this, not the page
         Path("/proc/self/oom_score_adj").write_text("500")
     use_one_thread()

@@ -338,7 +338,7 @@ def continued_run(old: Run, best: Best) -> Run:
     run.share, run.address, run.best = old.share, old.address, best
     run.first_step = run.step = best.step
     run.replaces = old.id
-    for event in old.events:
+    for event in old.curve():
         evaluated_anew = isinstance(event, Evaluated) and event.step == best.step
         if evaluated_anew or event.step > best.step or isinstance(event, Finished):
             break

@@ -470,18 +470,32 @@ class Registry:
             self._observers.tell(run)
 
     def _ended(self, run: Run, future: Future[Outcome]) -> None:
-        error = future.exception()
-        if isinstance(error, WorkerLostError):
+        """How a run ended; from a thread of the executor. An error on the way ends it, too."""
+        try:
+            outcome = _outcome(run, future)
+            with self._lock:
+                if outcome.finished is not None:
+                    run.loaded = outcome.finished.classifier
+                    run.events.append(without_classifier(outcome.finished))
+                run.test_score = outcome.test_score
+                run.best = run.best if run.interrupted else None
+                run.processor_seconds = outcome.processor_seconds
+                self._end(run, outcome.state, outcome.reason)
+                self._held.sweep(self._clock())
+        except BaseException as error:
             log.broke(run.id, error)
-            outcome = Outcome("failed", LOST, error.progress.finished("failed"))
-            run.interrupted = outcome.finished is not None
-        else:
-            outcome = Outcome("failed", why(error)) if error is not None else future.result()
-        if outcome.finished is not None:
-            run.loaded = outcome.finished.classifier
-            run.events.append(without_classifier(outcome.finished))
-        run.test_score = outcome.test_score
-        run.best = run.best if run.interrupted else None
-        run.processor_seconds = outcome.processor_seconds
-        self._end(run, outcome.state, outcome.reason)
-        self._held.sweep(self._clock())
+            with self._lock:
+                if not run.is_over:
+                    self._end(run, "failed", why(error))
+
+
+def _outcome(run: Run, future: Future[Outcome]) -> Outcome:
+    """What a worker answered, or what is known of a run whose worker is gone. No lock is held: a
+    model may have to be built."""
+    error = future.exception()
+    if not isinstance(error, WorkerLostError):
+        return future.result() if error is None else Outcome("failed", why(error))
+    log.broke(run.id, error)
+    outcome = Outcome("failed", LOST, error.progress.finished("failed"))
+    run.interrupted = outcome.finished is not None
+    return outcome

@@ -15,7 +15,7 @@ from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.errors import LabError
-from lora_core.events import Event
+from lora_core.events import Evaluated, Event
 from lora_core.lora import lora_layers
 from lora_core.scores import Confusion
 from lora_core.tasks.task import Task
@@ -102,6 +102,18 @@ class Run:
     held_bytes: int = 0  # memory that it occupies by itself once it is over: weights and events
     stopping: threading.Event = field(default_factory=threading.Event, repr=False)
     estimator: Callable[[Run], float | None] = field(default=lambda run: None, repr=False)
+
+    def curve(self) -> list[Event]:
+        """The events that count, in order: `Evaluated` of a step that was evaluated before voids
+        those from there on, as another machine began the run anew."""
+        kept: list[Event] = []
+        for event in list(self.events):
+            if isinstance(event, Evaluated):
+                pairs = enumerate(kept)
+                later = (n for n, e in pairs if isinstance(e, Evaluated) and e.step >= event.step)
+                del kept[next(later, len(kept)) :]
+            kept.append(event)
+        return kept
 
     def events_since(self, n: int) -> list[Event]:
         """The events from number `n` (from 0) on; a copy."""

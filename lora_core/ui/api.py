@@ -210,8 +210,10 @@ class Endpoints:
         estimate_seconds (until it starts or ends; null while unknown), step, the new events, and
         next, the number to go on from after a broken connection, and warnings: what was left out of
         your own rows, or looks odd in them. An event has a kind ("started",
-        "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind. The
-        last update also has test, and lost: a sentence where the weights were dropped, or empty.
+        "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind; one
+        "evaluated" of a step that was evaluated before voids what came from there on: another
+        machine began the run anew. The last update also has test, and lost: a sentence where the
+        weights were dropped, or empty.
 
         Args:
             run_id: what `/fine_tune` answered

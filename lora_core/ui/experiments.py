@@ -304,7 +304,7 @@ _SAID: dict[str, Callable[[Run, Any, bool], Answer]] = {
 
 def memorised(run: Run) -> Answer:
     """Learned or memorised, from the run's own curve."""
-    memory = memorising(list(run.events))
+    memory = memorising(run.curve())
     if memory is None:
         raise ExperimentError(say("experiments.not_trained"))
     train, validation = memory.train_accuracy[-1], memory.validation_accuracy[-1]

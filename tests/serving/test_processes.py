@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,19 @@ import lora_core as lc
 from lora_core.serving import wire
 from lora_core.serving.processes import Processes
 from lora_core.serving.registry import Registry, new_visitor
-from tests.serving.registry import LONG, WAIT, adapter, endless, same, submit, under_way, wait
+from lora_core.serving.worker import Job
+from tests.serving.registry import (
+    LONG,
+    WAIT,
+    adapter,
+    endless,
+    same,
+    submit,
+    tiny_base,
+    under_way,
+    until,
+    wait,
+)
 
 
 def test_adapters_are_bit_for_bit_those_of_threads(tiny, words) -> None:
@@ -116,3 +132,66 @@ def test_workers_end_with_their_server_however_it_ends() -> None:
             break
         ticker.wait(0.05)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals as Linux and macOS send them")
+def test_the_end_of_a_service_is_its_server_s_affair(tiny, words) -> None:
+    """Ctrl-C and systemd's SIGTERM reach the workers, too: a run must not be lost by that."""
+    executor = Processes(1)
+    with Registry(LONG, executor=executor) as registry:
+        run = endless(registry, tiny, words)
+        under_way(run)
+        worker = executor.process_of(run.id)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(worker, number)
+            under_way(run, steps=run.step + 20)
+    assert run.state == "stopped" and "server is ending" in run.reason
+    assert run.classifier is not None
+
+
+def jobs(base, task) -> Iterator[Job]:
+    settings = lc.TrainConfig(steps=3, batch_size=4, evaluations=1)
+    for number in itertools.count():
+        yield Job(f"run {number}", base, task, lc.LoRAConfig(rank=2), settings)
+
+
+def test_the_file_of_a_base_goes_with_it(words, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    executor = Processes(1)
+
+    def trained() -> int:
+        base = tiny_base()
+        executor.submit(next(jobs(base, words)), lambda _: None).result(WAIT)
+        files = list(tmp_path.rglob("*.safetensors"))
+        assert base.name == "tiny"  # it is here until now
+        return len(files)
+
+    def none_left() -> bool:
+        gc.collect()
+        return not list(tmp_path.rglob("*.safetensors"))
+
+    for _ in range(2):
+        assert trained() == 1
+        until(none_left)
+    executor.shutdown()
+
+
+def test_a_base_that_is_written_holds_nobody_up(words, monkeypatch) -> None:
+    asked, answered, write = threading.Event(), threading.Event(), wire.write_base
+    waited: list[bool] = []
+
+    def slow(base, path) -> None:
+        asked.set()
+        waited.append(answered.wait(10))
+        write(base, path)
+
+    monkeypatch.setattr(wire, "write_base", slow)
+    executor, some = Processes(1), jobs(tiny_base(), words)
+    futures = [executor.submit(next(some), lambda _: None)]
+    assert asked.wait(WAIT)
+    futures.append(executor.submit(next(some), lambda _: None))
+    executor.stop("run 1")
+    answered.set()
+    assert [future.result(WAIT).state for future in futures] == ["finished", "stopped"]
+    assert waited == [True]
+    executor.shutdown()

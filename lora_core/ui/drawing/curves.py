@@ -50,9 +50,18 @@ class Curve:
                 self.step = event
                 self._add(event)
             elif isinstance(event, Evaluated):
+                if self.evaluated and event.step <= self.evaluated[-1].step:
+                    self._begin_anew(event.step)
                 self.evaluated.append(event)
             elif isinstance(event, Finished):
                 self.finished = event
+
+    def _begin_anew(self, step: int) -> None:
+        """Forget what came after this step: another machine makes those steps once more."""
+        self.evaluated = [e for e in self.evaluated if e.step < step]
+        done = sum(number <= step for number in self._steps)
+        del self._steps[done:], self._losses[done:]
+        self.step, self._bucket = None, []
 
     def _add(self, event: Step) -> None:
         total = self.started.steps if self.started else 1

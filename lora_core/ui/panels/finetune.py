@@ -22,7 +22,7 @@ from lora_core.serving.registry import Run, RunError
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
-from lora_core.ui.panels.view import IDLE, View
+from lora_core.ui.panels.view import IDLE, View, interrupted
 from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import sweep_of
@@ -116,7 +116,7 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
 
         return queue_and_watch
 
-    outputs = [status, curves, table, followed, context.ready, stop]
+    outputs = [status, curves, table, followed, context.ready, stop, go_on]
     pressed = [context.visitor, context.text, context.pinned, *context.controls]
     for button, wanted in (
         (start, lambda settings: settings.each_seed()),
@@ -132,21 +132,15 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
         button.click(starter(wanted), pressed, outputs, trigger_mode="multiple", **private)
 
     async def go_on_and_watch(visitor: str, request: gr.Request) -> AsyncIterator[list[Any]]:
-        hidden = gr.update(visible=False)
         try:
             await asyncio.to_thread(go_on_all, lab, visitor)
         except LabError as error:
-            yield [*refused(error), gr.skip()]
+            yield refused(error)
             return
         async for update in watch(visitor, request):
-            yield [*update, hidden]
+            yield update
 
-    def offer(visitor: str) -> Any:
-        return gr.update(visible=bool(interrupted(lab, visitor)))
-
-    shown = [*outputs, go_on]
-    go_on.click(go_on_and_watch, context.visitor, shown, trigger_mode="multiple", **private)
-    context.visitor.change(offer, context.visitor, go_on, queue=False, **private)
+    go_on.click(go_on_and_watch, context.visitor, outputs, trigger_mode="multiple", **private)
     # A page that was loaded again finds its runs.
     context.visitor.change(watch, context.visitor, outputs, trigger_mode="multiple", **private)
     context.watch = {
@@ -179,18 +173,12 @@ def refused(error: LabError | None) -> list[Any]:
     """What the page shows of something that could not be done: its sentence, where one looks."""
     line = str(error) if error else say("status.broken")
     refusal = {"state": "refused", "line": line, "reason": "", "share": 0.0, "sentence": ""}
-    return [refusal, *[gr.skip()] * 5]
-
-
-def interrupted(lab: Lab, visitor: str) -> list[Run]:
-    """The runs that can go on from what was kept when the server ended."""
-    runs = lab.registry.runs(visitor) if visitor else []
-    return [run for run in runs if run.interrupted and run.has_weights]
+    return [refusal, *[gr.skip()] * 6]
 
 
 def go_on_all(lab: Lab, visitor: str) -> None:
     """Queue what is left of each of them. Raises `LabError`."""
-    for run in interrupted(lab, visitor):
+    for run in interrupted(lab.registry.runs(visitor)):
         lab.registry.go_on(visitor, run.id)
 
 

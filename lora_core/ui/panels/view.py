@@ -48,7 +48,8 @@ class View:
         self._table_key: Any = None
 
     def update(self) -> list[Any] | None:
-        """Values of status, curves, table, followed, ready and Stop; None when nothing is new."""
+        """Values of status, curves, table, followed, ready, Stop and Go on; None when nothing is
+        new."""
         runs = [r for r in self.lab.registry.runs(self.visitor) if r.train_config and r.task]
         runs = [r for r in runs if r.state != "loaded"]
         # Read before the events: a run that ends meanwhile counts as over at the next look, so that
@@ -64,8 +65,12 @@ class View:
             events = run.events_since(self._seen.get(run.id, 0))
             self._seen[run.id] = self._seen.get(run.id, 0) + len(events)
             curve.feed(events)
-            watched = [event for event in events if isinstance(event, Watched)]
-            self._watched.setdefault(run.id, []).extend(watched)
+            watched = self._watched.setdefault(run.id, [])
+            for event in events:
+                if isinstance(event, Watched):
+                    while watched and watched[-1].step > event.step:  # begun anew (`Run.curve`)
+                        watched.pop()
+                    watched.append(event)
             if over and run.id not in self._over:
                 self._over.add(run.id)
                 ended = run.id if run.has_weights else ended
@@ -92,7 +97,13 @@ class View:
             followed(runs, names, self._watched),
             ended or gr.skip(),
             gr.update(interactive=self.live),
+            gr.update(visible=bool(interrupted(runs))),
         ]
+
+
+def interrupted(runs: Sequence[Run]) -> list[Run]:
+    """Those that can go on from what was kept when their server or their worker ended."""
+    return [run for run in runs if run.interrupted and run.has_weights]
 
 
 def _wait(run: Run) -> str:
