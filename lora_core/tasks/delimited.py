@@ -107,7 +107,6 @@ def _fasttext(lines: Sequence[str]) -> RawTable | None:
 
 
 _UNWRAPPED = "Each line as a whole stands in quotation marks; they were taken off."
-_WRAPPED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')
 
 
 def _unwrapped(lines: list[str]) -> tuple[list[str], bool]:
@@ -116,7 +115,7 @@ def _unwrapped(lines: list[str]) -> tuple[list[str], bool]:
     That of the names may have none.
     """
     filled = [line for line in lines if line.strip()]
-    inner = [match[1].replace('""', '"') for line in filled if (match := _WRAPPED.fullmatch(line))]
+    inner = [one for line in filled if (one := _inside_quotes(line)) is not None]
     if len(inner) < 2 or len(inner) < 0.9 * (len(filled) - 1):
         return lines, False
     for sign in GUESSED:
@@ -126,10 +125,19 @@ def _unwrapped(lines: list[str]) -> tuple[list[str], bool]:
             break
     else:
         return lines, False
+    inside = map(_inside_quotes, lines)
     return [
-        match[1].replace('""', '"') + "\n" if (match := _WRAPPED.fullmatch(line)) else line
-        for line in lines
+        line if one is None else one + "\n" for line, one in zip(lines, inside, strict=True)
     ], True
+
+
+def _inside_quotes(line: str) -> str | None:
+    """The text of a line that is a single cell in quotation marks."""
+    line = line.strip()
+    if len(line) < 2 or line[0] != '"' or line[-1] != '"':
+        return None
+    inner = line[1:-1]
+    return None if '"' in inner.replace('""', "") else inner.replace('""', '"')
 
 
 # Records ---------------------------------------------------------------------------------------

@@ -183,6 +183,7 @@ def _decoded(data: bytes, encoding: str, *, guessed: bool = False, chosen: bool 
     if encoding == "utf-8" and mark:
         data = data[len(mark) :]
     text = _as_text(data, encoding).removeprefix("\ufeff")
+    text = text.replace("\n\ufeff", "\n")  # of files that were put one behind another
     zeros = text.count("\x00")
     text = text.replace("\x00", "").rstrip("\x1a")  # which ends a file of DOS
     sample = text[:_SAMPLE]

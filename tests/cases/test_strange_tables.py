@@ -175,11 +175,12 @@ def test_lists_as_numpy_prints_them_are_several_labels(tmp_path, several) -> Non
 @pytest.mark.parametrize("names", ["text,label", "Nachricht,Abteilung", "id,comment,verdict"])
 @pytest.mark.parametrize("size", [5, 20])
 @pytest.mark.parametrize("end", ["", ","])
-def test_names_that_come_again_are_no_rows(tmp_path, names, size, end) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_names_that_come_again_are_no_rows(tmp_path, names, size, end, mark) -> None:
     """Files that were put one behind another: cat a.csv b.csv c.csv."""
     wide = names.count(",") == 2
     data = [(str(i), *row) if wide else row for i, row in enumerate(rows())]
-    parts = [lines(data[i : i + size], names + end) for i in range(0, 60, size)]
+    parts = [lines(data[i : i + size], mark + names + end) for i in range(0, 60, size)]
     task = taken(write(tmp_path, "a.csv", "".join(parts)))
     assert examples(task) == set(rows())
     assert warned(task, f"names of the columns come again (line{'s' * (size < 30)} {size + 2}")
