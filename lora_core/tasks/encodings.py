@@ -348,7 +348,7 @@ _LETTER, _CAPITAL, _INSIDE_CAPITAL, _AFTER_ACCENT, _MIXED, _BY_DIGIT, _ALONE = r
 _ALONE_CAPITAL, _SIGN, _DASH_INSIDE, _SIGN_INSIDE, _STRAY_SIGN = range(7, 12)
 # What a place costs a letter: a capital, one after a small letter, an accent after an accent, a
 # letter of another script beside a Latin one, one beside a digit, one alone that is no word; a
-# dash and another sign between letters, a sign where none opens.
+# dash and another sign between letters, a sign where it does not belong.
 _FACTORS = {
     _LETTER: 1.0,
     _CAPITAL: 0.2,
@@ -384,17 +384,20 @@ def _contexts(text: str, known: frozenset[str]) -> tuple[Counter[tuple[str, int]
     return counts, whole
 
 
+_PARTS = re.compile(r"[^\W\d_]+")
+
+
 def _apostrophe(word: str) -> int:
     """The place of an apostrophe in a word such as don’t or l’été."""
     head, _, tail = word.lower().partition("’")
-    ends = re.search(r"[^\W\d_]*$", head), re.match(r"[^\W\d_]*", tail)
-    before, after = (match[0] if match else "" for match in ends)
-    return _SIGN if after in CONTRACTED or before in ELIDED else _STRAY_SIGN
+    before, after = _PARTS.findall(head[-12:]), _PARTS.findall(tail[:12])
+    joins = bool(after and after[0] in CONTRACTED) or bool(before and before[-1] in ELIDED)
+    return _SIGN if joins else _STRAY_SIGN
 
 
 def _around_known(word: str, known: frozenset[str]) -> bool:
     """Whether a word is known words, such as don and t, and signs beyond ASCII."""
-    parts = re.findall(r"[^\W\d_]+", word.lower())
+    parts = _PARTS.findall(word.lower())
     if not parts or not all(part.isascii() for part in parts):
         return False
     return all(
@@ -402,8 +405,10 @@ def _around_known(word: str, known: frozenset[str]) -> bool:
     ) and any(len(part) > 1 for part in parts)
 
 
-_OPENING = "¡¿‚„•"  # and what stands before a word only
-_ORDINALS, _DASHES, _MONEY = "ªº", "–—", "£€¢¥"
+_OPENING = "¡¿‚„•"  # before a word only
+_DASHES = "–—"  # not behind a word and before a blank
+_MONEY = "£€¢¥"  # beside no letter
+_ORDINALS = "ªº"  # behind a number, as 1º, or as nº and Mª
 
 
 def _place(before: str, character: str, after: str) -> int:
