@@ -67,6 +67,6 @@ def read_sheet(
     except ValueError as error:  # it was killed, or crashed, or ran out of memory
         raise SheetError(DAMAGED.format(kind=kind)) from error
     if "error" in answer:
-        raise SheetError(answer["error"])
+        raise SheetError(answer["error"], tuple(answer["parts"]), answer["part"])
     notes = {int(column): note for column, note in answer.pop("notes").items()}
     return RawTable(**{**answer, "notes": notes, "parts": tuple(answer["parts"])})

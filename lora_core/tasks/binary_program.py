@@ -30,8 +30,13 @@ DAMAGED = "This file is damaged, or is not really {kind}: it could not be read."
 class SheetError(ValueError):
     """A file that cannot be used; the message is a sentence for the person who brought it.
 
-    Not a `LabError`, which this program does not know: `file.read_table` makes it one.
+    Not a `LabError`, which this program does not know: `file.read_table` makes it one. Where a file
+    has several `parts`, such as sheets, `part` is the one that cannot be used.
     """
+
+    def __init__(self, sentence: str, parts: tuple[str, ...] = (), part: str | None = None) -> None:
+        super().__init__(sentence)
+        self.parts, self.part = parts, part
 
 
 @dataclass
@@ -194,10 +199,26 @@ def _xlsx(path: Path, bounds: _Bounds, part: str | None) -> RawTable:
             else "This workbook has no sheet with a table."
         )
     sheet, remarks = _sheet(book.worksheets, part)
+    raw = RawTable([], [], remarks=remarks, part=sheet.title)
+    raw.parts = _titles(book.worksheets)
+    try:
+        _read_sheet(data, sheet, raw, bounds)
+    except SheetError as error:
+        raise SheetError(str(error), raw.parts, raw.part) from error
+    except Exception as error:
+        raise SheetError(DAMAGED.format(kind="XLSX"), raw.parts, raw.part) from error
+    return raw
+
+
+def _titles(sheets: list[Any]) -> tuple[str, ...]:
+    """The names of sheets that can be chosen among; of a single one none."""
+    return tuple(sheet.title for sheet in sheets) if len(sheets) > 1 else ()
+
+
+def _read_sheet(data: bytes, sheet: Any, raw: RawTable, bounds: _Bounds) -> None:
+    """Add the rows of a sheet to `raw`."""
     source = _source(data, sheet)
     merged = _merged(source)
-    raw = RawTable([], [], remarks=remarks, part=sheet.title)
-    raw.parts = tuple(s.title for s in book.worksheets) if len(book.worksheets) > 1 else ()
     # One column and row more than are taken, so that too many are noticed; a sheet's own word
     # about its size is not trusted.
     sheet.reset_dimensions()
@@ -220,15 +241,14 @@ def _xlsx(path: Path, bounds: _Bounds, part: str | None) -> RawTable:
         raw.rows.append(cells)
         raw.numbers.append(number)
         widest = max(widest, len(cells))
+        check_columns(widest, bounds.columns)
         bounds.check(cells, len(raw.rows))
-    check_columns(widest, bounds.columns)
     raw.rows = [cells + [""] * (widest - len(cells)) for cells in raw.rows]
     if filled:
         cells_were = "1 cell was" if filled == 1 else f"{filled:,} cells were"
         raw.remarks.append(f"{cells_were} filled from the merged cell above.")
     if b"<f" in source:
         raw.notes = _formulas_without_values(data, sheet.title, raw, bounds.columns)
-    return raw
 
 
 def _sheet(sheets: list[Any], part: str | None) -> tuple[Any, list[str]]:
@@ -237,7 +257,9 @@ def _sheet(sheets: list[Any], part: str | None) -> tuple[Any, list[str]]:
     if part is not None:
         if part not in names:
             shown = ", ".join(f"“{name[:40]}”" for name in names[:8])
-            raise SheetError(f"This workbook has no sheet “{part[:40]}”. It has: {shown}.")
+            raise SheetError(
+                f"This workbook has no sheet “{part[:40]}”. It has: {shown}.", _titles(sheets)
+            )
         return sheets[names.index(part)], []
     visible = [sheet for sheet in sheets if sheet.sheet_state == "visible"] or sheets
     chosen = next((sheet for sheet in visible[:50] if _is_table(sheet)), None)
@@ -257,7 +279,10 @@ def _sheet(sheets: list[Any], part: str | None) -> tuple[Any, list[str]]:
 def _is_table(sheet: Any) -> bool:
     """Whether a sheet's first rows hold several of two cells and more."""
     rows = sheet.iter_rows(max_row=60, max_col=50, values_only=True)
-    return sum(sum(value is not None for value in row) > 1 for row in rows) > 2
+    try:
+        return sum(sum(value is not None for value in row) > 1 for row in rows) > 2
+    except Exception:  # damaged, which is no reason not to read another one
+        return False
 
 
 def _source(data: bytes, sheet: Any) -> bytes:
@@ -439,7 +464,7 @@ def main(arguments: list[str]) -> int:
     try:
         answer: dict[str, Any] = asdict(rows_of(Path(path), kind, *bounds, json.loads(part)))
     except SheetError as error:
-        answer = {"error": str(error)}
+        answer = {"error": str(error), "parts": error.parts, "part": error.part}
     sys.stdout.buffer.write(json.dumps(answer).encode("ascii"))
     return 0
 

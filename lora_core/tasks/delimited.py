@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
-from lora_core.tasks.separators import GUESSED, STANDS_FOR, checked_separator, several_signs
+from lora_core.tasks.separators import GUESSED, STANDS_FOR, checked_separator, several_signs, shown
 
 CELL = 131_072  # characters; the csv module's own bound
 _SAMPLE_LINES = 300
@@ -40,6 +40,7 @@ def read_csv(
     fast = _fasttext(lines) if separator is None else None
     if fast:
         return fast
+    lines, wrapped = _unwrapped(lines)
     delimiter = checked_separator(separator) if separator else named or _delimiter(lines)
     written = delimiter
     if len(delimiter) > 1:
@@ -55,17 +56,21 @@ def read_csv(
     long = next((row for row in rows if any(len(cell) > CELL for cell in row.cells)), None)
     if long:
         raise _too_long(long.begin + first_line)
-    remarks = list(records.remarks)
+    remarks = [_UNWRAPPED] if wrapped else []
+    remarks += records.remarks
     if records.literal:
         remarks.append(
             f"{_on_lines(records.literal, first_line)} a quotation mark was taken as part of the "
             "text: it opens or closes nothing."
         )
     if records.long:
-        begin, end = max(records.long, key=lambda span: span[1] - span[0])
+        longest = sorted(records.long, key=lambda span: span[0] - span[1])[:_SHOWN]
+        spans = [f"{begin + first_line:,} to {end + first_line:,}" for begin, end in longest]
+        more = f" and {len(records.long) - _SHOWN:,} more" if len(records.long) > _SHOWN else ""
+        one = len(records.long) == 1
         remarks.append(
-            f"One cell goes on from line {begin + first_line:,} to line {end + first_line:,}. If "
-            "those are rows of their own, a quotation mark is missing."
+            f"{'One cell goes' if one else 'Cells go'} on over several lines: {', '.join(spans)}"
+            f"{more}. If those are rows of their own, a quotation mark is missing."
         )
     cells, numbers = [row.cells for row in rows], [row.begin + first_line for row in rows]
     if written != delimiter:  # one within quotation marks separated nothing
@@ -99,6 +104,40 @@ def _fasttext(lines: Sequence[str]) -> RawTable | None:
         numbers.append(number + 1)
     remark = "Read as fastText writes: __label__ and the label, beside the text."
     return RawTable(rows, numbers, ["label", "text"], [remark])
+
+
+_UNWRAPPED = "Each line as a whole stands in quotation marks; they were taken off."
+
+
+def _unwrapped(lines: list[str]) -> tuple[list[str], bool]:
+    """Lines without the quotation marks that a program put around each of them as one cell.
+
+    That of the names may have none.
+    """
+    filled = [line for line in lines if line.strip()]
+    inner = [one for line in filled if (one := _inside_quotes(line)) is not None]
+    if len(inner) < 2 or len(inner) < 0.9 * (len(filled) - 1):
+        return lines, False
+    for sign in GUESSED:
+        widths = Counter(len(row.cells) for row in _records(inner[:_SAMPLE_LINES], sign).rows)
+        width, count = widths.most_common(1)[0]
+        if width > 1 and count > 0.9 * widths.total():
+            break
+    else:
+        return lines, False
+    inside = map(_inside_quotes, lines)
+    return [
+        line if one is None else one + "\n" for line, one in zip(lines, inside, strict=True)
+    ], True
+
+
+def _inside_quotes(line: str) -> str | None:
+    """The text of a line that is a single cell in quotation marks."""
+    line = line.strip()
+    if len(line) < 2 or line[0] != '"' or line[-1] != '"':
+        return None
+    inner = line[1:-1]
+    return None if '"' in inner.replace('""', "") else inner.replace('""', '"')
 
 
 # Records ---------------------------------------------------------------------------------------
@@ -181,7 +220,31 @@ def _quoted(lines: list[str], delimiter: str) -> _Reading:
         if other.oddities() < least:
             other.remarks.append('Quotation marks inside texts are written \\" in this file.')
             best, least = other, other.oddities()
+    if any("\\" + delimiter in line for line in lines):
+        escaped = _escaped(lines, delimiter)
+        if escaped is not None and escaped.oddities() < least:
+            best = escaped
     return best
+
+
+def _escaped(lines: list[str], delimiter: str) -> _Reading | None:
+    """The rows where a backslash makes the next sign, such as a separator, part of the text."""
+    free = [sign for sign in STANDS_FOR if not any(sign in line for line in lines)]
+    stands_for = dict(zip(["\\" + delimiter, '\\"', "\\\\"], free, strict=False))
+    if len(stands_for) < 3:
+        return None
+    pair = re.compile(r"\\[^\r\n]")
+    text = [pair.sub(lambda m: stands_for.get(m[0], m[0]), line) for line in lines]
+    reading = _records(text, delimiter)
+    meant = {ord(sign): written[1] for written, sign in stands_for.items()}
+    reading.rows = [
+        _Row(row.begin, row.end, [cell.translate(meant) for cell in row.cells])
+        for row in reading.rows
+    ]
+    reading.remarks.append(
+        f"Where a text contains “{shown(delimiter)}”, a backslash stands before it in this file."
+    )
+    return reading
 
 
 _BACKSLASHED = re.compile(r'(\\+)"')
@@ -245,7 +308,7 @@ class _Scan:
                 cells, used, literal = self._lenient(i)
                 if literal:
                     records.literal.append(i)
-            elif used > _LONG:
+            if used > _LONG or (used > 1 and self._doubtful(i, i + used)):
                 records.long.append((i, i + used - 1))
             records.rows.append(_Row(i, i + used - 1, cells))
             i += used
@@ -272,13 +335,35 @@ class _Scan:
         """Whether a cell of several lines is rows that a stray quote swallowed.
 
         So it is where each of its lines alone has as many cells as a row, and all but the first
-        hold a value that the same column has elsewhere.
+        hold a value that the same column has elsewhere; or the first and the last do in one column,
+        and the others have nothing there, or something short.
         """
-        rows = [self._loosely(line) for line in self.lines[begin:end] if line.strip()]
-        return all(len(cells) == self.width for cells in rows) and all(
-            any(cell.strip() in self.again[place] for place, cell in enumerate(cells))
-            for cells in rows[1:]
+        rows = self._lines_alone(begin, end)
+        if any(len(cells) != self.width for cells in rows):
+            return False
+        if all(self._has_known(cells) for cells in rows[1:]):
+            return True
+        return any(
+            rows[0][place].strip() in known
+            and rows[-1][place].strip() in known
+            and all(len(cells[place]) <= 40 and cells[place][:1] != " " for cells in rows[1:-1])
+            for place, known in self.again.items()
         )
+
+    def _doubtful(self, begin: int, end: int) -> bool:
+        """Whether a cell of several lines may be rows of their own: not said, but named."""
+        if not self.width:
+            return False
+        rows = self._lines_alone(begin, end)
+        fitting = [cells for cells in rows if len(cells) == self.width]
+        return len(fitting) == len(rows) > 1 or sum(map(self._has_known, fitting)) > 1
+
+    def _lines_alone(self, begin: int, end: int) -> list[list[str]]:
+        return [self._loosely(line) for line in self.lines[begin:end] if line.strip()]
+
+    def _has_known(self, cells: list[str]) -> bool:
+        """Whether a row of the usual width holds a value that its column has elsewhere."""
+        return any(cell.strip() in self.again[place] for place, cell in enumerate(cells))
 
     def _lenient(self, i: int) -> tuple[list[str], int, bool]:
         """A row whose quotes break the rules: cells, lines, whether a quote became text."""

@@ -15,7 +15,15 @@ from collections import Counter
 from typing import NamedTuple
 
 from lora_core.tasks.binary_program import SheetError
-from lora_core.tasks.letters import BROKEN, probability
+from lora_core.tasks.letters import (
+    BROKEN,
+    COMMON_WORDS,
+    CONTRACTED,
+    ELIDED,
+    KNOWN_WORDS,
+    is_word,
+    probability,
+)
 
 _SAMPLE = 100_000  # characters or bytes that a look at the kind of file takes
 _GUESS = 30_000  # bytes of lines with letters beyond ASCII that a guess is made from
@@ -53,23 +61,33 @@ ENCODINGS = {
     "iso8859_5": "ISO 8859-5 (Cyrillic)",
     "iso8859_6": "ISO 8859-6 (Arabic)",
     "iso8859_7": "ISO 8859-7 (Greek)",
+    "iso8859_8": "ISO 8859-8 (Hebrew)",
+    "iso8859_9": "ISO 8859-9 (Turkish)",
+    "iso8859_13": "ISO 8859-13 (Baltic)",
     "iso8859_15": "ISO 8859-15 (Western European)",
     "koi8_r": "KOI8-R (Russian)",
     "koi8_u": "KOI8-U (Ukrainian)",
     "mac_roman": "Mac Roman (Western European)",
     "mac_latin2": "Mac Central European",
+    "mac_croatian": "Mac Croatian",
+    "mac_iceland": "Mac Icelandic",
     "mac_cyrillic": "Mac Cyrillic",
     "mac_greek": "Mac Greek",
     "mac_turkish": "Mac Turkish",
     "cp850": "DOS 850 (Western European)",
     "cp437": "DOS 437 (United States)",
     "cp860": "DOS 860 (Portuguese)",
+    "cp861": "DOS 861 (Icelandic)",
+    "cp863": "DOS 863 (French Canadian)",
+    "cp865": "DOS 865 (Nordic)",
     "cp852": "DOS 852 (Central European)",
     "cp775": "DOS 775 (Baltic)",
     "cp857": "DOS 857 (Turkish)",
+    "cp855": "DOS 855 (Cyrillic)",
     "cp866": "DOS 866 (Cyrillic)",
     "cp737": "DOS 737 (Greek)",
     "cp862": "DOS 862 (Hebrew)",
+    "cp720": "DOS 720 (Arabic)",
     "utf-16": "UTF-16",
     "utf-16-le": "UTF-16 (low byte first)",
     "utf-16-be": "UTF-16 (high byte first)",
@@ -82,7 +100,7 @@ class Decoded(NamedTuple):
     """A file's text, the page that it was read by, and remarks for its owner."""
 
     text: str
-    encoding: str  # a key of `ENCODINGS`
+    encoding: str  # a key of `ENCODINGS`, or what a caller chose
     remarks: tuple[str, ...] = ()
 
 
@@ -133,47 +151,67 @@ def _without_padding(data: bytes) -> tuple[bytes, bool]:
 
 
 def known(encoding: str) -> str:
-    """The key of `ENCODINGS` for a name that a person gave. Raises `SheetError`."""
+    """Python's name for an encoding that a person named: a key of `ENCODINGS`, or another one.
+
+    Raises `SheetError` for what is no encoding of text.
+    """
     try:
         codec = codecs.lookup(encoding).name
+        "".encode(codec)  # not of bytes, such as zip
     except (LookupError, ValueError, TypeError):
         codec = ""
-    for name in ENCODINGS:
-        if codec and codec == codecs.lookup(name).name:
-            return name
-    shown = ", ".join(list(ENCODINGS)[:8])
-    raise SheetError(f"There is no encoding '{str(encoding)[:30]}' here. Take {shown} or the like.")
+    if not codec or codec in _NO_PAGES:
+        shown = ", ".join(list(ENCODINGS)[:8])
+        raise SheetError(
+            f"There is no encoding '{str(encoding)[:30]}' here. Take {shown} or the like."
+        )
+    if codec == "utf-8-sig":  # a mark at the beginning is left out anyway
+        return "utf-8"
+    return next((name for name in ENCODINGS if codec == codecs.lookup(name).name), codec)
+
+
+_NO_PAGES = {"unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined"}
+
+
+def encoding_name(encoding: str) -> str:
+    """What people call an encoding."""
+    return ENCODINGS.get(encoding, encoding)
 
 
 def _decoded(data: bytes, encoding: str, *, guessed: bool = False, chosen: bool = False) -> Decoded:
     mark = next((m for m, name in _BOMS if name.startswith(encoding) and data.startswith(m)), b"")
     if encoding == "utf-8" and mark:
         data = data[len(mark) :]
-    text = data.decode(encoding, "replace").removeprefix("\ufeff")
-    if encoding == "cp1258":  # its accents follow their letters
-        text = unicodedata.normalize("NFC", text)
+    text = _as_text(data, encoding).removeprefix("\ufeff")
+    text = text.replace("\n\ufeff", "\n")  # of files that were put one behind another
     zeros = text.count("\x00")
     text = text.replace("\x00", "").rstrip("\x1a")  # which ends a file of DOS
     sample = text[:_SAMPLE]
     if not chosen and zeros > 0.01 * len(text) + 1:
         raise SheetError(_BINARY)
-    if not chosen and len(_CONTROL.findall(sample)) > 0.01 * len(sample) + 1:
+    if not chosen and _strange(sample) > 0.01 * len(sample) + 1:
         raise SheetError(_BINARY)
     encoding = encoding.removesuffix("-sig")
     remarks = []
     if guessed:
         remarks.append(
-            f"The file is not in UTF-8; it was read as {ENCODINGS[encoding]}. If letters look "
+            f"The file is not in UTF-8; it was read as {encoding_name(encoding)}. If letters look "
             "wrong in the preview, choose another encoding."
         )
     wrong = text.count("\ufffd") - _own_marks(data, encoding)
     if wrong > 0:
         letters = "1 letter is" if wrong == 1 else f"{wrong:,} letters are"
-        remarks.append(f"{letters} broken: not {ENCODINGS[encoding].split(' (')[0]}.")
+        remarks.append(f"{letters} broken: not {encoding_name(encoding).split(' (')[0]}.")
     if zeros:
         many = "1 zero byte was" if zeros == 1 else f"{zeros:,} zero bytes were"
         remarks.append(f"{many} left out: no text has them.")
     return Decoded(text, encoding, tuple(remarks))
+
+
+def _as_text(data: bytes, encoding: str) -> str:
+    text = data.decode(encoding, "replace")
+    # In this page accents follow their letters.
+    return unicodedata.normalize("NFC", text) if encoding == "cp1258" else text
 
 
 def _own_marks(data: bytes, encoding: str) -> int:
@@ -182,6 +220,17 @@ def _own_marks(data: bytes, encoding: str) -> int:
 
 
 _CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_SEPARATING = "\x01\x02\x1c\x1d\x1e\x1f"  # as Hive and older programs separate
+
+
+def _strange(sample: str) -> int:
+    """How many characters no text has; a sign that each line has equally often separates cells."""
+    lines = [line for line in sample.split("\n")[:-1] if line]
+    counts = Counter(_CONTROL.findall(sample))
+    for sign in _SEPARATING:
+        if len({line.count(sign) for line in lines}) == 1:
+            del counts[sign]
+    return counts.total()
 
 
 def _utf_16(data: bytes) -> str | None:
@@ -221,6 +270,8 @@ _PAGES: dict[str, tuple[list[str], float]] = {
     "cp1254": (["Turkish"], 1),
     "cp1255": (["Hebrew"], 1),
     "cp1256": (["Arabic", "Persian"], 1),
+    "cp720": (["Arabic"], 2),
+    "iso8859_6": (["Arabic"], 2),
     "cp1257": (_BALTIC, 1),
     "cp1258": (["Vietnamese"], 2),
     "cp874": (["Thai"], 1),
@@ -246,6 +297,9 @@ _PAGES: dict[str, tuple[list[str], float]] = {
     "cp775": (_BALTIC, 3),
     "cp857": (["Turkish"], 3),
     "cp866": (_CYRILLIC, 2),
+    "cp855": (_CYRILLIC, 3),
+    "cp861": (["Icelandic"], 3),
+    "mac_croatian": (["Croatian"], 3),
     "cp737": (["Greek"], 3),
     "cp862": (["Hebrew"], 3),
 }
@@ -253,13 +307,33 @@ _PAGES: dict[str, tuple[list[str], float]] = {
 
 def guess(data: bytes) -> str:
     """The page under which bytes beyond ASCII make the most plausible text."""
-    sample = _telling_lines(data)
+    marked, plain = _words(_telling_lines(data))
+    known = KNOWN_WORDS | plain
+    spoken = {name: len(words & plain) for name, words in COMMON_WORDS.items()}
     scores = {}
     for page, (languages, rarity) in _PAGES.items():
-        contexts = _contexts(sample.decode(page, "replace"))
-        scores[page] = max(_log_likelihood(contexts, name) for name in languages)
+        contexts, whole = _contexts(_as_text(marked, page), known)
+        scores[page] = _WHOLE_WORDS * whole + max(
+            _log_likelihood(contexts, name) + _SPOKEN * spoken.get(name, 0) for name in languages
+        )
         scores[page] -= rarity * (1 + 0.02 * contexts.total())
     return max(scores, key=lambda page: scores[page])
+
+
+_SPOKEN = 1.0  # nats for each common word of a language that the lines have
+_WHOLE_WORDS = 1.5  # for a sign between words that the lines also have without it
+
+
+def _words(lines: bytes) -> tuple[bytes, frozenset[str]]:
+    """The different words with bytes beyond ASCII, their numbers all alike; and the plain words.
+
+    A word counts once: what stands in every row says no more than what stands in one.
+    """
+    # None of these bytes is the second half of a character in any page.
+    words = dict.fromkeys(re.split(rb'[\s,;"]+', re.sub(rb"[0-9]+", b"0", lines)))
+    plain = {word.strip(b"!'().:?*-").lower() for word in words if word.isascii()}
+    marked = b" ".join(word for word in words if not word.isascii())
+    return marked, frozenset(word.decode() for word in plain if word.isalpha())
 
 
 def _telling_lines(data: bytes) -> bytes:
@@ -270,35 +344,92 @@ def _telling_lines(data: bytes) -> bytes:
     return b"\n".join(line[:2000] for line in chosen)[: 2 * _GUESS]
 
 
-_LETTER, _CAPITAL, _INSIDE_CAPITAL, _AFTER_ACCENT, _MIXED, _SIGN, _SIGN_INSIDE = range(7)
+_LETTER, _CAPITAL, _INSIDE_CAPITAL, _AFTER_ACCENT, _MIXED, _BY_DIGIT, _ALONE = range(7)
+_ALONE_CAPITAL, _SIGN, _DASH_INSIDE, _SIGN_INSIDE, _STRAY_SIGN = range(7, 12)
 # What a place costs a letter: a capital, one after a small letter, an accent after an accent, a
-# letter of another script beside a Latin one, a sign between letters.
+# letter of another script beside a Latin one, one beside a digit, one alone that is no word; a
+# dash and another sign between letters, a sign where it does not belong.
 _FACTORS = {
     _LETTER: 1.0,
     _CAPITAL: 0.2,
     _INSIDE_CAPITAL: 0.002,
     _AFTER_ACCENT: 0.2,
     _MIXED: 0.001,
+    _BY_DIGIT: 0.01,
+    _ALONE: 0.03,
+    _ALONE_CAPITAL: 0.003,
     _SIGN: 1.0,
+    _DASH_INSIDE: 0.3,
     _SIGN_INSIDE: 0.01,
+    _STRAY_SIGN: 0.05,
 }
 
 
-def _contexts(text: str) -> Counter[tuple[str, int]]:
-    """How often each character beyond ASCII is found in which kind of place."""
+def _contexts(text: str, known: frozenset[str]) -> tuple[Counter[tuple[str, int]], int]:
+    """How often each character beyond ASCII is found in which kind of place.
+
+    Also in how many words such characters are only signs around or between `known` words.
+    """
     counts: Counter[tuple[str, int]] = Counter()
-    before = " "
-    for character, after in zip(text, text[1:] + " ", strict=True):
-        if character > "\x7f":
-            counts[character.lower(), _place(before, character, after)] += 1
-        before = character
-    return counts
+    whole = 0
+    for word in text.split(" "):
+        around = f" {word} "
+        for before, character, after in zip(around, word, around[2:], strict=False):
+            if character > "\x7f":
+                place = _place(before, character, after)
+                if character == "’" and before.isalpha() and after.isalpha():
+                    place = _apostrophe(word)
+                counts[character.lower(), place] += 1
+        whole += _around_known(word, known)
+    return counts, whole
+
+
+_PARTS = re.compile(r"[^\W\d_]+")
+
+
+def _apostrophe(word: str) -> int:
+    """The place of an apostrophe in a word such as don’t or l’été."""
+    head, _, tail = word.lower().partition("’")
+    before, after = _PARTS.findall(head[-12:]), _PARTS.findall(tail[:12])
+    joins = bool(after and after[0] in CONTRACTED) or bool(before and before[-1] in ELIDED)
+    return _SIGN if joins else _STRAY_SIGN
+
+
+def _around_known(word: str, known: frozenset[str]) -> bool:
+    """Whether a word is known words, such as don and t, and signs beyond ASCII."""
+    parts = _PARTS.findall(word.lower())
+    if not parts or not all(part.isascii() for part in parts):
+        return False
+    return all(
+        part in known or (place > 0 and part in CONTRACTED) for place, part in enumerate(parts)
+    ) and any(len(part) > 1 for part in parts)
+
+
+_OPENING = "¡¿‚„•"  # before a word only
+_DASHES = "–—"  # not behind a word and before a blank
+_MONEY = "£€¢¥"  # beside no letter
+_ORDINALS = "ªº"  # behind a number, as 1º, or as nº and Mª
 
 
 def _place(before: str, character: str, after: str) -> int:
-    if not (character.isalpha() or unicodedata.category(character) in ("Mn", "Mc")):
-        inside = before.isalpha() and after.isalpha() and character not in "’·\u200c"
-        return _SIGN_INSIDE if inside else _SIGN
+    if character in _ORDINALS:
+        return _SIGN if before.isdigit() or before == "." or before in "nNMD" else _STRAY_SIGN
+    if not _is_letter(character):
+        if before.isalpha() and after.isalpha() and character not in "’\u200c":
+            if character == "—" or (character == "·" and before in "lL" and after in "lL"):
+                return _DASH_INSIDE
+            return _SIGN_INSIDE
+        stray = (
+            (character in _OPENING and before.isalnum())
+            or (character in _DASHES and before.isalpha() and not after.isalnum())
+            or (character in _MONEY and (before.isalpha() or after.isalpha()))
+            or (character == "\u00a0" and " " in (before, after))
+        )
+        return _STRAY_SIGN if stray else _SIGN
+    if character < "\u0600" and (before.isdigit() or after.isdigit()):
+        return _BY_DIGIT
+    if character < "\u2e80" and not (_is_letter(before) or _is_letter(after)):
+        return _ALONE_CAPITAL if character.isupper() else _ALONE
     if character < "\u0250" or "\u1e00" <= character <= "\u1eff":  # Latin
         if character.isupper():
             return _INSIDE_CAPITAL if before.islower() else _CAPITAL
@@ -310,8 +441,17 @@ def _place(before: str, character: str, after: str) -> int:
     return _LETTER
 
 
+def _is_letter(character: str) -> bool:
+    """Whether a character is a letter, or an accent of one."""
+    return character.isalpha() or unicodedata.category(character) in ("Mn", "Mc")
+
+
 def _log_likelihood(counts: Counter[tuple[str, int]], language: str) -> float:
-    return sum(
-        count * math.log(max(BROKEN / 10, probability(language, character) * _FACTORS[place]))
-        for (character, place), count in counts.items()
-    )
+    total = 0.0
+    for (character, place), count in counts.items():
+        factor = _FACTORS[place]
+        if place in (_ALONE, _ALONE_CAPITAL) and is_word(language, character):
+            factor *= 10
+        chance = probability(language, character) * factor
+        total += count * math.log(max(BROKEN / 10, chance))
+    return total

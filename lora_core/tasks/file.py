@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -21,13 +23,13 @@ from lora_core.tasks.binary_formats import BusyError, read_sheet
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
 from lora_core.tasks.delimited import read_csv
 from lora_core.tasks.encodings import decode
-from lora_core.tasks.header import Header, find_header, header_at
+from lora_core.tasks.header import TEXT_NAMES, Header, find_header, header_at
 from lora_core.tasks.json_records import read_json
 from lora_core.tasks.separators import shown
 from lora_core.tasks.task import TaskError, normalise
 
 FORMAT_NAMES = "CSV, TSV, JSON Lines, XLSX or Parquet"
-_HEADERS = 8  # rows that are offered as the one of names
+_HEADERS = 30  # rows that are offered as the one of names
 
 # First bytes of what people bring by mistake. A few letters are no signature: a column may be
 # called PK. Those of ASCII letters alone count with a byte behind them that no text has.
@@ -136,11 +138,32 @@ def read_table(
             else:
                 raw = read_csv(text, separator=reading.separator, **bounds)
             raw.remarks = [*remarks, *raw.remarks]
-        return _table(path.stem or "table", kind, raw, encoding, reading.header, limits)
+        try:
+            return _table(path.stem or "table", kind, raw, encoding, reading.header, limits)
+        except (SheetError, TaskError) as error:
+            raise SheetError(str(error), raw.parts, raw.part) from error
     except BusyError as error:
         raise TableBusyError(str(error)) from error
     except SheetError as error:
+        if error.parts:
+            raise PartError(str(error), kind, error.parts, error.part) from error
         raise TaskError(str(error)) from error
+
+
+class PartError(TaskError):
+    """One sheet of a workbook, or one list of a JSON object, cannot be used; there are others."""
+
+    def __init__(
+        self, sentence: str, kind: str, sheets: tuple[str, ...], sheet: str | None
+    ) -> None:
+        others = [name for name in sheets if name != sheet]
+        if sheet is not None and others:
+            what = "list" if kind == "JSON" else "sheet"
+            shown = ", ".join(f"“{name[:40]}”" for name in others[:3])
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            sentence += f" That is the {what} “{sheet[:40]}”; there is also {shown}{more}."
+        super().__init__(sentence)
+        self.sheets, self.sheet = sheets, sheet
 
 
 class TableBusyError(TaskError):
@@ -199,7 +222,9 @@ def _kind(suffix: str, data: bytes) -> str:
     if data.startswith(b"PAR1") and (suffix == ".parquet" or re.search(rb"[\x00-\x08]", data[:99])):
         return "Parquet"
     if _ZIP.match(data):
-        return _kind_of_zip(data)
+        return _kind_of_zip(suffix, data)
+    if suffix in (".rds", ".rdata", ".rda") or _is_of_r(data):
+        raise TaskError("This is a file of R (RDS or RData). Save the table there with write.csv.")
     for first, sentence in _OTHER_FILES:
         if re.match(first, data[:200], re.DOTALL):
             raise TaskError(f"{sentence} What can be read is {FORMAT_NAMES}.")
@@ -229,23 +254,58 @@ def _kind(suffix: str, data: bytes) -> str:
     return "JSON" if _looks_like_json(start, data, suffix) else "CSV"
 
 
-def _kind_of_zip(data: bytes) -> str:
-    if b"xl/workbook.bin" in data:
+def _kind_of_zip(suffix: str, data: bytes) -> str:
+    names = _members(data)
+    if names is None and suffix == ".xlsx":
+        return "XLSX"  # damaged, as its reader says
+    names = [name.lower() for name in names or ()]
+    if "xl/workbook.bin" in names:
         raise TaskError("This is a binary workbook (XLSB). Save it as XLSX.")
-    if b"xl/" in data:
+    if any(re.match(r"xl[/\\](workbook|worksheets|sharedstrings)", name) for name in names):
         return "XLSX"
     if b"opendocument" in data[:200]:
         raise TaskError("This is an OpenDocument file. Save it as XLSX or CSV.")
-    if b"word/" in data:
+    if any(name.startswith("word/") for name in names):
         raise TaskError("This is a Word document, not a table.")
-    if b"Index/Document.iwa" in data:
+    if any(name.startswith("index/document") and name.endswith(".iwa") for name in names):
         raise TaskError("This is a file of Apple Numbers. Export it as CSV or Excel.")
-    if len(re.findall(rb"PK\x01\x02.{42}[^\n]{1,200}?\.(?:txt|eml|html?)", data, re.S)) > 3:
+    if sum(bool(re.search(r"\.(txt|eml|html?)$", name)) for name in names) > 3:
         raise TaskError(
             "This archive holds each text as a file. Make one table of them: a row for each file, "
             "with its text and, as its label, the name of its folder."
         )
     raise TaskError(f"This is a packed archive (ZIP). Unpack it and bring the {FORMAT_NAMES}.")
+
+
+def _is_of_r(data: bytes) -> bool:
+    """Whether a file holds R's objects, packed by gzip or not."""
+    start = data[:16]
+    if data.startswith(b"\x1f\x8b\x08"):
+        try:
+            start = zlib.decompressobj(31).decompress(data[:4096], 16)
+        except zlib.error:
+            return False
+    return bool(re.match(rb"RD[AX][23]\n|X\n\x00\x00\x00[\x02\x03]", start))
+
+
+_MEMBERS = 5_000  # files in an archive that are looked at
+
+
+def _members(data: bytes) -> list[str] | None:
+    """Names of the first files in a ZIP, as its directory gives them; None where it has none."""
+    end = data.rfind(b"PK\x05\x06", max(0, len(data) - 66_000))
+    if end < 0 or end + 22 > len(data):
+        return None
+    size, begin = struct.unpack_from("<II", data, end + 12)
+    place = end - size if size <= end else begin  # something may stand before the archive
+    names: list[str] = []
+    while data.startswith(b"PK\x01\x02", place) and len(names) < _MEMBERS:
+        if place + 46 > len(data):
+            break
+        name, extra, comment = struct.unpack_from("<HHH", data, place + 28)
+        names.append(data[place + 46 : place + 46 + name].decode("utf-8", "replace"))
+        place += 46 + name + extra + comment
+    return names
 
 
 def _looks_like_json(start: bytes, data: bytes, suffix: str) -> bool:
@@ -285,11 +345,13 @@ def _table(
         )
         remarks += header_row.remarks
         names = [] if header_row.names is None else rows[header_row.names]
-        rows = rows[header_row.data :]
+        rows, numbers = rows[header_row.data :], raw.numbers[header_row.data :]
+        rows, numbers, more = _without_names(names, rows, numbers, what)
+        remarks += more
         if kind == "CSV" and names:
             names, more = _with_row_names(names, rows)
             remarks += more
-        rows, more = _as_wide(names, rows, raw.numbers[header_row.data :], raw.separator, what)
+        rows, more = _as_wide(names, rows, numbers, raw.separator, what)
         remarks += more
     check_rows(len(rows), limits.max_rows)
     width = max([len(names), *map(len, rows)])
@@ -324,11 +386,51 @@ def _table(
     )
 
 
+def _without_names(
+    names: list[str], rows: list[list[str]], numbers: list[int], what: str
+) -> tuple[list[list[str]], list[int], list[str]]:
+    """Rows without those that are the names again, as in files that were put one behind another."""
+    sought = _stripped(names)
+    if len(sought) < 2:
+        return rows, numbers, []
+    again = [i for i, row in enumerate(rows) if _stripped(row) == sought]
+    if not again:
+        return rows, numbers, []
+    left_out = set(again)
+    lines = _listed([numbers[i] for i in again])
+    many = f"{what} {lines}" if len(again) == 1 else f"{what}s {lines}"
+    return (
+        [row for i, row in enumerate(rows) if i not in left_out],
+        [number for i, number in enumerate(numbers) if i not in left_out],
+        [f"The names of the columns come again ({many}) and were left out there."],
+    )
+
+
+def _stripped(row: Sequence[str]) -> list[str]:
+    """The cells of a row without blanks around them, up to the last one that has a text."""
+    cells = [cell.strip() for cell in row]
+    while cells and not cells[-1]:
+        cells.pop()
+    return cells
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    more = f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else ""
+    return ", ".join(f"{number:,}" for number in numbers[:5]) + more
+
+
 def _with_row_names(names: list[str], rows: list[list[str]]) -> tuple[list[str], list[str]]:
     """One name too few, as R writes: the first column then numbers or names the rows."""
     widths = Counter(map(len, rows))
     if len(rows) < 2 or widths[len(names) + 1] < 0.95 * len(rows):
         return names, []
+    last = [row[len(names)].strip() for row in rows if len(row) > len(names)]
+    if last.count("") > 0.5 * len(last):  # a separator at the end of each line
+        return names, []
+    for place, name in enumerate(names, 1):  # texts do not come again and again
+        cells = {row[place].strip() for row in rows if len(row) > place}
+        if name.strip().casefold() in TEXT_NAMES and len(cells) < 0.5 * len(rows):
+            return names, []
     first = [row[0].strip() for row in rows]
     counted = first == [str(i) for i in range(1, len(rows) + 1)]
     # unquoted commas in texts look alike, but leave a blank behind the comma
@@ -360,16 +462,14 @@ def _as_wide(
     if len(wide) > len(fitting):
         raise SheetError(
             "Most rows have more cells than the first has names. Texts that contain "
-            f"“{sign}” need quotation marks around them."
+            f"“{sign}” need quotation marks around them; or a column has no name."
         )
     if not wide:
         return fitting, []
-    lines = ", ".join(f"{number:,}" for number in wide[:5])
-    more = f" and {len(wide) - 5:,} more" if len(wide) > 5 else ""
     have = "1 row has" if len(wide) == 1 else f"{len(wide):,} rows have"
     was = "was" if len(wide) == 1 else "were"
     return fitting, [
-        f"{have} more cells than there are columns and {was} left out ({what} {lines}{more}): a "
+        f"{have} more cells than there are columns and {was} left out ({what} {_listed(wide)}): a "
         f"text that contains “{sign}” needs quotation marks around it."
     ]
 

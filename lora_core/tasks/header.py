@@ -13,11 +13,15 @@ from dataclasses import dataclass
 
 from lora_core.config import MAX_CLASSES
 
-# What people call such columns, most telling first.
+TEXTS_NAMES = [  # of several texts together
+    *("texts", "patterns", "examples", "utterances", "sentences", "phrases", "samples"),
+    *("questions", "queries", "messages", "training_phrases", "user_says"),
+]
+# What people call columns of texts and of labels, most telling first.
 TEXT_NAMES = [
     *("text", "message", "sentence", "review", "content", "comment", "body", "tweet"),
     *("utterance", "query", "question", "sms", "description", "title", "prompt", "document"),
-    *("v2", "input"),
+    *("v2", "input", *TEXTS_NAMES),
 ]
 LABEL_NAMES = [
     *("label", "class", "category", "target", "intent", "topic", "sentiment", "tag", "type"),
@@ -86,16 +90,28 @@ def _first_of_the_table(rows: Sequence[Sequence[str]]) -> int:
         return 0
     enough = max(2.0, 0.75 * typical)
     for place, row in enumerate(head):
-        if filled[place] >= enough and not (place < len(rows) - 1 and _is_comment(row)):
+        comment = place < len(rows) - 1 and _is_comment(row)
+        if filled[place] >= enough and not (comment and not _may_be_names(row, rows[place + 1 :])):
             return place
     return 0
+
+
+def _may_be_names(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
+    """Whether a row that begins as a comment does is one of names, such as "# of stars".
+
+    So it is where it has short cells, as many as the next row, and that one has no names.
+    """
+    if any(len(cell) > _LONG or cell.startswith(" ") for cell in row[1:]):
+        return False
+    return _filled(row) == _filled(below[0]) > 1 and looks_like_data(below[0], below[1:])
 
 
 def looks_like_data(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
     """Whether a row has no names: a label that comes again below, a number over numbers."""
     if len(row) < 2 or (_names(row, TEXT_NAMES) and _names(row, LABEL_NAMES)):
         return False
-    sample = below[:2000]
+    # Where files were put one behind another, the names come again as a whole row.
+    sample = [other for other in below[:2000] if list(other) != list(row)]
     evidence = 0
     for place, cell in enumerate(row):
         cell = cell.strip()

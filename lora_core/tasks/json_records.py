@@ -1,16 +1,20 @@
 """JSON in the shapes that programs write tables in, as rows of text.
 
-One object a line, a list of objects or of rows, pandas' five forms, an object that holds the list,
-objects with objects inside (`data.text`). Lists of one element are that element.
+One object a line, a list of objects or of rows, pandas' five forms, objects by their keys, texts by
+their label, an object that holds the list, objects with objects inside (`data.text`). Lists of one
+element are that element; of several texts in one record each is a row.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from lora_core.config import MAX_CLASSES
 from lora_core.tasks.binary_program import (
     RawTable,
     SheetError,
@@ -19,6 +23,7 @@ from lora_core.tasks.binary_program import (
     check_columns,
     check_rows,
 )
+from lora_core.tasks.header import LABEL_NAMES, TEXT_NAMES, TEXTS_NAMES
 
 _DEPTH = 3  # objects around a list that is looked for
 
@@ -30,35 +35,79 @@ def read_json(text: str, *, part: str | None = None, max_rows: int, max_columns:
     """
     values = list(_values(text, max_rows))
     numbers = [line for line, _ in values]
-    items = [value for _, value in values]
-    parts: tuple[str, ...] = ()
+    found = _Found([value for _, value in values])
     place = "Line"
-    if len(items) == 1:
-        items, parts, part = _records(items[0], part)
-        numbers, place = list(range(1, len(items) + 1)), "Item"
+    if len(values) == 1:
+        found = _records(found.items[0], part)
+        numbers, place = list(range(1, len(found.items) + 1)), "Item"
+    try:
+        return _raw_table(found, numbers, place, max_rows, max_columns)
+    except SheetError as error:
+        raise SheetError(str(error), found.parts, found.part) from error
+
+
+@dataclass
+class _Found:
+    """Values that are rows; where several lists were there, their names and the one taken."""
+
+    items: list[Any]
+    parts: tuple[str, ...] = ()
+    part: str | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def _raw_table(
+    found: _Found, numbers: list[int], place: str, max_rows: int, max_columns: int
+) -> RawTable:
+    items, key = found.items, _texts_together(found.items)
+    remarks = list(found.remarks)
+    if key is not None:
+        items, numbers = _spread(items, numbers, key)
+        remarks.append(f"Each of several texts in '{key[:30]}' was taken as a row of its own.")
     check_rows(len(items), max_rows)
-    remarks = []
-    if parts:
-        remarks.append(
-            f"This JSON holds {len(parts)} lists: {', '.join(parts)[:100]}. “{part}” was read."
-        )
+    raw = RawTable([], numbers, remarks=remarks, parts=found.parts, part=found.part)
     if items and all(isinstance(item, list) for item in items):
-        rows = [[cell_text(value) for value in item] for item in items]
-        return RawTable(rows, numbers, remarks=remarks, parts=parts, part=part)
+        raw.rows = [[cell_text(value) for value in item] for item in items]
+        return raw
     columns: dict[str, int] = {}
-    rows = []
     for number, item in zip(numbers, items, strict=True):
         if not isinstance(item, dict):
-            where = f"{place} {number:,}" + ("" if place == "Line" else " of the list")
+            at = f"{place} {number:,}" + ("" if place == "Line" else " of the list")
             raise SheetError(
-                f'{where} is not an object with named values: {{"text": "…", "label": "…"}}.'
+                f'{at} is not an object with named values: {{"text": "…", "label": "…"}}.'
             )
         cells = cells_of(item, columns)
         check_columns(len(columns), max_columns)
-        rows.append(cells)
+        raw.rows.append(cells)
     width = len(columns)
-    full = [row + [""] * (width - len(row)) for row in rows]
-    return RawTable(full, numbers, list(columns), remarks, parts=parts, part=part)
+    raw.rows = [row + [""] * (width - len(row)) for row in raw.rows]
+    raw.columns = list(columns)
+    return raw
+
+
+def _texts_together(items: Sequence[Any]) -> str | None:
+    """The key under which records hold lists of texts, such as the patterns of an intent."""
+    records = [item for item in items if isinstance(item, dict)]
+    for key in dict.fromkeys(key for record in records[:1000] for key in record):
+        if key.casefold() not in TEXTS_NAMES:
+            continue
+        values = [record[key] for record in records if key in record]
+        texts = all(isinstance(v, list) and all(isinstance(t, str) for t in v) for v in values)
+        if texts and any(len(value) > 1 for value in values):
+            return key
+    return None
+
+
+def _spread(items: list[Any], numbers: list[int], key: str) -> tuple[list[Any], list[int]]:
+    """A record for each of the texts under `key`; one without any stays as it is."""
+    spread: list[Any] = []
+    spread_numbers = []
+    for item, number in zip(items, numbers, strict=True):
+        texts = item.get(key) if isinstance(item, dict) else None
+        several = [{**item, key: text} for text in texts] if texts else [item]
+        spread += several
+        spread_numbers += [number] * len(several)
+    return spread, spread_numbers
 
 
 def _values(text: str, max_rows: int) -> Iterator[tuple[int, Any]]:
@@ -105,57 +154,161 @@ def _broken(text: str, line: int, before: int) -> str:
     )
 
 
-def _records(value: Any, part: str | None) -> tuple[list[Any], tuple[str, ...], str | None]:
-    """The rows inside a single value; the names of its lists where there are several."""
+def _records(value: Any, part: str | None) -> _Found:
+    """The rows inside a single value."""
     if isinstance(value, list):
-        return value, (), None
+        return _Found(value)
     if not isinstance(value, dict):
-        return [value], (), None
-    pandas = _of_pandas(value)
-    if pandas is not None:
-        return pandas, (), None
-    lists = dict(_lists(value, "", _DEPTH))
+        return _Found([value])
+    if part is None:
+        whole = _of_pandas(value) or _of_records(value)
+        if whole is not None:
+            return _Found(whole)
+        labelled = _of_labels(value)
+        if labelled is not None:
+            return _Found(labelled, remarks=(_LABELLED,))
+    inside = list(_lists(value, "", _DEPTH))
+    lists = {name: rows for name, rows, _ in inside}
     if not lists:
-        return [value], (), None
+        return _Found([value])
+    names = tuple(lists) if len(lists) > 1 else ()
     if part is not None and part not in lists:
-        raise SheetError(f"This JSON has no list '{part[:40]}'. It has: {', '.join(lists)[:150]}.")
+        shown = ", ".join(lists)[:150]
+        raise SheetError(f"This JSON has no list '{part[:40]}'. It has: {shown}.", names)
+    if part is None and names and _named_by_label(lists):
+        joined = [{**item, "label": name} for name, items in lists.items() for item in items]
+        return _Found(joined, names, None, (_LABELLED,))
     longest = max(lists, key=lambda name: len(lists[name]))
     chosen = part or next((name for name in lists if name.split(".")[-1] == "train"), longest)
-    return lists[chosen], tuple(lists) if len(lists) > 1 else (), chosen
+    remarks = tuple(_LABELLED for name, _, labelled in inside if labelled and name == chosen)
+    if names:
+        shown = ", ".join(names)[:100]
+        remarks += (f"This JSON holds {len(names)} lists: {shown}. “{chosen}” was read.",)
+    return _Found(lists[chosen], names, chosen, remarks)
+
+
+_LABELS = [name for name in LABEL_NAMES if name != "spam"]  # which is a label, too
+_LABELLED = "The name of each list was taken as the label of the texts in it."
+_SPLITS = {"train", "training", "test", "testing", "validation", "valid", "val", "dev", "eval"}
+
+
+def _named(keys: Sequence[str], names: Sequence[str]) -> bool:
+    return any(key.strip().casefold() in names for key in keys)
+
+
+def _of_labels(value: dict[str, Any]) -> list[Any] | None:
+    """Records of texts under their label: {"spam": ["…", "…"], "ham": ["…"]}."""
+    lists = {name: inner for name, inner in value.items() if isinstance(inner, list)}
+    others = [name for name in value if name not in lists]
+    if not 2 <= len(lists) <= MAX_CLASSES or any(isinstance(value[name], dict) for name in others):
+        return None
+    if _named(others, TEXT_NAMES):
+        return None  # a single record
+    if _SPLITS & {name.casefold() for name in lists}:
+        return None
+    texts = [text for inner in lists.values() for text in inner]
+    if not all(lists.values()) or not all(isinstance(text, str) for text in texts):
+        return None
+    if len({len(inner) for inner in lists.values()}) == 1 and (
+        _named(list(lists), [*TEXT_NAMES, *_LABELS, "id", "index"])
+        or any(len(set(inner)) < 0.9 * len(inner) for inner in lists.values())
+    ):
+        return None  # columns, rather, of which one holds what comes again as labels do
+    if _named(list(lists), TEXT_NAMES) and _named(list(lists), _LABELS):
+        return None  # of unequal length: broken
+    return [{"text": text, "label": name} for name, inner in lists.items() for text in inner]
+
+
+def _named_by_label(lists: dict[str, list[Any]]) -> bool:
+    """Whether lists of records are called by the labels that the records themselves lack."""
+    if len(lists) > MAX_CLASSES or _SPLITS & {name.split(".")[-1].casefold() for name in lists}:
+        return False
+    records = [item for items in lists.values() for item in items]
+    if not all(isinstance(record, dict) for record in records):
+        return False
+    keys = [{key for item in items for key in item} for items in lists.values()]
+    return all(_named(list(k), TEXT_NAMES) and not _named(list(k), LABEL_NAMES) for k in keys)
 
 
 def _of_pandas(value: dict[str, Any]) -> list[Any] | None:
-    """Records of what `DataFrame.to_json` and `to_dict` write, in each of their forms."""
+    """Records of what `DataFrame.to_json` and `to_dict` write, in each form but by index."""
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):
         names = [cell_text(name) for name in value["columns"]]
         rows = value["data"]
         if all(isinstance(row, list) and len(row) == len(names) for row in rows):
             return [dict(zip(names, row, strict=True)) for row in rows]  # split
     inner = list(value.values())
-    if not inner:
-        return None
     if len(inner) > 1 and all(isinstance(column, list) for column in inner):
         flat = all(not isinstance(c, dict | list) for column in inner for c in column[:20])
-        if flat and len({len(column) for column in inner}) == 1:
+        if flat and len({len(column) for column in inner}) == 1 and _of_labels(value) is None:
             return [dict(zip(value, row, strict=True)) for row in zip(*inner, strict=True)]
-    if not all(isinstance(part, dict) and part for part in inner):
-        return None
-    scalar = [not isinstance(c, dict | list) for part in inner for c in list(part.values())[:20]]
-    if not all(scalar):
+    if not inner or not all(isinstance(part, dict) and part for part in inner):
         return None
     keys = list(inner[0])
-    if all(list(part) == keys for part in inner) and len(inner) <= len(keys):  # columns
+    if not all(_scalar(part) and list(part) == keys for part in inner):
+        return None
+    outside = _named(list(value), TEXT_NAMES) and _named(list(value), LABEL_NAMES)
+    inside = _named(keys, TEXT_NAMES) and _named(keys, LABEL_NAMES)
+    if outside or (len(inner) <= len(keys) and not inside):  # columns
         return [{name: value[name][key] for name in value} for key in keys]
-    numbered = all(key.isdigit() for key in value)
-    if numbered or all(set(part) <= {*keys} for part in inner):  # index
-        return inner
     return None
 
 
-def _lists(value: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any]]]:
-    """Lists of objects inside an object, by their dotted names."""
+def _scalar(record: dict[str, Any]) -> bool:
+    return all(not isinstance(value, dict | list) for value in list(record.values())[:20])
+
+
+def _of_records(value: dict[str, Any]) -> list[Any] | None:
+    """Records under keys of their own, as databases and `DataFrame.to_json` by index write them."""
+    inner = list(value.values())
+    if len(inner) < 2 or not all(isinstance(record, dict) for record in inner):
+        return None
+    counts = Counter(key for record in inner for key in record)
+    if any(len(text) > 1 for text in _lists_of_texts(inner)):
+        return None  # columns inside, such as those of a split
+    if any(key.casefold() in TEXTS_NAMES for key in counts) and not _named(
+        list(counts), LABEL_NAMES
+    ):
+        return [{"label": name, **record} for name, record in value.items()]
+    shared = [key for key, count in counts.items() if count > 0.5 * len(inner)]
+    named = _named(list(counts), TEXT_NAMES) and _named(list(counts), LABEL_NAMES)
+    numbered = all(key.isdigit() for key in value)
+    alike = all(map(_scalar, inner)) and len(shared) > 1
+    return inner if named or numbered or alike else None
+
+
+def _lists_of_texts(records: list[dict[str, Any]]) -> Iterator[list[Any]]:
+    """Lists under names of a single text."""
+    for record in records:
+        for key, inner in record.items():
+            name = key.casefold()
+            if isinstance(inner, list) and name in TEXT_NAMES and name not in TEXTS_NAMES:
+                yield inner
+
+
+def _lists(value: dict[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, list[Any], bool]]:
+    """Lists of objects inside an object, by their dotted names; whether a name became a label."""
     for key, inner in value.items():
         if isinstance(inner, list) and inner and all(isinstance(i, dict | list) for i in inner):
-            yield prefix + key, inner
+            yield prefix + key, inner, False
         elif isinstance(inner, dict) and depth:
-            yield from _lists(inner, f"{prefix}{key}.", depth - 1)
+            table, labelled = _inside(inner), _of_labels(inner)
+            if table is not None:
+                yield prefix + key, table, False
+            elif labelled is not None:
+                yield prefix + key, labelled, True
+            else:
+                yield from _lists(inner, f"{prefix}{key}.", depth - 1)
+
+
+def _inside(value: dict[str, Any]) -> list[Any] | None:
+    """The rows of an object inside another one, where its names say that it is a table."""
+    inner = list(value.values())
+    named = _named(list(value), TEXT_NAMES) and _named(list(value), LABEL_NAMES)
+    if named and all(isinstance(column, list) for column in inner):
+        return _of_pandas(value)
+    records = [record for record in inner if isinstance(record, dict)]
+    keys = {key for record in records for key in record}
+    if len(records) == len(inner) and _named(list(keys), TEXT_NAMES):
+        return _of_records(value)
+    return None

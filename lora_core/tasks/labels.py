@@ -13,11 +13,17 @@ from lora_core.tasks.task import normalise
 # What programs write where they have no value; each may be a label all the same ("N/A" as an
 # answer, "NA" for Namibia), and then has about as many rows as others have.
 _STAND_INS = {"nan", "null", "<na>", "n/a", "na", "none", "nil", "nat", "-", "?", "undefined"}
+_STAND_INS |= {".", "--", "---", "(null)", "(blank)", "(empty)", "(none)", "<null>", "[null]"}
 _ERRORS = {"#n/a", "#ref!", "#value!", "#div/0!", "#name?", "#null!", "#num!"}  # of Excel
+_ERRORS |= {"\\n"}  # of MySQL, PostgreSQL and Hive: \N is written for nothing else
+# What is no text either: answers such as "none" or "-" are, as a person may have written them.
+_NO_TEXT = {"nan", "null", "<na>", "n/a", "nat", "(null)", "(blank)", "<null>", "[null]"} | _ERRORS
+_NO_TEXT_AS_WRITTEN = {"NA", "None", "."}  # of R, Python and SAS
 _ALWAYS = {"nan", "<na>", "nat"}  # numbers and dates that are none: left out unless frequent
-_LISTED = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(-?\d+))\s*\]""")  # ['spam'], [0]
-_SEVERAL = re.compile(
-    r"""\[\s*(?:"[^"]*"|'[^']*'|-?\d+)(?:\s*,\s*(?:"[^"]*"|'[^']*'|-?\d+))+\s*\]"""
+_LISTED = re.compile(r"""\[\s*(?:"([^"]*)"|'([^']*)'|(-?\d+)\.?)\s*\]""")  # ['spam'], [0]
+_SEVERAL = re.compile(  # with commas, or as NumPy prints them
+    r"""\[\s*(?:"[^"]*"|'[^']*'|-?\d+\.?)"""
+    r"""(?:(?:\s*,\s*|\s+)(?:"[^"]*"|'[^']*'|-?\d+\.?))+\s*\]"""
 )
 
 
@@ -67,10 +73,20 @@ def _unlisted(name: str) -> str:
     return normalise(str(value))
 
 
+def is_no_text(text: str) -> bool:
+    """Whether a text is what a program writes where it has none."""
+    return text.casefold() in _NO_TEXT or text in _NO_TEXT_AS_WRITTEN
+
+
 def _numbers(seen: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     """1 and 1.0 in one column are one label, and a sentence says so."""
     names = set(seen.values())
-    equal = {name: match[1] for name in names if (match := _WHOLE.fullmatch(name))}
+    commas = any(re.search(r",(?!0+$)", name) for name in names) or "0" in names
+    equal = {
+        name: match[1]
+        for name in names
+        if (match := _WHOLE.fullmatch(name)) and not (commas and "," in name)
+    }
     both = sorted(name for name, whole in equal.items() if whole in names)
     if not both:
         return seen, []
@@ -79,7 +95,8 @@ def _numbers(seen: dict[str, str]) -> tuple[dict[str, str], list[str]]:
     return {cell: equal.get(name, name) for cell, name in seen.items()}, [sentence]
 
 
-_WHOLE = re.compile(r"(-?\d+)[.,]0+")
+# 1.0 and 1,00, but not 1.000 and 1,000, which may be a thousand; nor 3,0 among lists such as 3,1.
+_WHOLE = re.compile(r"(-?\d+)[.,](?:0{1,2}|0{4,})")
 
 
 def _stands_in(name: str, rows: Counter[str]) -> bool:

@@ -1,7 +1,8 @@
 """How common letters are in the languages that tables are written in.
 
 For each language its letters beyond ASCII (of other scripts: all, or the most frequent ones), the
-most frequent first. Ranks are enough to tell a right reading of bytes from a wrong one.
+most frequent first. Ranks are enough to tell a right reading of bytes from a wrong one. What else
+tells a language: the commonest of its words that are plain ASCII, and its words of one letter.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ LANGUAGES = {
     "Swedish": "äåöé",
     "Dutch": "ëéïöü",
     "Icelandic": "ðáíþóéöýúæ",
-    "English": "éïñö",
+    "English": "éïñöèüçêáàó",
     "Polish": "łąężśóćńź",
     "Czech": "íáěéřšžčýůúňťď",
     "Slovak": "áíéýčžšúľťôňďäóŕĺ",
@@ -64,7 +65,63 @@ LANGUAGES = {
         "제보라요여오있우연것만안세무게니원으소마습까신비물면않았문했경성"
     ),
 }
-TYPOGRAPHY = "’‘“”„–—…«»€£§©°®™•·¿¡ºª\u00a0、。！？，：；（）「」『』～…"
+# Words of each language without a letter beyond ASCII, such as most texts have some of.
+COMMON_WORDS = {
+    language: frozenset(words.split())
+    for language, words in {
+        "German": "der die das und ist nicht ein eine ich sie es zu in mit den von auf im wir hat",
+        "French": "le la les et est de des un une pas que qui je il en pour vous sur dans ne",
+        "Spanish": "el la los las de que no un una es en por para con se me mi su del al lo",
+        "Portuguese": "o os as de que um uma em por para com se me do da no na dos ao mas eu",
+        "Italian": "il lo la gli di che non un una in per con si mi del della sono ho ma le",
+        "Catalan": "el la els les de que no un una en per amb es del al molt dels aquest ha i",
+        "Danish": "og er det en at til ikke af jeg med den som har vi der men kan et fra for",
+        "Swedish": "och det att en som inte jag den med har av till vi kan ett men om var de",
+        "Dutch": "de het een en van is niet ik dat op te in met voor zijn die er maar aan wij",
+        "Icelandic": "og er ekki en hann hefur sem um til af fyrir var vera eru vi ef",
+        "English": (
+            "the and to of a i you it is in that for on with was my this have not but be are at so "
+            "we do if can just your me all no or they as what there when how from very will has "
+            "he she his her our its an by out get would"
+        ),
+        "Polish": "nie jest do na w z i to jak za od po ale co mam dla tak o bardzo mnie",
+        "Czech": "je na v se to a ne za od po ale jak pro jsem by do co tak mi ve",
+        "Slovak": "je na v sa to a nie za od po ale ako pre som by do tak mi si vo",
+        "Hungarian": "a az nem hogy egy van meg is de ez csak volt mint ha vagy nagyon lehet el",
+        "Romanian": "nu de la este un o pe cu am mai din care foarte sunt dar au prin",
+        "Croatian": "je u na da se ne i za od sam su kao ali do nije bi s iz koji po",
+        "Turkish": "ve bir bu de da ne mi ile ama var yok daha gibi kadar ben sen iyi olarak",
+        "Lithuanian": "ir yra ne tai kad su bet iki po kaip jis labai buvo man ar nuo",
+        "Latvian": "un ir ar par no uz ka bet to es nav kas vai man pie lai tas",
+        "Estonian": "ja on ei et see kui ma ka mis ta aga oma ole kes seda olen siis",
+        "Vietnamese": "toi cho khi trong anh em hay nhau sao theo qua ra vui hai xin sau",
+    }.items()
+}
+_ELIDED = (
+    "l d c j m n s t qu jusqu lorsqu puisqu quelqu aujourd un dell nell all sull dall quest quell "
+    "bell sant anch com dov o"
+)
+_BEFORE_CONTRACTION = "don didn doesn isn wasn aren weren won wouldn couldn shouldn hasn haven ain"
+# What stands behind an apostrophe in English; before one in French, Italian, Catalan, and in names.
+CONTRACTED = frozenset(["t", "s", "m", "d", "re", "ve", "ll"])
+ELIDED = frozenset(_ELIDED.split())
+KNOWN_WORDS = frozenset(_BEFORE_CONTRACTION.split()).union(*COMMON_WORDS.values())
+
+_WORDS_OF_ONE_LETTER = {
+    "French": "àô", "Spanish": "óáé", "Portuguese": "àéóôá", "Italian": "èòà", "Catalan": "àéò",
+    "Danish": "åøæ", "Swedish": "åö", "Icelandic": "áíúóæ", "Hungarian": "őóéö",
+    "Lithuanian": "įų", "Romanian": "î", "Vietnamese": "àởýờôồăểầừơảổạẻâê",
+    "Russian": "иявскуоаэ", "Ukrainian": "іивузйєяоа", "Belarusian": "ізуаяўо",
+    "Bulgarian": "исвяаеоѝ", "Serbian": "иујасок", "Greek": "οηόήωά",
+    "Arabic": "و", "Persian": "و",
+}  # fmt: skip
+
+_PLAIN_SIGNS = "’‘“”„–—…€£§©°®™•\u00a0、。！？，：；（）「」『』～…"
+_RARE_SIGNS = "«»¿¡ºª·½¼¾×±÷²³µ‚‹›†¢¥"
+_APOSTROPHES = {"French": 0.1, "Italian": 0.1, "Catalan": 0.1, "Dutch": 0.04}
+# English has few letters beyond ASCII, so nearly all that it has there are signs.
+_ENGLISH_SIGNS = {"’": 0.3, "‘": 0.06, "£": 0.06, "€": 0.08} | dict.fromkeys("“”–—…", 0.1)
+_ENGLISH_SIGNS |= dict.fromkeys("°½¼¾×±®™©•²³µ·÷¢\u00a0", 0.04)
 _UNKNOWN = 1e-3  # probability of a letter that the language does not have
 BROKEN = 1e-6  # of a byte that the page does not define
 
@@ -85,9 +142,18 @@ def _weights(language: str) -> dict[str, float]:
     letters = LANGUAGES[language]
     fall = 1 - min(0.25, 2.5 / len(letters))
     ranked = {letter: fall**rank for rank, letter in enumerate(letters)}
-    scale = (0.55 if language in _COMMON else 0.9) / sum(ranked.values())
-    signs = {sign: 0.005 if sign in "«»¿¡ºª·•" else 0.02 for sign in TYPOGRAPHY}
+    share = 0.55 if language in _COMMON else 0.15 if language == "English" else 0.9
+    scale = share / sum(ranked.values())
+    signs = dict.fromkeys(_PLAIN_SIGNS, 0.02) | dict.fromkeys(_RARE_SIGNS, 0.005)
+    signs["’"] = _APOSTROPHES.get(language, signs["’"])
+    if language == "English":
+        signs |= _ENGLISH_SIGNS
     return signs | {letter: weight * scale for letter, weight in ranked.items()}
+
+
+def is_word(language: str, letter: str) -> bool:
+    """Whether a letter beyond ASCII, in its small form, is a word by itself in a language."""
+    return letter in _WORDS_OF_ONE_LETTER.get(language, "")
 
 
 def probability(language: str, character: str) -> float:

@@ -20,7 +20,7 @@ from lora_core.limits import Limits
 from lora_core.tasks.bundled import task_names
 from lora_core.tasks.columns import choose_columns, guess_columns, needed
 from lora_core.tasks.file import Reading, Table, default_limits, read_table
-from lora_core.tasks.labels import Labels
+from lora_core.tasks.labels import Labels, is_no_text
 from lora_core.tasks.task import Task, TaskError, make_task, normalise
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def usable_rows(
         text, label = row[t].strip(), labels.of(row[c])
         if not normalise(text) or not label:
             left_out["row# without a text or a label"] += 1
-        elif text.casefold() in _NO_TEXT:
+        elif is_no_text(text):
             left_out[f"row# with “{text}” in the place of a text"] += 1
         elif label in labels.several:
             left_out["row# with several labels"] += 1
@@ -253,9 +253,6 @@ def usable_rows(
     ]
     gaps = _gaps([labels.of(row[c]) for row in table.rows], label_column)
     return rows, [*said, *notes, *gaps, *labels.warnings, *_oddities(rows)]
-
-
-_NO_TEXT = {"nan", "null", "<na>", "n/a", "#n/a", "nat"}
 
 
 def _counted(what: str, count: int) -> str:

@@ -12,7 +12,7 @@ SEPARATORS |= {"::": "two colons", "||": "two bars"}
 SEVERAL = ("::", "||", ";;", "|~|", "@@@", "###")  # of several characters, the first that fits
 STANDS_FOR = "\x1f\x1e\x1d\x1c\x01\x02"  # one that the text lacks stands for several characters
 _LONGEST_SEPARATOR = 5
-GUESSED = ("\t", ",", ";", "|", "\x1f", "\x01", "^", "¦")  # the first that fits
+GUESSED = ("\t", ",", ";", "|", "\x1f", "\x01", "^", "¦", "~")  # the first that fits
 
 
 def shown(separator: str) -> str:

@@ -84,6 +84,15 @@ def choose(page: Page, control: str, option: str) -> None:
     page.get_by_role("option", name=option).first.click()
 
 
+def type_in(page: Page, control: str, value: str) -> None:
+    """Type what such a control does not offer."""
+    field = page.get_by_label(control, exact=True)
+    field.click()
+    field.fill(value)
+    field.press("Enter")
+    field.blur()
+
+
 def first_cell(page: Page) -> Locator:
     return page.locator("#own-report .own-preview tbody td").first
 
@@ -213,3 +222,49 @@ def test_what_lies_there_is_what_is_trained(visit: Visit, tmp_path: Path) -> Non
     assert chosen_task(page) == "mine (yours)"
     expect(page.locator("#runs tbody tr:not(.planned)")).to_have_count(1)
     expect(page.locator("#runs tbody tr.away")).to_have_count(0)
+
+
+def test_a_row_of_names_and_a_separator_that_are_not_offered_can_be_typed(
+    visit: Visit, tmp_path: Path
+) -> None:
+    path = tmp_path / "far.csv"
+    top = [f"Feld {n}$Wert {n}" for n in range(40)]
+    lines = ["Mitteilung$Abteilung", *(f"{text}${kind}" for text, kind in rows(2))]
+    path.write_text("\n".join([*top, *lines]), encoding="utf-8")
+    page = visit()
+    drop(page, path)
+    expect(page.locator("#own-report .own-problem")).to_contain_text("only the column")
+    type_in(page, "Separator", "$")
+    expect(page.locator("#own-report th").first).to_contain_text("Feld 0")
+    type_in(page, "Names of columns", "41")
+    expect(page.locator("#own-report th").first).to_contain_text("Mitteilung")
+    expect(page.get_by_label("Names of columns", exact=True)).to_have_value("line 41")
+    type_in(page, "Encoding", "no such")
+    expect(page.locator("#own-report .own-problem")).to_contain_text("no encoding 'no such'")
+    type_in(page, "Encoding", "utf-8-sig")
+    expect(page.locator("#own-report .own-classes li")).to_have_count(2)
+    type_in(page, "Names of columns", "the first")
+    expect(page.locator("#own-report .own-problem")).to_contain_text("is no number of a line")
+    choose(page, "Names of columns", "line 41")
+    page.click("#own-use")
+    expect(page.locator("#own-report .own-done")).to_contain_text("2 labels")
+
+
+def test_another_sheet_can_be_chosen_where_the_first_is_refused(
+    visit: Visit, tmp_path: Path
+) -> None:
+    book = openpyxl.Workbook()
+    book.active.title = "raw"
+    for _ in range(5):
+        book.active.append([f"c{n}" for n in range(250)])
+    sheet = book.create_sheet("labelled")
+    for row in [("text", "label"), *rows(2)]:
+        sheet.append(row)
+    book.save(tmp_path / "wide.xlsx")
+    page = visit()
+    drop(page, tmp_path / "wide.xlsx")
+    expect(page.locator("#own-report .own-problem")).to_contain_text("That is the sheet “raw”")
+    choose(page, "Sheet", "labelled")
+    expect(page.locator("#own-report .own-classes li")).to_have_count(2)
+    page.click("#own-use")
+    expect(page.locator("#own-report .own-done")).to_contain_text("2 labels")

@@ -16,12 +16,12 @@ from typing import Any
 import gradio as gr
 
 from lora_core.errors import LabError
-from lora_core.limits import Limits, RunError
+from lora_core.limits import Limits
 from lora_core.tasks import sms_collection
 from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
 from lora_core.tasks.columns import choose_columns
-from lora_core.tasks.encodings import ENCODINGS
-from lora_core.tasks.file import FORMAT_NAMES, Reading, kind_of, read_table
+from lora_core.tasks.encodings import ENCODINGS, encoding_name
+from lora_core.tasks.file import FORMAT_NAMES, PartError, Reading, kind_of, read_table
 from lora_core.tasks.own_table import (
     TableReport,
     inspect_table,
@@ -72,6 +72,7 @@ def build(context: Context) -> None:
                     visible=False,
                     elem_id=f"own-{name}",
                     min_width=110,
+                    allow_custom_value=name in _TYPED,
                 )
                 for name in _WAYS
             ]
@@ -96,21 +97,21 @@ def build(context: Context) -> None:
     async def look(
         visitor: str, path: str | None, text: str | None, label: str | None, *chosen: str | None
     ) -> list[Any]:
-        reading = reading_of(chosen)
         try:
+            reading = reading_of(chosen)
             return await lab.readers.run(
                 visitor,
                 lambda: _look(lab, path, text, label, reading),
                 address_of_caller(lab.behind_proxy),
             )
-        except RunError as error:
+        except LabError as error:
             return [{"title": Path(path or "").name, "problem": str(error)}, *_same()]
 
     async def take(
         visitor: str, path: str | None, text: str | None, label: str | None, *chosen: str | None
     ) -> list[Any]:
-        reading = reading_of(chosen)
         try:
+            reading = reading_of(chosen)
             task = await lab.readers.run(
                 visitor,
                 lambda: own_task(lab, visitor, path, text, label, reading),
@@ -146,14 +147,21 @@ def build(context: Context) -> None:
 
 
 _WAYS = ("header", "sheet", "encoding", "separator")  # how a file is read
+_TYPED = ("header", "encoding", "separator")  # where another one than is offered may be typed
 
 
 def reading_of(chosen: Sequence[str | None]) -> Reading:
-    """What was chosen in the four controls as a way of reading; no choice leaves the guess."""
+    """What was chosen in the four controls as a way of reading; no choice leaves the guess.
+
+    Raises `TaskError` for a row of names that is no number.
+    """
     header, sheet, encoding, separator = [
         None if value in (None, "", FOUND_OUT) else value for value in [*chosen, *[None] * 4][:4]
     ]
-    return Reading(None if header is None else int(header), sheet, encoding, separator)
+    number = re.search(r"\d{1,9}", header) if header else None
+    if header and not number:
+        raise TaskError(say("own.no_number", value=header[:30]))
+    return Reading(int(number[0]) if number else None, sheet, encoding, separator)
 
 
 def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) -> gr.Dropdown:
@@ -220,8 +228,11 @@ def _look(
         )
     except LabError as error:
         # The way of reading may be what is wrong, so it stays to be changed.
-        kind = kind_of(path)
-        ways = _ways(TableReport("", (), 0, None, None, (), kind=kind), reading)
+        nothing = TableReport("", (), 0, None, None, (), kind=kind_of(path))
+        if isinstance(error, PartError):  # and another sheet may be fit
+            found = Reading(sheet=error.sheet)
+            nothing = replace(nothing, sheets=error.sheets, reading=found)
+        ways = _ways(nothing, reading)
         columns = [gr.Dropdown(visible=False), gr.Dropdown(visible=False)]
         problem = {"title": Path(path).name, "problem": str(error)}
         return [problem, *columns, *ways, gr.Button(visible=False)]
@@ -244,13 +255,20 @@ def _ways(report: TableReport, asked: Reading) -> list[Any]:
         str(number): say(what, number=number) + (f": {top}" if top else "") for number, top in tops
     }
     separators = {sign: f"{name} {sign}".strip() for sign, name in _SIGNS.items()}
-    if read.separator and read.separator not in separators:
-        separators[read.separator] = separator_shown(read.separator)
+    for sign in (read.separator, asked.separator):
+        if sign and sign not in separators:
+            separators[sign] = separator_shown(sign)
     has_names = kind == "CSV" or kind == "XLSX" or (kind == "JSON" and bool(report.tops))
     pages = dict(ENCODINGS)
+    for page in (read.encoding, asked.encoding):
+        if page:
+            pages.setdefault(page, encoding_name(page))
     sheets = {name: name for name in report.sheets or ([asked.sheet] if asked.sheet else [])}
     header = None if read.header is None else str(read.header)
     asked_header = None if asked.header is None else str(asked.header)
+    for line in (header, asked_header):
+        if line:
+            headers.setdefault(line, say(what, number=line))
     return [
         _way(headers, header, asked_header, visible=has_names),
         _way(
