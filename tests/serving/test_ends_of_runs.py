@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from lora_core.serving import worker
+from lora_core.serving import recall, worker
 from lora_core.serving.bases import Bases
 from lora_core.serving.executors import Threads, WorkerLostError
 from lora_core.serving.registry import Registry, new_visitor
@@ -90,7 +90,7 @@ def test_an_error_of_what_keeps_runs_does_not_hold_up_the_next_one(
         raise MemoryError
 
     with Registry(workers=1, store=Store(tmp_path)) as registry:
-        monkeypatch.setattr(Store, "put_weights", full)
+        monkeypatch.setattr(recall, "trained_weights", full)
         runs = [submit(registry, tiny, words, evaluations=1) for _ in range(3)]
         wait(*runs)
         assert all(run.is_over for run in runs)
