@@ -45,7 +45,10 @@ from lora_core.ui.readers import looks
 from lora_core.ui.settings import Settings
 from lora_core.ui.values import real, string, texts_of, whole
 
-ENDPOINTS = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
+ENDPOINTS = (
+    *("count_parameters", "fine_tune", "watch", "stop", "go_on", "forget", "classify"),
+    "export_adapter",
+)
 POLL_SECONDS = 0.2  # between two looks of `/watch`
 _SHORT = 4000  # characters of texts that are classified in a moment
 _TEXTS_AT_ONCE = 8  # of many: then others' turn with the same run; 64 long ones take 900 MB
@@ -212,8 +215,8 @@ class Endpoints:
         your own rows, or looks odd in them. An event has a kind ("started",
         "evaluated", "step", "watched", "diverged", "finished") and the fields of that kind; one
         "evaluated" of a step that was evaluated before voids what came from there on: another
-        machine began the run anew. The last update also has test, and lost: a sentence where the
-        weights were dropped, or empty.
+        machine began the run anew. The last update also has test, lost: a sentence where the
+        weights were dropped, or empty, and interrupted: whether `/go_on` can train what is left.
 
         Args:
             run_id: what `/fine_tune` answered
@@ -246,6 +249,7 @@ class Endpoints:
                 if over:
                     update["test"] = test_of(run)
                     update["lost"] = run.lost
+                    update["interrupted"] = run.interrupted and run.has_weights
                 seen = (state, update["place"], number)
                 if seen != last or over:
                     last = seen
@@ -266,6 +270,31 @@ class Endpoints:
         run = self._lab.registry.find(run_id)
         self._lab.registry.stop(run.visitor, run.id)
         return run.state
+
+    def go_on(self, run_id: str) -> str:
+        """Train what is left of a run whose server or worker ended, from its best weights on.
+
+        Args:
+            run_id: of a run that `/watch` says was interrupted
+
+        Returns:
+            id of the run that takes its place, for `/watch`
+        """
+        run = self._lab.registry.find(run_id)
+        return self._lab.registry.go_on(run.visitor, run.id).id
+
+    def forget(self, run_id: str) -> str:
+        """Delete a run for good: its events, its weights, and its table if no other run needs it.
+
+        Args:
+            run_id: what `/fine_tune` answered
+
+        Returns:
+            "forgotten"
+        """
+        run = self._lab.registry.find(run_id)
+        self._lab.registry.remove(run.visitor, run.id)
+        return "forgotten"
 
     async def classify(
         self, run_id: str, texts: list[str], strength: float = 1.0

@@ -12,6 +12,7 @@ from lora_core.serving.registry import Registry, new_visitor
 from lora_core.serving.run import Best
 from lora_core.serving.store import Store
 from lora_core.serving.worker import Progress
+from lora_core.ui.api import Endpoints
 from lora_core.ui.context import Lab
 from lora_core.ui.panels.view import View
 from tests.serving.registry import WAIT, submit, under_way, wait
@@ -112,3 +113,17 @@ def test_a_page_offers_to_go_on_as_soon_as_a_worker_is_lost(tiny, words) -> None
         False,
         True,
     ]
+
+
+def test_a_script_lets_a_lost_run_go_on(tiny, words) -> None:
+    executor = Losing()
+    with Registry(executor=executor) as registry:
+        endpoints = Endpoints(Lab(registry, Bases(held={"bundled": tiny})))
+        lost = submit(registry, tiny, words)
+        under_way(lost, steps=1)
+        executor.lose.set()
+        wait(lost)
+        rest = registry.find(endpoints.go_on(lost.id))
+        wait(rest)
+        assert rest.state == "finished" and rest.step == rest.train_config.steps
+        assert lost.id not in [run.id for run in registry.runs(rest.visitor)]

@@ -76,7 +76,7 @@ def refused(client: Client, name: str, *args: Any, **kwargs: Any) -> str:
     return str(error.value)
 
 
-def test_the_six_names_are_listed_with_their_parameters_and_texts(server) -> None:
+def test_the_names_are_listed_with_their_parameters_and_texts(server) -> None:
     info = httpx.get(f"{server[0]}/gradio_api/info").json()["named_endpoints"]
     assert set(info) == {f"/{name}" for name in api.ENDPOINTS}
     parameters = {p["parameter_name"]: p for p in info["/fine_tune"]["parameters"]}
@@ -174,11 +174,22 @@ def test_one_visitor_keeps_its_turns_and_a_weak_name_is_refused(client, server) 
 
 @pytest.mark.parametrize("guess", ["", "x", "A" * 22, 7, None, [], {"a": 1}, "../../etc/passwd"])
 def test_guessed_ids_get_one_sentence_everywhere(client, guess) -> None:
-    assert NOT_HERE in refused(client, "/stop", guess)
+    for name in ("/stop", "/go_on", "/forget"):
+        assert NOT_HERE in refused(client, name, guess)
     assert NOT_HERE in refused(client, "/classify", guess, ["text"])
     assert NOT_HERE in refused(client, "/watch", guess)
     if guess is None or isinstance(guess, str):
         assert NOT_HERE in refused(client, "/export_adapter", guess)
+
+
+def test_a_run_that_is_forgotten_is_gone(client, server) -> None:
+    made = client.predict(**SHORT, api_name="/fine_tune")
+    updates = list(client.submit(made, api_name="/watch"))
+    assert updates[-1]["interrupted"] is False
+    assert "cannot go on" in refused(client, "/go_on", made)
+    assert client.predict(made, api_name="/forget") == "forgotten"
+    for name in ("/forget", "/watch", "/export_adapter"):
+        assert NOT_HERE in refused(client, name, made)
 
 
 def test_rows_of_one_s_own_are_no_bundled_task_and_no_other_rows(server, client) -> None:
@@ -322,6 +333,8 @@ def test_plain_http_answers_and_refusals_have_no_traceback(server, run) -> None:
             "classify",
             "watch",
             "stop",
+            "go_on",
+            "forget",
             "fine_tune",
             "count_parameters",
             "export_adapter",

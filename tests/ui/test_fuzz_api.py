@@ -17,12 +17,17 @@ import lora_core as lc
 from tests.ui.test_api import SHORT, serving
 
 ROUNDS = 120
-NAMES = ("count_parameters", "fine_tune", "watch", "stop", "classify", "export_adapter")
+NAMES = (
+    *("count_parameters", "fine_tune", "watch", "stop", "go_on", "forget", "classify"),
+    "export_adapter",
+)
 ARGUMENTS = {
     "count_parameters": 9,
     "fine_tune": 16,
     "watch": 2,
     "stop": 1,
+    "go_on": 1,
+    "forget": 1,
     "classify": 3,
     "export_adapter": 1,
 }
