@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from lora_core.errors import LabError
@@ -158,11 +158,20 @@ def lora_scale(rank: int, alpha: float, scaling: Scaling = "alpha/rank") -> floa
     return alpha / divisor[scaling]
 
 
+def default_steps(labels: int) -> int:
+    """The optimiser steps of a run that asks for no number.
+
+    150 up to three labels, 300 from eight on (measured with 2 and 8 labels on the bundled base:
+    `tests/benchmarks/defaults.md`), on a line between.
+    """
+    return min(300, max(150, 150 + 30 * (labels - 3)))
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """One fine-tuning run."""
 
-    steps: int = 300  # optimiser steps
+    steps: int = 0  # optimiser steps; 0: as many as so many labels need (`default_steps`)
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
     # Peak, of a head that is trained in full beside other weights; None: with many classes a
@@ -177,7 +186,7 @@ class TrainConfig:
     evaluation_rows: int = 256  # of validation, at most, at each; of train an eighth as many
 
     def __post_init__(self) -> None:
-        _whole("steps", self.steps, 1, 100_000)
+        _whole("steps", self.steps, 0, 100_000)
         _whole("batch_size", self.batch_size, 1, 4096)
         for name in ("learning_rate", "head_learning_rate"):
             if getattr(self, name) is not None:
@@ -192,8 +201,15 @@ class TrainConfig:
             _whole("evaluations", self.evaluations, 1, 1000)
         _whole("evaluation_rows", self.evaluation_rows, 1, 1_000_000)
 
+    def for_labels(self, labels: int, most: int = 100_000) -> TrainConfig:
+        """The same, with the steps that so many labels need if none are set; `most` at most."""
+        return self if self.steps else replace(self, steps=min(most, default_steps(labels)))
+
     @property
     def evaluation_steps(self) -> frozenset[int]:
-        """The steps after which is evaluated, evenly spread, with 0 and the last one."""
+        """The steps after which is evaluated, evenly spread, with 0 and the last one.
+
+        Of settings that know their steps (`for_labels`).
+        """
         number = self.evaluations or max(8, round(self.steps / 40))
         return frozenset(round(self.steps * i / number) for i in range(number + 1))

@@ -62,6 +62,7 @@ def fine_tune(
     Raises `ConfigError` before the first event when the settings do not fit the base or the task.
     """
     lora_config, config = lora_config or LoRAConfig(), train_config or TrainConfig()
+    config = config.for_labels(len(task.labels))
     if isinstance(watch_texts, str):
         raise ConfigError("watch_texts must be a list of texts, not one text.")
     watched = tuple(watch_texts)

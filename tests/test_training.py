@@ -108,6 +108,20 @@ def test_a_long_run_is_evaluated_as_often_as_a_short_one() -> None:
     assert lc.TrainConfig(steps=9, evaluations=3).evaluation_steps == {0, 3, 6, 9}
 
 
+@pytest.mark.parametrize(("labels", "steps"), [(2, 150), (3, 150), (5, 210), (8, 300), (77, 300)])
+def test_more_labels_take_more_steps_where_none_are_asked_for(labels: int, steps: int) -> None:
+    assert lc.TrainConfig().for_labels(labels).steps == steps
+    assert lc.TrainConfig().for_labels(labels, most=40).steps == 40
+    assert lc.TrainConfig(steps=7).for_labels(labels).steps == 7
+
+
+def test_a_run_takes_the_steps_that_its_labels_need(base, task) -> None:
+    events = lc.fine_tune(base, task)
+    started = next(events)
+    assert started.steps == lc.TrainConfig().for_labels(len(task.labels)).steps > 0
+    events.close()
+
+
 def test_a_cancelled_generator_leaves_gradients_on(base, task) -> None:
     events = lc.fine_tune(base, task, None, lc.TrainConfig(steps=3))
     for _ in range(4):

@@ -259,7 +259,7 @@
     const short = (label) => (label.length > 17 ? `${label.slice(0, 16)}…` : label);
 
     function plot() {
-      const drawn = value ?? { labels: [], lines: [], steps: [], total: LoraLab.state.settings?.steps ?? 300 };
+      const drawn = value ?? { labels: [], lines: [], steps: [], total: Number(LoraLab.state.settings?.steps) || LoraLab.state.baseline?.steps || 1 };
       const width = Math.max(240, figure.clientWidth);
       const [left, top, bottom] = [44, 8, 22];
       const height = figure.clientHeight || 124;

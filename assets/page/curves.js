@@ -79,7 +79,7 @@
     /** The axes that show all of what is drawn, and no more than that. */
     function bounds() {
       const visible = shown().map((id) => data.runs[id]);
-      const steps = Math.max(1, ...visible.map((run) => run.total || 0), visible.length ? 0 : Number(LoraLab.state.settings?.steps) || (baseline?.steps ?? 300));
+      const steps = Math.max(1, ...visible.map((run) => run.total || 0), visible.length ? 0 : Number(LoraLab.state.settings?.steps) || baseline?.steps || 1);
       const accuracies = known(visible.flatMap((run) => [...run.validation_accuracy, ...run.train_accuracy]));
       const lowest = Math.min(baseline?.majority ?? 0.5, ...accuracies);
       const losses = known(visible.flatMap((run) => [...run.loss, ...run.validation_loss]));

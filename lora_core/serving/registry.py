@@ -132,6 +132,7 @@ class Registry:
         `durable`: whether it is to outlive the process, where there is a store.
         """
         check_visitor(visitor)
+        train_config = train_config.for_labels(len(task.labels), self.limits.max_steps)
         check_run(self.limits, base, task, lora_config, train_config, watch_texts)
         watched = tuple(watch_texts)
         run = Run(new_id(), visitor, name, base, task, lora_config, train_config, watched)

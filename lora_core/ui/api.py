@@ -146,7 +146,7 @@ class Endpoints:
         head: str = "train",
         dropout: float = 0.0,
         learning_rate: float = 0.0,
-        steps: int = 300,
+        steps: int = 0,
         batch_size: int = 16,
         seed: int = 0,
         watch_texts: list[str] = [],  # noqa: B006
@@ -169,7 +169,7 @@ class Endpoints:
             head: "train" (in full) or "lora" (frozen, with LoRA on it)
             dropout: on the input of A, in training only
             learning_rate: the peak; 0 is the measured default of the method
-            steps: optimiser steps
+            steps: optimiser steps; 0 is the measured default for so many labels
             batch_size: texts a step
             seed: of the head, A, the order of the texts and dropout
             watch_texts: texts whose probabilities are reported along the run

@@ -76,7 +76,7 @@ class Endpoints:
         rank: int = 8,
         alpha: float = 16.0,
         scaling: str = "alpha/rank",
-        steps: int = 300,
+        steps: int = 0,
         batch_size: int = 16,
         seed: int = 0,
         visitor: str = "",
@@ -92,7 +92,7 @@ class Endpoints:
             rank: r of the settings that the sweep goes around
             alpha: numerator of the scale
             scaling: "alpha/rank", "alpha" or "alpha/sqrt(rank)"
-            steps: optimiser steps of every run
+            steps: optimiser steps of every run; 0 is the measured default for so many labels
             batch_size: texts a step
             seed: the first one
             visitor: a secret of your own, 16 to 200 characters; one sweep runs for it at a time
@@ -120,9 +120,10 @@ class Endpoints:
         string("visitor", visitor)
         mine = visitor or new_visitor()
         held = lab.base(settings.base)
+        chosen = lab.task(settings.task, mine)
+        settings = settings.for_task(chosen, self._registry.limits)
         points = points_of(string("kind", kind), settings, self._registry.limits, held.config)
         cells = cells_of(points, whole("seeds", seeds), settings.seed)
-        chosen = lab.task(settings.task, mine)
         address = address_of_caller(lab.behind_proxy)
         return self._experiments.plans.submit(mine, kind, held, chosen, cells, address=address).id
 

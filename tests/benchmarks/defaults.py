@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--ranks", nargs="+", type=int)
     parser.add_argument("--rates", nargs="+", type=float)
     parser.add_argument("--scaling", default="alpha/rank")
-    parser.add_argument("--steps", type=int, default=lc.TrainConfig().steps)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch", type=int, default=lc.TrainConfig().batch_size)
     parser.add_argument("--evaluations", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=1)

@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tasks", nargs="+", choices=task_names(), default=list(task_names()))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=lc.TrainConfig().steps)
+    parser.add_argument("--steps", type=int, default=0, help="of each run (0: the default)")
     parser.add_argument("--wrong", action="store_true", help="list the wrong answers, too")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -267,7 +267,7 @@ def test_a_preset_fixes_and_hides_what_its_link_says(visit: Visit) -> None:
     for hidden in ("#inside", "#sweep", ".set-method"):
         expect(page.locator(hidden)).to_be_hidden()
     page.get_by_role("button", name="More settings").click()
-    steps = page.get_by_label("number input for Steps")
+    steps = page.get_by_label("Steps", exact=True)
     expect(steps).to_be_disabled()
     expect(steps).to_have_value("30")
     # The rest stays free, and neither a change nor the defaults undo the preset.

@@ -55,6 +55,8 @@ def test_each_cap_on_a_run_has_a_sentence(tiny, words, change, said) -> None:
         with pytest.raises(RunError, match=said):
             submit(registry, tiny, words, **change)
         wait(submit(registry, tiny, words, rank=3, watch=["x" * 100] * 2, steps=10))
+        whole = submit(registry, tiny, words, rank=3, steps=0)  # as many as are needed, or may be
+        assert whole.train_config is not None and whole.train_config.steps == 10
 
 
 def test_rank_is_not_capped_where_there_is_none(tiny, words) -> None:

@@ -186,6 +186,10 @@ def test_baseline_is_what_habit_reaches(lab: Lab) -> None:
     assert share == sum(e.label == index for e in task.validation) / len(task.validation)
     shown = baseline(lab, Settings(), "")
     assert shown["loss"] == pytest.approx(math.log(2)) and shown["majority"] == share
+    assert shown["steps"] == lc.TrainConfig().for_labels(2).steps
+    other = baseline(lab, Settings(task="support-topic"), "")
+    assert other["steps"] == lc.TrainConfig().for_labels(8).steps != shown["steps"]
+    assert baseline(lab, Settings(task="support-topic", steps=20), "")["steps"] == 20
     unseen = sum(e.label == index for e in task.test) / len(task.test)
     assert task_value(task)["floor"] == {"accuracy": unseen, "label": label}, "as in the sentence"
 

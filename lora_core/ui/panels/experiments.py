@@ -283,7 +283,10 @@ class Panel:
             raise ExperimentError(say("experiments.none")) from error
 
     def _settings(self) -> Settings:
-        return Settings.from_values(*self._values)
+        """Those of step 1, with the steps that they mean."""
+        settings = Settings.from_values(*self._values)
+        task = self._lab.task(settings.task, self._visitor)
+        return settings.for_task(task, self._lab.registry.limits)
 
     def _about_run(self, question: str, off: Sequence[str]) -> Look:
         run, ask = self._run(), self._experiments

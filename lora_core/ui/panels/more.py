@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from lora_core.config import TARGETS
+from lora_core.config import TARGETS, default_steps
 from lora_core.limits import Limits
 from lora_core.preparation import DEFAULT_LEARNING_RATES
 from lora_core.ui.names import layer_name
@@ -15,6 +15,7 @@ from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import say
 
 _RATES = (1e-4, 3e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 3e-2, 1e-1)
+_STEPS = (10, 50, 100, 150, 200, 300, 500, 1000)
 _WIDTH = 220
 _ROWS = (
     ("targets",),
@@ -58,12 +59,13 @@ def controls(
         min_width=_WIDTH,
         **shown("learning_rate"),
     )
-    most = min(1000, limits.max_steps)
-    made["steps"] = gr.Slider(
-        min(10, most),
-        most,
+    made["steps"] = gr.Dropdown(
+        [
+            (say("more.rate_default"), 0),
+            *((str(steps), steps) for steps in _STEPS if steps <= limits.max_steps),
+        ],
         value=default.steps,
-        step=10 if most > 10 else 1,
+        allow_custom_value=True,
         min_width=_WIDTH,
         **shown("steps"),
     )
@@ -110,5 +112,6 @@ _PLACES: dict[str, dict[str, object]] = {
         "rates": ", ".join(
             f"{words.METHODS[method]} {rate:g}" for method, rate in DEFAULT_LEARNING_RATES.items()
         )
-    }
+    },
+    "steps": {"two": default_steps(2), "eight": default_steps(8)},
 }

@@ -17,7 +17,6 @@ from lora_core.adapters.card import merged_snippet, peft_snippet
 from lora_core.adapters.files import CONFIG_FILE, WEIGHTS_FILE, WHOLE_MODEL, OtherBaseError
 from lora_core.adapters.merged import zip_merged
 from lora_core.classifier import Classifier
-from lora_core.config import ConfigError
 from lora_core.errors import LabError
 from lora_core.serving.export import runs_csv, runs_json
 from lora_core.serving.registry import Run, RunError
@@ -45,6 +44,8 @@ _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "priva
 def build(context: Context) -> None:
     """The panel below its heading."""
     lab, downloads = context.lab, Downloads()
+    default = Settings()
+    known = default.for_task(lab.task(default.task), lab.registry.limits)
     base = context.controls[Settings.names().index("base")]
     where = [context.visitor, context.ready]
     with gr.Row(elem_classes="take-bench"):
@@ -74,9 +75,7 @@ def build(context: Context) -> None:
                 svg = _button("svg")
                 link = _button("copy_link", "link")
             contents = part("contents", contents_value(None), script=_SCRIPT, elem_id="contents")
-            programs = part(
-                "programs", programs_for(None, Settings()), script=_SCRIPT, elem_id="code"
-            )
+            programs = part("programs", programs_for(None, known), script=_SCRIPT, elem_id="code")
     with gr.Accordion(say("take.hub"), open=False, elem_classes=["fold", "expert"], elem_id="hub"):
         hub_note = hub.build(context)
     delete = gr.Button(say("mine.delete"), elem_id="take-delete", size="sm", variant="stop")
@@ -114,8 +113,10 @@ def build(context: Context) -> None:
 
     def write_programs(visitor: str, ready: str, *values: Any) -> Any:
         try:
-            return programs_for(_find(lab, visitor, ready), Settings.from_values(*values))
-        except ConfigError:
+            settings = Settings.from_values(*values)
+            settings = settings.for_task(lab.task(settings.task, visitor), lab.registry.limits)
+            return programs_for(_find(lab, visitor, ready), settings)
+        except LabError:
             return gr.skip()
 
     # The programs ask for themselves, while they are looked at.

@@ -22,7 +22,10 @@ _THEIRS = {
 
 
 def lora_core_program(settings: Settings) -> str:
-    """Train with these settings, classify a text and save the adapter, with this library."""
+    """Train with these settings, classify a text and save the adapter, with this library.
+
+    Here and below the settings know their steps (`Settings.for_task`).
+    """
     lora, train = settings.lora_config(), settings.train_config()
     adapted = settings.method == "lora"
     own = settings.task not in task_names()
