@@ -158,20 +158,21 @@ def lora_scale(rank: int, alpha: float, scaling: Scaling = "alpha/rank") -> floa
     return alpha / divisor[scaling]
 
 
-def default_steps(labels: int) -> int:
+def default_steps(labels: int, method: Method = "lora") -> int:
     """The optimiser steps of a run that asks for no number.
 
-    150 up to three labels, 300 from eight on (measured with 2 and 8 labels on the bundled base:
-    `tests/benchmarks/defaults.md`), on a line between.
+    With LoRA 150 up to three labels, 300 from eight on, on a line between; the other methods need
+    300 with two labels, too (measured with 2 and 8 labels on the bundled base:
+    `tests/benchmarks/defaults.md`).
     """
-    return min(300, max(150, 150 + 30 * (labels - 3)))
+    return min(300, max(150, 150 + 30 * (labels - 3))) if method == "lora" else 300
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One fine-tuning run."""
 
-    steps: int = 0  # optimiser steps; 0: as many as so many labels need (`default_steps`)
+    steps: int = 0  # optimiser steps; 0: as many as the labels need (`default_steps`)
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
     # Peak, of a head that is trained in full beside other weights; None: with many classes a
@@ -203,7 +204,9 @@ class TrainConfig:
 
     def for_labels(self, labels: int, most: int = 100_000) -> TrainConfig:
         """The same, with the steps that so many labels need if none are set; `most` at most."""
-        return self if self.steps else replace(self, steps=min(most, default_steps(labels)))
+        if self.steps:
+            return self
+        return replace(self, steps=min(most, default_steps(labels, self.method)))
 
     @property
     def evaluation_steps(self) -> frozenset[int]:

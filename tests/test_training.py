@@ -113,6 +113,7 @@ def test_more_labels_take_more_steps_where_none_are_asked_for(labels: int, steps
     assert lc.TrainConfig().for_labels(labels).steps == steps
     assert lc.TrainConfig().for_labels(labels, most=40).steps == 40
     assert lc.TrainConfig(steps=7).for_labels(labels).steps == 7
+    assert lc.TrainConfig(method="full").for_labels(labels).steps == 300
 
 
 def test_a_run_takes_the_steps_that_its_labels_need(base, task) -> None:

@@ -121,8 +121,8 @@ class Endpoints:
         mine = visitor or new_visitor()
         held = lab.base(settings.base)
         chosen = lab.task(settings.task, mine)
-        settings = settings.for_task(chosen, self._registry.limits)
-        points = points_of(string("kind", kind), settings, self._registry.limits, held.config)
+        limits, labels = self._registry.limits, len(chosen.labels)
+        points = points_of(string("kind", kind), settings, limits, held.config, labels)
         cells = cells_of(points, whole("seeds", seeds), settings.seed)
         address = address_of_caller(lab.behind_proxy)
         return self._experiments.plans.submit(mine, kind, held, chosen, cells, address=address).id

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from lora_core.config import Method
+from lora_core.config import Method, default_steps
 from lora_core.events import Started
 from lora_core.parameters import ParameterCount, predict_parameters
 from lora_core.serving.registry import Run
@@ -33,12 +33,22 @@ def conclusion(seen: Sequence[Seen]) -> str:
 
 
 def _comparable(run: Run, other: Run) -> bool:
-    """Whether their figures may stand in one sentence: the same texts, as many steps of as many."""
+    """Whether their figures may stand in one sentence: the same texts, as many steps of as many,
+    or each method with the steps that it needs."""
     if run.task is not other.task or run.base is not other.base:
         return False
     one, two = run.train_config, other.train_config
     assert one is not None and two is not None
-    return (one.steps, one.batch_size) == (two.steps, two.batch_size)
+    if one.batch_size != two.batch_size:
+        return False
+    return one.steps == two.steps or (takes_default_steps(run) and takes_default_steps(other))
+
+
+def takes_default_steps(run: Run) -> bool:
+    """Whether it has the steps that its method and its task's labels need."""
+    assert run.train_config is not None and run.task is not None
+    needed = default_steps(len(run.task.labels), run.train_config.method)
+    return run.train_config.steps == needed
 
 
 def _renamed(settings: Sequence[Setting]) -> list[Setting]:

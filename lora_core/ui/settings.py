@@ -9,7 +9,6 @@ from typing import Any
 from lora_core.config import TARGETS, ConfigError, LoRAConfig, TrainConfig
 from lora_core.limits import Limits
 from lora_core.serving.run import Run
-from lora_core.tasks.task import Task
 from lora_core.ui.values import names_of, real, string, whole
 
 SEEDS = (1, 3, 5)  # how many runs of one setting can be asked for at once
@@ -35,7 +34,7 @@ class Settings:
     head: str = "train"
     dropout: float = 0.0
     learning_rate: float = 0.0  # 0: the measured default of the method
-    steps: int = 0  # 0: as many as the task's labels need, measured
+    steps: int = 0  # 0: as many as were measured for the method and so many labels
     batch_size: int = 16
     seed: int = 0
     seeds: int = 1  # runs of one press: with this seed and the ones after it
@@ -123,9 +122,10 @@ class Settings:
             seed=self.seed,
         )
 
-    def for_task(self, task: Task, limits: Limits) -> Settings:
-        """The same with its steps, where none are set. Raises `ConfigError`."""
-        train = self.train_config().for_labels(len(task.labels), limits.max_steps)
+    def for_labels(self, labels: int, limits: Limits) -> Settings:
+        """The same with the steps that so many labels need, where none are set. Raises
+        `ConfigError`."""
+        train = self.train_config().for_labels(labels, limits.max_steps)
         return replace(self, steps=train.steps)
 
     def each_seed(self) -> list[Settings]:

@@ -53,9 +53,11 @@ def sweep_of(settings: Settings, limits: Limits) -> list[Settings]:
     return [*swept, replace(settings, method="full", learning_rate=0.0)]
 
 
-def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -> list[Point]:
+def points_of(
+    kind: str, settings: Settings, limits: Limits, shape: GPTConfig, labels: int
+) -> list[Point]:
     """The settings that a sweep of this kind tries, around `settings`, as far as they can be had at
-    its effective scale. Raises `ConfigError`."""
+    its effective scale, on a task of so many labels. Raises `ConfigError`."""
     if kind == "ranks":
         tried = sweep_of(settings, limits)
     elif kind == "rates":
@@ -92,10 +94,11 @@ def points_of(kind: str, settings: Settings, limits: Limits, shape: GPTConfig) -
                 )
             )
             names.append(say(f"experiments.group_{choice.name}") + f" (r {choice.rank})")
+        tried = [one.for_labels(labels, limits) for one in tried]
         return [_point(one, name) for one, name in zip(tried, names, strict=True)]
     else:
         raise ConfigError(f"A sweep is one of {', '.join(KINDS)}, not {kind!r}.")
-    return [_point(one, _name(kind, one)) for one in tried]
+    return [_point(one.for_labels(labels, limits), _name(kind, one)) for one in tried]
 
 
 def alphas_of(limits: Limits) -> list[float]:

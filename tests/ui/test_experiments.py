@@ -274,7 +274,7 @@ def test_luck_of_nothing_and_of_a_foolish_choice() -> None:
 
 def swept(kind: str, scores: Callable[[Point], float], seeds: int = 1) -> str:
     """The sentence of a sweep that is over, with these accuracies."""
-    points = points_of(kind, Settings(), Limits(), SHAPE)
+    points = points_of(kind, Settings(), Limits(), SHAPE, 2)
     cells = cells_of(points, seeds, 0)
     results = [Result("finished", None, scores(cell.about), 48, 1000, 1.0) for cell in cells]
     plan = Plan("id", VISITOR, kind, "words", tuple(cells), list(results), None, None, state="done")
@@ -290,7 +290,7 @@ def test_sweeps_in_words() -> None:
     assert best.startswith("Best at r 4, α 8: 90.0 %.")
     several = swept("grid", lambda p: 0.9 if p.settings.rank == 4 else 0.8, seeds=3)
     assert "The best beside the next best: They cannot be told apart with 3 seeds" in several
-    tried = points_of("rates", Settings(), Limits(), SHAPE)
+    tried = points_of("rates", Settings(), Limits(), SHAPE, 2)
     at = {name: sorted(p.rate for p in tried if p.series == name) for name in ("lora", "full")}
     inner = swept("rates", lambda p: 0.9 if p.rate == at[p.series][2] else 0.8)
     assert "did best at an end" not in inner
@@ -319,7 +319,7 @@ def test_a_pair_that_was_picked_by_its_result_says_so() -> None:
 @pytest.mark.parametrize("scaling", ["alpha/rank", "alpha/sqrt(rank)", "alpha"])
 def test_every_sweep_can_be_trained(base: lc.Base, kind: str, rank: int, scaling: str) -> None:
     settings = Settings(rank=rank, alpha=2.0 * rank, scaling=scaling)
-    points = points_of(kind, settings, Limits(), base.config)
+    points = points_of(kind, settings, Limits(), base.config, 2)
     assert len(set(points)) == len(points) == len({p.name for p in points})
     cells = cells_of(points, 3, 7)
     assert [c.train_config.seed for c in cells] == [7] * len(points) + [8] * len(points) + [
@@ -342,7 +342,7 @@ def test_every_sweep_can_be_trained(base: lc.Base, kind: str, rank: int, scaling
 def test_layers_that_cannot_have_the_scale_are_left_out(base: lc.Base, scaling: str) -> None:
     """Of a link: at another scale they would not be compared at equal cost."""
     settings = Settings(rank=1, alpha=MAX_ALPHA, scaling=scaling)
-    points = points_of("layers", settings, Limits(), base.config)
+    points = points_of("layers", settings, Limits(), base.config, 2)
     scale = settings.lora_config().scale
     assert points and all(math.isclose(p.settings.lora_config().scale, scale) for p in points)
     assert points[0].settings.targets == lc.TARGETS and len(points) < 6

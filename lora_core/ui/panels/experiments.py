@@ -27,6 +27,7 @@ from lora_core.serving.plans import Plan
 from lora_core.serving.registry import RunError
 from lora_core.serving.run import Run
 from lora_core.ui.addresses import address_of_caller
+from lora_core.ui.conclusions import takes_default_steps
 from lora_core.ui.context import Context
 from lora_core.ui.drawing.answer_figures import Answer, pc
 from lora_core.ui.drawing.browser_part import part
@@ -264,6 +265,8 @@ class Panel:
         if method is None or run.task is None or run.base is None:
             raise ExperimentError(say("experiments.not_trained"))
         settings = replace(Settings.of(run), method=method, learning_rate=0.0)
+        if takes_default_steps(run):
+            settings = replace(settings, steps=0)
         return registry.submit(
             self._visitor,
             run.base,
@@ -283,10 +286,7 @@ class Panel:
             raise ExperimentError(say("experiments.none")) from error
 
     def _settings(self) -> Settings:
-        """Those of step 1, with the steps that they mean."""
-        settings = Settings.from_values(*self._values)
-        task = self._lab.task(settings.task, self._visitor)
-        return settings.for_task(task, self._lab.registry.limits)
+        return Settings.from_values(*self._values)
 
     def _about_run(self, question: str, off: Sequence[str]) -> Look:
         run, ask = self._run(), self._experiments
@@ -381,15 +381,16 @@ class Panel:
         if wanted.get("start"):
             shown = plans.of(self._visitor)[-1]
         settings, limits = self._settings(), self._lab.registry.limits
-        counts = {
-            k: len(points_of(k, settings, limits, self._lab.shape(settings.base))) for k in KINDS
-        }
+        shape = self._lab.shape(settings.base)
+        labels = len(self._lab.task(settings.task, self._visitor).labels)
+        counts = {k: len(points_of(k, settings, limits, shape, labels)) for k in KINDS}
+        steps = settings.for_labels(labels, limits).steps
         menu = {
             "kinds": [
                 {"id": k, "title": say(f"experiments.sweep_{k}"), "runs": counts[k]} for k in KINDS
             ],
             "seeds": list(SEEDS),
-            "about": say("experiments.sweep_of", task=settings.task, steps=settings.steps),
+            "about": say("experiments.sweep_of", task=settings.task, steps=steps),
         }
 
         def look() -> tuple[Answer, bool]:
@@ -418,7 +419,8 @@ class Panel:
             points = [Point(settings, name, settings.method, settings.learning_rate, scale)]
         else:
             task = lab.task(settings.task, self._visitor)
-            points = points_of(kind, settings, lab.registry.limits, lab.shape(settings.base))
+            limits, shape = lab.registry.limits, lab.shape(settings.base)
+            points = points_of(kind, settings, limits, shape, len(task.labels))
         cells = cells_of(points, seeds, settings.seed)
         if kind == "seeds":
             cells = cells[1:]  # the first is the run itself

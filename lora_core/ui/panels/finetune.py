@@ -215,7 +215,7 @@ def baseline(lab: Lab, settings: Settings, visitor: str) -> dict[str, Any]:
         "loss_words": say("chart.guessing", loss=f"{math.log(classes):.3f}"),
         "majority": share,
         "majority_words": say("chart.habit", label=label, share=words.accuracy(share)),
-        "steps": settings.for_task(task, lab.registry.limits).steps,
+        "steps": settings.for_labels(classes, lab.registry.limits).steps,
     }
 
 

@@ -45,7 +45,7 @@ def build(context: Context) -> None:
     """The panel below its heading."""
     lab, downloads = context.lab, Downloads()
     default = Settings()
-    known = default.for_task(lab.task(default.task), lab.registry.limits)
+    known = default.for_labels(len(lab.task(default.task).labels), lab.registry.limits)
     base = context.controls[Settings.names().index("base")]
     where = [context.visitor, context.ready]
     with gr.Row(elem_classes="take-bench"):
@@ -114,7 +114,8 @@ def build(context: Context) -> None:
     def write_programs(visitor: str, ready: str, *values: Any) -> Any:
         try:
             settings = Settings.from_values(*values)
-            settings = settings.for_task(lab.task(settings.task, visitor), lab.registry.limits)
+            labels = lab.task(settings.task, visitor).labels
+            settings = settings.for_labels(len(labels), lab.registry.limits)
             return programs_for(_find(lab, visitor, ready), settings)
         except LabError:
             return gr.skip()

@@ -24,7 +24,7 @@ _THEIRS = {
 def lora_core_program(settings: Settings) -> str:
     """Train with these settings, classify a text and save the adapter, with this library.
 
-    Here and below the settings know their steps (`Settings.for_task`).
+    Here and below the settings know their steps (`Settings.for_labels`).
     """
     lora, train = settings.lora_config(), settings.train_config()
     adapted = settings.method == "lora"
