@@ -330,6 +330,10 @@ def test_every_sweep_can_be_trained(base: lc.Base, kind: str, rank: int, scaling
     if kind == "rates":
         assert {p.series for p in points} == {"lora", "full"}
         assert all(p.settings.learning_rate > 0 for p in points)
+    needed = {
+        p.series: lc.TrainConfig(method=p.settings.method).for_labels(2).steps for p in points
+    }  # type: ignore[arg-type]
+    assert all(p.settings.steps == needed[p.series] for p in points)
     if kind == "grid":
         assert len({p.rate for p in points}) == 1, "only rank and alpha vary"
     if kind == "layers":

@@ -99,6 +99,25 @@ def test_a_run_of_other_steps_is_not_compared(
     assert said == conclusion(seen) and "r 2, α 16, 3 seeds reaches" in said
 
 
+def test_each_method_with_the_steps_that_it_needs_is_compared(
+    tiny: lc.Base, words: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conclusions, "AS_GOOD", 1.0)
+    seen = []
+    with Registry(workers=1) as registry:
+        for method, steps in (("lora", 0), ("full", 0), ("full", 2)):
+            config = lc.TrainConfig(steps=steps, batch_size=4, method=method)  # type: ignore[arg-type]
+            run = registry.submit(new_visitor(), tiny, words, lc.LoRAConfig(rank=1), config)
+            wait(run)
+            curve = Curve()
+            curve.feed(run.events)
+            seen.append((run, curve, f"{method}, {steps}"))
+    lora, full, short = seen
+    assert [run.step for run, _, _ in seen] == [150, 300, 2]
+    assert "r 1, 150 steps reaches" in conclusion([lora, full])
+    assert "reaches" not in conclusion([lora, short])
+
+
 def test_the_line_and_the_sentence_are_of_the_run_that_ended_last(
     seen: list[tuple[Run, Curve, str]],
 ) -> None:
