@@ -32,6 +32,17 @@ def finish(page: Page) -> None:
     wait_for_state(page, "finished")
 
 
+def test_there_are_as_many_steps_as_the_task_needs(visit: Visit) -> None:
+    """Those of the axis, before a run; nothing stands in the link, which asks for none."""
+    page = visit("view=full")
+    page.wait_for_function("LoraLab.state.baseline?.steps === 150")
+    page.get_by_label("Task", exact=True).click()
+    page.get_by_role("option", name="Support mail: topic").click()
+    page.wait_for_function("LoraLab.state.baseline.steps === 300")
+    page.wait_for_function("document.querySelector('#curves .plot').layout.xaxis.range[1] > 300")
+    assert "steps" not in page.url
+
+
 def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     page = visit(SHORT)
     finish(page)
