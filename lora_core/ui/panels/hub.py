@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -21,10 +21,19 @@ from lora_core.serving.hub import (
     task_of_hub,
 )
 from lora_core.tasks.columns import guess_columns
-from lora_core.tasks.task import Task
+from lora_core.tasks.file import Reading, Table, TableBusyError
+from lora_core.tasks.own_table import TableReport
+from lora_core.tasks.task import Task, TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
 from lora_core.ui.panels.own_table import keep_task, task_choices
+from lora_core.ui.panels.reading import (
+    WAYS,
+    reading_controls,
+    reading_of,
+    reading_shown,
+    unread,
+)
 from lora_core.ui.panels.shelf import keep
 from lora_core.ui.sentences import sentence_of
 from lora_core.ui.settings import Settings
@@ -64,10 +73,11 @@ def build(context: Context) -> gr.HTML:
         public = gr.Checkbox(label=say("hub.public"), value=False, min_width=120)
         push = gr.Button(say("hub.publish"), size="sm", elem_id="hub-push", min_width=80, scale=0)
     with gr.Row(elem_classes="own-reading", elem_id="hub-reading"):
-        ways = [
+        parts = [
             gr.Dropdown([], label=title, visible=False, elem_id=f"hub-{key}", min_width=110)
-            for key, title in _WAYS.items()
+            for key, title in _PARTS.items()
         ]
+        ways = [*parts, *reading_controls("hub")]
     note = part("note", {"text": "", "bad": False}, script="take.js", elem_id="hub-note")
 
     def bring(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
@@ -100,8 +110,8 @@ def build(context: Context) -> gr.HTML:
     answered = [context.ready, context.task, base, *ways, note]
     options: dict[str, Any] = {"show_progress_on": note, **_PRIVATE}
     load.click(bring, [context.visitor, kind, name, base], answered, **options)
-    # Another configuration may have other splits and columns; they are guessed again. Gradio's list
-    # says twice that something was chosen: it is fetched once.
+    # Another configuration may be other files, with other splits and columns; all is guessed again.
+    # Gradio's list says twice that something was chosen: it is read once.
     options["trigger_mode"] = "once"
     table = [context.visitor, name]
     ways[0].input(bring_table, [*table, ways[0]], answered, **options)
@@ -132,7 +142,7 @@ def _bring_adapter(lab: Lab, visitor: str, name: str, base_name: str) -> str:
     return keep(lab, visitor, load_hub_adapter(name, base)).id
 
 
-_WAYS = {
+_PARTS = {
     "configuration": say("hub.configuration"),
     "split": say("hub.split"),
     "text": say("own.text"),
@@ -147,24 +157,27 @@ class _Taken:
     dataset: HubDataset | None = None
     configuration: str | None = None
     split: str | None = None
-    columns: tuple[str, ...] = ()
+    file: Table | TableReport | None = None  # as it was read, or what is known of a refused one
+    asked: Reading = field(default_factory=Reading)
     text: str | None = None
     label: str | None = None
 
     def controls(self, *, keep: bool = False) -> list[Any]:
-        """The four: what was taken, and what else there is. With `keep`, those of which nothing was
-        found out, as without a network, stay as they are."""
+        """All of them: what was taken, and what else there is. With `keep`, those of which nothing
+        was found out, as without a network, stay as they are."""
         parts = self.dataset.parts if self.dataset else {}
         splits = list(parts.get(self.configuration or "", ()))
-        columns, some = list(self.columns), bool(self.columns)
+        columns = list(self.file.columns) if self.file else []
+        some, read = bool(columns), self.file is not None
         made: list[Any] = [
             gr.Dropdown(list(parts), value=self.configuration, visible=len(parts) > 1),
             gr.Dropdown(splits, value=self.split, visible=len(splits) > 1),
             gr.Dropdown(columns, value=self.text, visible=some),
             gr.Dropdown(columns, value=self.label, visible=some),
+            *reading_shown(self.file, self.asked),
         ]
         if keep:
-            known = [bool(parts), bool(splits), some, some]
+            known = [bool(parts), bool(splits), some, some, *[read] * len(WAYS)]
             return [way if there else gr.skip() for way, there in zip(made, known, strict=True)]
         return made
 
@@ -174,20 +187,30 @@ def _bring_task(
 ) -> Task:
     """The visitor's task of a table of the Hub; `taken` is filled in as far as one gets.
 
-    `chosen` in the four controls; what is not chosen, or not there, is guessed. The tables of the
-    same data set that nothing was trained on are forgotten: their columns were not those meant.
+    `chosen` in the controls; a configuration, split or column that is not chosen, or not there, is
+    guessed. The tables of the same data set that nothing was trained on are forgotten: they were
+    not those meant.
     """
     limits = lab.registry.limits
     configuration, split, text, label = [value or None for value in [*chosen, *[None] * 4][:4]]
+    taken.asked = reading_of(chosen[len(_PARTS) :])
     dataset = taken.dataset = hub_dataset(name)
     configuration = configuration if configuration in dataset.parts else None
+    said = "" if configuration else dataset.remark(dataset.default)
     splits = dataset.parts[configuration or dataset.default]
-    split = split if split in splits else None
-    taken.configuration, taken.split = dataset.part(configuration, split)
-    hub_table = dataset.table(limits, configuration=configuration, split=split)
-    taken.columns = hub_table.table.columns
-    text, label = (column if column in taken.columns else None for column in (text, label))
-    guessed = guess_columns(hub_table.table, text, label)
+    part = dataset.part(configuration, split if split in splits else None)
+    taken.configuration, taken.split = part
+    with dataset.files(*part, limits, lab.hub_cache) as paths:
+        try:
+            hub_table = dataset.read(*part, paths, limits, taken.asked, said)
+        except TableBusyError:  # nothing is known of it
+            raise
+        except TaskError as error:
+            taken.file = unread(paths[0], error)
+            raise
+    table = taken.file = hub_table.table
+    text, label = (column if column in table.columns else None for column in (text, label))
+    guessed = guess_columns(table, text, label)
     taken.text, taken.label = text or guessed[0], label or guessed[1]
     task = keep_task(lab, visitor, task_of_hub(hub_table, text, label, limits))
     trained = {run.task.name for run in lab.registry.runs(visitor) if run.task}
