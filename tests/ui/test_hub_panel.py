@@ -47,6 +47,7 @@ class Corner:
         self.shown: list[Any] = []  # values of the controls
         self.offered: list[list[str] | None] = []  # None: hidden
         self.words: list[str] = []  # of the values
+        self.preview: dict[str, Any] = {}
         self.said: dict[str, Any] = {}
         self.task: str = ""
 
@@ -62,7 +63,9 @@ class Corner:
         self._see(pressed(self.page, f"hub-{key}")(self.visitor, name, *values))
 
     def _see(self, answer: list[Any]) -> None:
-        _, task, _, *controls, self.said = answer
+        _, task, _, *controls, preview, self.said = answer
+        if isinstance(preview, dict):
+            self.preview = preview
         for place, control in enumerate(controls):
             if isinstance(control, gr.Dropdown):
                 self.shown[place:], rest = [], self.shown[place + 1 :]

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 
 from lora_core.tasks.encodings import ENCODINGS, encoding_name
-from lora_core.tasks.file import PartError, Reading, Table, kind_of
+from lora_core.tasks.file import PartError, Reading, kind_of
 from lora_core.tasks.own_table import TableReport
 from lora_core.tasks.separators import SEPARATORS
 from lora_core.tasks.separators import shown as separator_shown
@@ -65,13 +65,13 @@ def unread(path: str | Path, error: Exception) -> TableReport:
     return nothing
 
 
-def reading_shown(file: Table | TableReport | None, asked: Reading) -> list[gr.Dropdown]:
-    """The four controls of a file that was read as `asked`; of no file, they are hidden."""
-    if file is None:
+def reading_shown(report: TableReport | None, asked: Reading) -> list[gr.Dropdown]:
+    """The four controls of a table that was read as `asked`; of none, they are hidden."""
+    if report is None:
         return [gr.Dropdown(visible=False, value=None) for _ in WAYS]
-    kind, read = file.kind, file.reading
+    kind, read = report.kind, report.reading
     what = "own.row" if kind == "XLSX" else "own.line"
-    tops = file.tops or tuple((number, "") for number in range(1, 6))
+    tops = report.tops or tuple((number, "") for number in range(1, 6))
     headers = {"0": say("own.no_header")} | {
         str(number): say(what, number=number) + (f": {top}" if top else "") for number, top in tops
     }
@@ -79,12 +79,12 @@ def reading_shown(file: Table | TableReport | None, asked: Reading) -> list[gr.D
     for sign in (read.separator, asked.separator):
         if sign and sign not in separators:
             separators[sign] = separator_shown(sign)
-    has_names = kind == "CSV" or kind == "XLSX" or (kind == "JSON" and bool(file.tops))
+    has_names = kind == "CSV" or kind == "XLSX" or (kind == "JSON" and bool(report.tops))
     pages = dict(ENCODINGS)
     for page in (read.encoding, asked.encoding):
         if page:
             pages.setdefault(page, encoding_name(page))
-    sheets = {name: name for name in file.sheets or ([asked.sheet] if asked.sheet else [])}
+    sheets = {name: name for name in report.sheets or ([asked.sheet] if asked.sheet else [])}
     header = None if read.header is None else str(read.header)
     asked_header = None if asked.header is None else str(asked.header)
     for line in (header, asked_header):
