@@ -108,7 +108,7 @@ def test_how_a_file_is_written_is_overruled(page: Page, hub: Hub, log: Log) -> N
     control(page, "header").press("Enter")
     control(page, "header").blur()
     expect(note).to_contain_text("“the first” is no number of a line")
-    choose(page, "header", "line 1: Zpráva, Oddìlení")
+    choose(page, "header", "line 1: Zpráva · Oddìlení")
     expect(preview.locator("th").first).to_contain_text("Zpráva")
     choose(page, "separator", "tab")
     expect(note).to_contain_text("only the column")
