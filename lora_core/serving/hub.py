@@ -23,6 +23,7 @@ from lora_core.base.errors import disk_trouble
 from lora_core.classifier import Classifier
 from lora_core.errors import LabError
 from lora_core.limits import MEGABYTE, Limits
+from lora_core.serving.hub_cache import HubCache
 from lora_core.serving.hub_files import Parts, parts_of, split_to_take
 from lora_core.tasks.columns import choose_columns, guess_columns
 from lora_core.tasks.file import Reading, Table, joined, read_table
@@ -93,6 +94,7 @@ class HubDataset:
     parts: Parts  # configuration -> split -> files
     default: str  # the configuration to take where nobody says one
     sizes: Mapping[str, int]  # file -> bytes
+    commit: str | None = None  # whose files these are
 
     def part(self, configuration: str | None = None, split: str | None = None) -> tuple[str, str]:
         """A configuration and one of its splits, guessed where not said. Raises `HubError`."""
@@ -129,16 +131,36 @@ class HubDataset:
     ) -> HubTable:
         """All shards of one split: CSV, TSV, Parquet, JSON or Excel. Raises `HubError`,
         `TaskError`."""
-        limits = limits or Limits()
         said = self.remark(self.default) if configuration is None else ""
         configuration, split = self.part(configuration, split)
-        files = self.parts[configuration][split]
-        _check_size(self.name, sum(self.sizes[f] for f in files), limits.upload_mb * MEGABYTE)
-        with _folder_for(self.name) as folder:
-            tables = [
-                read_table(_fetch(self.name, f, "dataset", folder), limits, reading, wait=False)
-                for f in files
-            ]
+        with self.files(configuration, split, limits) as paths:
+            return self.read(configuration, split, paths, limits, reading, said)
+
+    @contextlib.contextmanager
+    def files(
+        self,
+        configuration: str,
+        split: str,
+        limits: Limits | None = None,
+        cache: HubCache | None = None,
+    ) -> Iterator[list[Path]]:
+        """The shards of one split, fetched; with a `cache`, they are once. Raises `HubError`."""
+        names, most = self.parts[configuration][split], (limits or Limits()).upload_mb
+        _check_size(self.name, sum(self.sizes[name] for name in names), most * MEGABYTE)
+        with _folder_for(self.name, cache, self.commit) as folder:
+            yield [_fetch(self.name, name, "dataset", folder, self.commit) for name in names]
+
+    def read(
+        self,
+        configuration: str,
+        split: str,
+        paths: Sequence[Path],
+        limits: Limits | None = None,
+        reading: Reading | None = None,
+        said: str = "",
+    ) -> HubTable:
+        """The table of fetched shards, all read the same way. Raises `TaskError`."""
+        tables = [read_table(path, limits, reading, wait=False) for path in paths]
         table = joined(self.name.partition("/")[2][:60], tables, limits)
         return HubTable(self.name, table, configuration, split, said)
 
@@ -194,7 +216,7 @@ def hub_dataset(name: str) -> HubDataset:
         raise HubError(
             f"'{name}' holds no table (CSV, Parquet, JSON) that could be read as texts and labels."
         )
-    return HubDataset(name, parts, default, sizes)
+    return HubDataset(name, parts, default, sizes, getattr(info, "sha", None))
 
 
 def task_of_hub(
@@ -269,21 +291,34 @@ def _info(name: str, kind: str) -> object:
         return api.repo_info(name, repo_type=kind, files_metadata=True, timeout=20)
 
 
-def _fetch(name: str, file: str, kind: str, folder: Path) -> Path:
+def _fetch(name: str, file: str, kind: str, folder: Path, commit: str | None = None) -> Path:
+    """A file of a repository; of a `commit` that lies in the folder already, nobody is asked."""
     from huggingface_hub import hf_hub_download
 
     with _in_words(name):
         path = hf_hub_download(
-            name, file, repo_type=kind, local_dir=folder, token=False, endpoint=hub_endpoint()
+            name,
+            file,
+            repo_type=kind,
+            revision=commit,
+            local_dir=folder,
+            token=False,
+            endpoint=hub_endpoint(),
         )
     return Path(path)
 
 
 @contextlib.contextmanager
-def _folder_for(name: str) -> Iterator[Path]:
+def _folder_for(
+    name: str, cache: HubCache | None = None, commit: str | None = None
+) -> Iterator[Path]:
     """A folder for what comes or goes, for a moment; a full disk is no missing network."""
     try:
-        with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
+        with (
+            cache.folder(name, commit)
+            if cache and commit
+            else tempfile.TemporaryDirectory(prefix="lora-lab-")
+        ) as folder:
             yield Path(folder)
     except OSError as error:
         if not (trouble := disk_trouble(error)):

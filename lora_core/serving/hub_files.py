@@ -1,7 +1,8 @@
 """Which files of a data set on the Hub are one table: its configurations, splits and shards.
 
 What the data set's card says counts; else the names of files do: `emoji/train-00000-of-00002.csv`
-is a shard of the split "train" of the configuration "emoji".
+is a shard of the split "train" of the configuration "emoji". Where a split is there in several
+formats, those beside the preferred one are splits of their own: "train (CSV)".
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ def parts_of(files: Iterable[str], card: Mapping[str, Any] | None = None) -> tup
     said, default = _of_card(tables, card or {})
     parts = said or _by_name(tables)
     for splits in parts.values():
-        for split, names in splits.items():
-            splits[split] = _of_one_format(names)
+        for split, names in list(splits.items()):
+            splits[split], *others = _by_format(names)
+            for other in others:
+                splits[f"{split} ({PurePosixPath(other[0]).suffix[1:].upper()})"] = other
     if default not in parts:
         default = DEFAULT if DEFAULT in parts else min(parts, key=_unlikely(parts), default="")
     return parts, default
@@ -123,7 +126,10 @@ def _patterns(files: Any) -> Iterable[tuple[str, str]]:
                     yield str(entry.get("split", "train")), path
 
 
-def _of_one_format(names: list[str]) -> list[str]:
-    """The files of the preferred format, where the same rows are there in several."""
-    best = min((PurePosixPath(name).suffix for name in names), key=TABLES.index)
-    return [name for name in dict.fromkeys(names) if PurePosixPath(name).suffix == best]
+def _by_format(names: list[str]) -> list[list[str]]:
+    """The files of each format, the preferred one first: often they are the same rows, and where
+    they are not, another one can be asked for."""
+    formats: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        formats.setdefault(PurePosixPath(name).suffix, []).append(name)
+    return [formats[suffix] for suffix in TABLES if suffix in formats]

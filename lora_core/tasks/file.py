@@ -188,7 +188,10 @@ def _bytes(path: Path, limits: Limits) -> bytes:
 
 
 def joined(name: str, tables: Sequence[Table], limits: Limits | None = None) -> Table:
-    """Tables of the same columns, such as shards of one, as a single one. Raises `TaskError`."""
+    """Tables of the same columns, such as shards of one, as a single one. Raises `TaskError`.
+
+    Its `reading` is what all of them were read with.
+    """
     columns = list(dict.fromkeys(column for table in tables for column in table.columns))
     rows: list[tuple[str, ...]] = []
     for table in tables:
@@ -200,7 +203,16 @@ def joined(name: str, tables: Sequence[Table], limits: Limits | None = None) -> 
     except SheetError as error:
         raise TaskError(str(error)) from error
     remarks = tuple(dict.fromkeys(remark for table in tables for remark in table.remarks))
-    return replace(tables[0], name=name, columns=tuple(columns), rows=tuple(rows), remarks=remarks)
+    ways = [vars(table.reading).items() for table in tables]
+    return replace(
+        tables[0],
+        name=name,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        remarks=remarks,
+        reading=Reading(**dict(way for way in ways[0] if all(way in others for others in ways))),
+        sheets=tuple(dict.fromkeys(sheet for table in tables for sheet in table.sheets)),
+    )
 
 
 def kind_of(path: str | Path) -> str:

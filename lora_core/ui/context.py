@@ -13,6 +13,7 @@ import gradio as gr
 from lora_core.base.checkpoint import Base, BaseError
 from lora_core.config import GPTConfig
 from lora_core.serving.bases import Bases
+from lora_core.serving.hub_cache import HubCache
 from lora_core.serving.registry import Registry
 from lora_core.serving.table_readers import TableReaders
 from lora_core.tasks.bundled import COLLECTION, load_task, task_names
@@ -29,6 +30,7 @@ class Lab:
     tasks: dict[str, Task] = field(default_factory=dict)
     behind_proxy: bool = False  # whether `X-Forwarded-For` is to be believed
     readers: TableReaders = field(default_factory=TableReaders)
+    hub_cache: HubCache = field(default_factory=HubCache)
 
     def __post_init__(self) -> None:
         # One for each name that can be loaded: a download keeps nobody from another task.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
+import openpyxl
 import pytest
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
@@ -43,7 +45,7 @@ def load(page: Page, name: str) -> None:
 
 
 def control(page: Page, name: str) -> Locator:
-    """One of the four; those of step 1 are called the same."""
+    """Of what was guessed; those of step 1 are called the same."""
     return page.locator(f"#hub-{name} input")
 
 
@@ -77,4 +79,67 @@ def test_a_guess_that_fails_is_overruled(page: Page, hub: Hub, log: Log) -> None
     expect(task).to_have_value("some/things 2 (yours)")
     expect(count).not_to_have_text(two)
     expect(control(page, "label")).to_have_value("mood")
+    assert not log.failures
+
+
+def czech() -> bytes:
+    """As Excel writes a CSV in Prague."""
+    rows = [f"Žluťoučký kůň č. {i}, {word};{word}" for i in range(30) for word in ("šek", "účet")]
+    return "\n".join(["Zpráva;Oddělení", *rows, ""]).encode("cp1250")
+
+
+def test_how_a_file_is_written_is_overruled(page: Page, hub: Hub, log: Log) -> None:
+    """Header, encoding and separator of a CSV: as found, changed, misnamed; fetched once."""
+    hub.repositories[("dataset", "some/letters")] = {"train.csv": czech()}
+    note, preview = page.locator("#hub-note"), page.locator("#hub-report")
+    load(page, "some/letters")
+    expect(control(page, "encoding")).to_have_value("Windows-1250 (found)")
+    expect(control(page, "separator")).to_have_value("semicolon (found)")
+    expect(control(page, "header")).to_have_value("line 1 (found)")
+    expect(control(page, "sheet")).to_have_count(0)
+    expect(preview.locator("td").first).to_contain_text("Žluťoučký kůň č. 0")
+    choose(page, "encoding", "Windows-1252 (Western European)")
+    expect(preview.locator("td").first).to_contain_text("kùò è. 0")
+    choose(page, "header", "none")
+    expect(preview.locator("th").first).to_contain_text("column 1")
+    expect(control(page, "text")).to_have_value("column 1")
+    expect(control(page, "encoding")).to_have_value("Windows-1252 (Western European)")
+    control(page, "header").fill("the first")
+    control(page, "header").press("Enter")
+    control(page, "header").blur()
+    expect(note).to_contain_text("“the first” is no number of a line")
+    choose(page, "header", "line 1: Zpráva · Oddìlení")
+    expect(preview.locator("th").first).to_contain_text("Zpráva")
+    choose(page, "separator", "tab")
+    expect(note).to_contain_text("only the column")
+    expect(control(page, "separator")).to_have_value("tab")
+    choose(page, "separator", "find out")
+    expect(note).to_contain_text("some/letters is chosen in step 1")
+    assert hub.fetched == ["train.csv"]
+    assert not log.failures
+
+
+def test_another_sheet_is_taken_when_it_is_chosen(page: Page, hub: Hub, log: Log) -> None:
+    book, file = openpyxl.Workbook(), io.BytesIO()
+    book.active.append(["See the other sheets."])
+    for name, labels in (("This year", 2), ("Last year", 3)):
+        sheet = book.create_sheet(name)
+        sheet.append(["text", "label"])
+        for i in range(60):
+            sheet.append([f"about topic {i % labels} in sentence {i}", f"kind {i % labels}"])
+    book.save(file)
+    hub.repositories[("dataset", "some/answers")] = {"train.xlsx": file.getvalue()}
+    page.set_viewport_size({"width": 390, "height": 844})
+    load(page, "some/answers")
+    expect(control(page, "sheet")).to_have_value("This year (found)")
+    expect(control(page, "encoding")).to_have_count(0)
+    labels = page.locator("#hub-report .own-classes li")
+    expect(labels).to_have_count(2)
+    choose(page, "sheet", "Sheet")  # the first: no table
+    expect(page.locator("#hub-note .bad")).to_be_visible()
+    expect(control(page, "sheet")).to_have_value("Sheet")
+    choose(page, "sheet", "Last year")
+    expect(labels).to_have_count(3)
+    expect(page.get_by_label("Task", exact=True)).to_have_value("some/answers 2 (yours)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert not log.failures

@@ -14,7 +14,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from huggingface_hub import constants
 
-COMMIT = "0" * 40
+COMMIT = "0" * 40  # of what is pushed
+
+
+def commit_of(files: dict[str, bytes]) -> str:
+    """Of what is read: other files are another commit."""
+    return hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -49,6 +54,7 @@ class Hub(ThreadingHTTPServer):
         self.objects: dict[str, bytes] = {}  # uploaded LFS objects
         self.authorised: list[tuple[str, str]] = []  # (route, Authorization header)
         self.created: list[dict[str, object]] = []
+        self.fetched: list[str] = []  # files that were downloaded, in order
         self.status: int | None = None  # answer everything with this
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -107,19 +113,21 @@ class Handler(BaseHTTPRequestHandler):
                             for f, c in files.items()])  # fmt: skip
                 return
             siblings = [{"rfilename": f, "size": len(c)} for f, c in files.items()]
-            self._json({"id": name, "sha": COMMIT, "siblings": siblings, "private": False,
+            self._json({"id": name, "sha": commit_of(files), "siblings": siblings, "private": False,
                         "downloads": 0, "likes": 0, "tags": [], "disabled": False})  # fmt: skip
             return
         kind = "dataset" if parts[0] == "datasets" else "model"
         parts = parts[1:] if kind == "dataset" else parts
-        content = self.server.repositories.get((kind, "/".join(parts[:2])), {}).get(
-            "/".join(parts[4:])
-        )
+        files = self.server.repositories.get((kind, "/".join(parts[:2])), {})
+        file = "/".join(parts[4:])
+        content = files.get(file)
         if content is None or parts[2] != "resolve":
             self._answer(404, X_Error_Code="EntryNotFound")
             return
+        if self.command == "GET":
+            self.server.fetched.append(file)
         digest = hashlib.sha256(content).hexdigest()
-        self._answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=COMMIT)
+        self._answer(200, content, ETag=f'"{digest}"', X_Repo_Commit=commit_of(files))
 
     do_HEAD = do_GET  # noqa: N815
 

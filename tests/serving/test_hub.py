@@ -10,6 +10,7 @@ import logging
 import socket
 import tempfile
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,10 +21,12 @@ from lora_core.limits import Limits
 from lora_core.serving.hub import (
     HubError,
     check_hub_base,
+    hub_dataset,
     load_hub_adapter,
     load_hub_task,
     push_adapter,
 )
+from lora_core.serving.hub_cache import HubCache
 from lora_core.serving.hub_files import parts_of
 from lora_core.serving.registry import Registry, new_visitor
 from lora_core.tasks.file import Reading
@@ -33,6 +36,7 @@ from tests.adapters.hostile import small_adapter, small_base
 from tests.cases.folders import tiny_folder
 from tests.serving.hub_server import hub_in_place
 
+SHARDS = ("dataset", "some/shards")
 TOKEN = "hf_" + "s3cr3t" * 5
 
 
@@ -197,6 +201,49 @@ def test_how_a_file_is_written_can_be_said(hub) -> None:
         load_hub_task("some/odd", reading=Reading(separator=";"))
 
 
+def test_another_format_of_the_same_split_can_be_chosen(hub) -> None:
+    """The preferred one need not be the one that is meant."""
+    hub.repositories[("dataset", "some/both")] = {
+        "train.csv": things(0, 30),
+        "train.jsonl": b'{"text": "a note", "label": "not a row"}\n' * 3,
+    }
+    assert size_of(load_hub_task("some/both")) == 60
+    with pytest.raises(lc.TaskError):
+        load_hub_task("some/both", split="train (JSONL)")
+
+
+def test_what_was_fetched_is_not_fetched_again(hub) -> None:
+    hub.repositories[SHARDS] = {"a/train-0.csv": things(0, 30), "a/train-1.csv": things(30, 60)}
+    cache = HubCache()
+    for expected in (["a/train-0.csv", "a/train-1.csv"],) * 2:
+        with hub_dataset("some/shards").files("a", "train", cache=cache) as paths:
+            assert [path.read_bytes() for path in paths] == [things(0, 30), things(30, 60)]
+        assert hub.fetched == expected
+    hub.repositories[SHARDS] = {"a/train-0.csv": things(0, 40)}  # published anew
+    with hub_dataset("some/shards").files("a", "train", cache=cache) as paths:
+        assert [path.read_bytes() for path in paths] == [things(0, 40)]
+
+
+def test_what_is_kept_of_the_hub_is_little_and_not_for_long() -> None:
+    def lies(cache: HubCache, name: str, size: int = 400_000) -> Path:
+        with cache.folder(name, "0") as folder:
+            (Path(folder) / "train.csv").write_bytes(b"x" * size)
+        return Path(folder)
+
+    young = HubCache(seconds=0)
+    first = lies(young, "some/a")
+    with young.folder("some/b", "0"):
+        assert not first.exists()
+    small = HubCache(megabytes=1)
+    first, second = lies(small, "some/a"), lies(small, "some/b")
+    with small.folder("some/a", "0"):  # and is the last one used
+        third = lies(small, "some/c")
+        assert first.exists() and not second.exists() and third.exists()
+    with pytest.raises(OSError), small.folder("some/c", "0"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert not third.exists() and first.exists()
+
+
 def test_columns_of_other_names_are_guessed_said_and_can_be_chosen(hub) -> None:
     hub.repositories[("dataset", "some/sms")] = {"train.csv": things(header="sms,category")}
     task = load_hub_task("some/sms")
@@ -211,7 +258,9 @@ def test_columns_of_other_names_are_guessed_said_and_can_be_chosen(hub) -> None:
     [
         (["sst2/train/0000.parquet", "sst2/test/0000.parquet"], {},
          {"sst2": {"train": ["sst2/train/0000.parquet"], "test": ["sst2/test/0000.parquet"]}}),
-        (["train.csv", "train.parquet"], {}, {"default": {"train": ["train.parquet"]}}),
+        (["train.csv", "train.parquet", "test.csv"], {},
+         {"default": {"test": ["test.csv"], "train": ["train.parquet"],
+                      "train (CSV)": ["train.csv"]}}),
         (["part-00000-ab.csv", "part-00001-cd.csv"], {},
          {"default": {"train": ["part-00000-ab.csv", "part-00001-cd.csv"]}}),
         (["x/a.csv", "x/b.csv"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
@@ -20,11 +20,19 @@ from lora_core.serving.hub import (
     push_adapter,
     task_of_hub,
 )
-from lora_core.tasks.columns import guess_columns
-from lora_core.tasks.task import Task
+from lora_core.tasks.file import Reading, TableBusyError
+from lora_core.tasks.own_table import TableReport, report_of
+from lora_core.tasks.task import Task, TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
-from lora_core.ui.panels.own_table import keep_task, task_choices
+from lora_core.ui.panels.own_table import keep_task, shown, task_choices
+from lora_core.ui.panels.reading import (
+    WAYS,
+    reading_controls,
+    reading_of,
+    reading_shown,
+    unread,
+)
 from lora_core.ui.panels.shelf import keep
 from lora_core.ui.sentences import sentence_of
 from lora_core.ui.settings import Settings
@@ -48,6 +56,15 @@ def build(context: Context) -> gr.HTML:
             label=say("hub.name"), placeholder=say("hub.name_form"), max_length=200, min_width=160
         )
         load = gr.Button(say("hub.load"), size="sm", elem_id="hub-load", min_width=80, scale=0)
+    with gr.Row(elem_classes="own-reading"):
+        parts = [
+            gr.Dropdown([], label=title, visible=False, elem_id=f"hub-{key}", min_width=110)
+            for key, title in _PARTS.items()
+        ]
+    with gr.Row(elem_classes="own-reading"):
+        ways = reading_controls("hub")
+    note = part("note", {"text": "", "bad": False}, script="take.js", elem_id="hub-note")
+    preview = part("table", {}, script="table.js", elem_id="hub-report")
     with gr.Row(elem_classes="hub-row"):
         target = gr.Textbox(
             label=say("hub.target"), placeholder=say("hub.target_form"), max_length=200,
@@ -63,12 +80,7 @@ def build(context: Context) -> gr.HTML:
         )
         public = gr.Checkbox(label=say("hub.public"), value=False, min_width=120)
         push = gr.Button(say("hub.publish"), size="sm", elem_id="hub-push", min_width=80, scale=0)
-    with gr.Row(elem_classes="own-reading", elem_id="hub-reading"):
-        ways = [
-            gr.Dropdown([], label=title, visible=False, elem_id=f"hub-{key}", min_width=110)
-            for key, title in _WAYS.items()
-        ]
-    note = part("note", {"text": "", "bad": False}, script="take.js", elem_id="hub-note")
+    published = part("note", {"text": "", "bad": False}, script="take.js", elem_id="hub-published")
 
     def bring(visitor: str, kind: str, name: str, base_name: str) -> list[Any]:
         if kind == "task":
@@ -89,23 +101,25 @@ def build(context: Context) -> gr.HTML:
     def bring_table(visitor: str, name: str, *chosen: str | None) -> list[Any]:
         name, taken = name.strip(), _Taken()
         try:
-            task = _bring_task(lab, visitor, name, chosen, taken)
+            task, guessed = _bring_task(lab, visitor, name, chosen, taken)
         except _ERRORS as error:  # what was taken may be what is wrong, so it stays to be changed
             return [*same, *taken.controls(keep=bool(chosen)), _problem(error)]
         tasks = gr.Dropdown(choices=task_choices(lab, visitor), value=task.name)
-        said = " ".join([say("hub.task_loaded", name=name), *task.warnings])
+        said = " ".join([say("hub.task_loaded", name=name), *guessed])
         return [gr.skip(), tasks, gr.skip(), *taken.controls(), _said(said)]
 
     same = [gr.skip(), gr.skip(), gr.skip()]
-    answered = [context.ready, context.task, base, *ways, note]
+    controls = [*parts, *ways]
+    answered = [context.ready, context.task, base, *controls, preview, note]
     options: dict[str, Any] = {"show_progress_on": note, **_PRIVATE}
     load.click(bring, [context.visitor, kind, name, base], answered, **options)
-    # Another configuration may have other splits and columns; they are guessed again. Gradio's list
-    # says twice that something was chosen: it is fetched once.
+    # Another configuration may be other files, with other splits and columns; all is guessed again.
+    # Gradio's list says twice that something was chosen: it is read once.
     options["trigger_mode"] = "once"
     table = [context.visitor, name]
-    ways[0].input(bring_table, [*table, ways[0]], answered, **options)
-    gr.on([way.input for way in ways[1:]], bring_table, [*table, *ways], answered, **options)
+    controls[0].input(bring_table, [*table, controls[0]], answered, **options)
+    changes = [control.input for control in controls[1:]]
+    gr.on(changes, bring_table, [*table, *controls], answered, **options)
 
     def publish(visitor: str, ready: str, target: str, token: str, public: bool) -> list[Any]:
         try:
@@ -120,8 +134,8 @@ def build(context: Context) -> gr.HTML:
     push.click(
         publish,
         [context.visitor, context.ready, target, token, public],
-        [note, token],  # the token's field is emptied, however it went
-        show_progress_on=note,
+        [published, token],  # the token's field is emptied, however it went
+        show_progress_on=published,
         **_PRIVATE,
     )
     return note
@@ -132,7 +146,7 @@ def _bring_adapter(lab: Lab, visitor: str, name: str, base_name: str) -> str:
     return keep(lab, visitor, load_hub_adapter(name, base)).id
 
 
-_WAYS = {
+_PARTS = {
     "configuration": say("hub.configuration"),
     "split": say("hub.split"),
     "text": say("own.text"),
@@ -147,55 +161,82 @@ class _Taken:
     dataset: HubDataset | None = None
     configuration: str | None = None
     split: str | None = None
-    columns: tuple[str, ...] = ()
-    text: str | None = None
-    label: str | None = None
+    report: TableReport | None = None  # of a file that was refused, what is known of it
+    asked: Reading = field(default_factory=Reading)
 
     def controls(self, *, keep: bool = False) -> list[Any]:
-        """The four: what was taken, and what else there is. With `keep`, those of which nothing was
-        found out, as without a network, stay as they are."""
+        """All of them, and the preview: what was taken, and what else there is. With `keep`, those
+        of which nothing was found out, as without a network, stay as they are."""
         parts = self.dataset.parts if self.dataset else {}
         splits = list(parts.get(self.configuration or "", ()))
-        columns, some = list(self.columns), bool(self.columns)
+        report = self.report
+        columns = list(report.columns) if report else []
+        text, label = (report.text_column, report.label_column) if report else (None, None)
+        some, read = bool(columns), report is not None
         made: list[Any] = [
             gr.Dropdown(list(parts), value=self.configuration, visible=len(parts) > 1),
             gr.Dropdown(splits, value=self.split, visible=len(splits) > 1),
-            gr.Dropdown(columns, value=self.text, visible=some),
-            gr.Dropdown(columns, value=self.label, visible=some),
+            gr.Dropdown(columns, value=text, visible=some),
+            gr.Dropdown(columns, value=label, visible=some),
+            *reading_shown(report, self.asked),
+            self._preview(),
         ]
         if keep:
-            known = [bool(parts), bool(splits), some, some]
+            known = [bool(parts), bool(splits), some, some, *[read] * len(WAYS), read]
             return [way if there else gr.skip() for way, there in zip(made, known, strict=True)]
         return made
+
+    def _preview(self) -> dict[str, Any]:
+        """What the table holds; what is wrong with it is said in the note."""
+        if self.dataset is None or self.report is None or not self.report.columns:
+            return {}
+        return shown(self.report, self.dataset.name) | {"problem": ""}
 
 
 def _bring_task(
     lab: Lab, visitor: str, name: str, chosen: Sequence[str | None], taken: _Taken
-) -> Task:
-    """The visitor's task of a table of the Hub; `taken` is filled in as far as one gets.
+) -> tuple[Task, list[str]]:
+    """The visitor's task of a table of the Hub, and what was guessed beside what its report says;
+    `taken` is filled in as far as one gets.
 
-    `chosen` in the four controls; what is not chosen, or not there, is guessed. The tables of the
-    same data set that nothing was trained on are forgotten: their columns were not those meant.
+    `chosen` in the controls; a configuration, split or column that is not chosen, or not there, is
+    guessed. The tables of the same data set that nothing was trained on are forgotten: they were
+    not those meant.
     """
     limits = lab.registry.limits
     configuration, split, text, label = [value or None for value in [*chosen, *[None] * 4][:4]]
+    taken.asked = reading_of(chosen[len(_PARTS) :])
     dataset = taken.dataset = hub_dataset(name)
     configuration = configuration if configuration in dataset.parts else None
+    said = "" if configuration else dataset.remark(dataset.default)
     splits = dataset.parts[configuration or dataset.default]
-    split = split if split in splits else None
-    taken.configuration, taken.split = dataset.part(configuration, split)
-    hub_table = dataset.table(limits, configuration=configuration, split=split)
-    taken.columns = hub_table.table.columns
-    text, label = (column if column in taken.columns else None for column in (text, label))
-    guessed = guess_columns(hub_table.table, text, label)
-    taken.text, taken.label = text or guessed[0], label or guessed[1]
+    part = dataset.part(configuration, split if split in splits else None)
+    taken.configuration, taken.split = part
+    with dataset.files(*part, limits, lab.hub_cache) as paths:
+        try:
+            hub_table = dataset.read(*part, paths, limits, taken.asked, said)
+        except TableBusyError:  # nothing is known of it
+            raise
+        except TaskError as error:
+            taken.report = unread(paths[0], error)
+            raise
+    base, table = lab.base(), hub_table.table
+    report = taken.report = report_of(
+        table,
+        text,
+        label,
+        encoding=base.tokenizer,
+        context_length=base.config.context_length,
+        limits=limits,
+    )
+    text, label = (column if column in table.columns else None for column in (text, label))
     task = keep_task(lab, visitor, task_of_hub(hub_table, text, label, limits))
     trained = {run.task.name for run in lab.registry.runs(visitor) if run.task}
     for own in lab.registry.tasks(visitor):
         same_set = re.fullmatch(rf"{re.escape(name)}( \d+)?", own.title)
         if same_set and own.name != task.name and own.name not in trained:
             lab.registry.remove_task(visitor, own.name)
-    return task
+    return task, [warning for warning in task.warnings if warning not in report.warnings]
 
 
 def _bring_base(lab: Lab, name: str) -> tuple[list[tuple[str, str]], str]:

@@ -7,8 +7,6 @@ here, beside the control; what was chosen and trained before stays as it is.
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,25 @@ from lora_core.limits import Limits
 from lora_core.tasks import sms_collection
 from lora_core.tasks.bundled import COLLECTION, TITLES, task_names
 from lora_core.tasks.columns import choose_columns
-from lora_core.tasks.encodings import ENCODINGS, encoding_name
-from lora_core.tasks.file import FORMAT_NAMES, PartError, Reading, kind_of, read_table
+from lora_core.tasks.file import FORMAT_NAMES, Reading, read_table
 from lora_core.tasks.own_table import (
     TableReport,
     inspect_table,
     own_name,
     task_of,
 )
-from lora_core.tasks.separators import SEPARATORS as _SIGNS
-from lora_core.tasks.separators import shown as separator_shown
 from lora_core.tasks.task import Task, TaskError
 from lora_core.ui import sentences
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.panels.reading import (
+    WAYS,
+    reading_controls,
+    reading_of,
+    reading_shown,
+    unread,
+)
 from lora_core.ui.settings import Settings
 from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import rich, say
@@ -46,9 +48,6 @@ def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
     shown = [(TITLES.get(name) or lab.task(name).title, name) for name in names]
     own = lab.registry.tasks(visitor) if visitor else []
     return [*shown, *((say("own.yours", title=task.title), task.name) for task in own)]
-
-
-FOUND_OUT = "(auto)"  # the choice of who leaves a guess as it is
 
 
 def build(context: Context) -> None:
@@ -65,17 +64,7 @@ def build(context: Context) -> None:
                 [], label=say("own.label"), visible=False, elem_id="own-label", min_width=140
             )
         with gr.Row(elem_classes="own-reading", elem_id="own-reading"):
-            ways = [
-                gr.Dropdown(
-                    [],
-                    label=say(f"own.{name}"),
-                    visible=False,
-                    elem_id=f"own-{name}",
-                    min_width=110,
-                    allow_custom_value=name in _TYPED,
-                )
-                for name in _WAYS
-            ]
+            ways = reading_controls("own")
         report = part("table", {}, script="table.js", elem_id="own-report")
         use = gr.Button(
             say("own.use"), variant="primary", visible=False, elem_id="own-use", min_width=120
@@ -146,24 +135,6 @@ def build(context: Context) -> None:
     )
 
 
-_WAYS = ("header", "sheet", "encoding", "separator")  # how a file is read
-_TYPED = ("header", "encoding", "separator")  # where another one than is offered may be typed
-
-
-def reading_of(chosen: Sequence[str | None]) -> Reading:
-    """What was chosen in the four controls as a way of reading; no choice leaves the guess.
-
-    Raises `TaskError` for a row of names that is no number.
-    """
-    header, sheet, encoding, separator = [
-        None if value in (None, "", FOUND_OUT) else value for value in [*chosen, *[None] * 4][:4]
-    ]
-    number = re.search(r"\d{1,9}", header) if header else None
-    if header and not number:
-        raise TaskError(say("own.no_number", value=header[:30]))
-    return Reading(int(number[0]) if number else None, sheet, encoding, separator)
-
-
 def offered(lab: Lab, visitor: str, wanted: str | None, *, fixed: bool = False) -> gr.Dropdown:
     """At a load: the tasks of this visitor, and the one that the address names, if it is here.
 
@@ -227,12 +198,7 @@ def _look(
             wait=False,
         )
     except LabError as error:
-        # The way of reading may be what is wrong, so it stays to be changed.
-        nothing = TableReport("", (), 0, None, None, (), kind=kind_of(path))
-        if isinstance(error, PartError):  # and another sheet may be fit
-            found = Reading(sheet=error.sheet)
-            nothing = replace(nothing, sheets=error.sheets, reading=found)
-        ways = _ways(nothing, reading)
+        ways = reading_shown(unread(path, error), reading)
         columns = [gr.Dropdown(visible=False), gr.Dropdown(visible=False)]
         problem = {"title": Path(path).name, "problem": str(error)}
         return [problem, *columns, *ways, gr.Button(visible=False)]
@@ -241,57 +207,9 @@ def _look(
         shown(report, Path(path).name),
         gr.Dropdown(choices=choices, value=report.text_column, visible=True),
         gr.Dropdown(choices=choices, value=report.label_column, visible=True),
-        *_ways(report, reading),
+        *reading_shown(report, reading),
         gr.Button(visible=True, interactive=not report.problem),
     ]
-
-
-def _ways(report: TableReport, asked: Reading) -> list[Any]:
-    """The controls of how the file was read: each says what was found, and offers the others."""
-    kind, read = report.kind, report.reading
-    what = "own.row" if kind == "XLSX" else "own.line"
-    tops = report.tops or tuple((number, "") for number in range(1, 6))
-    headers = {"0": say("own.no_header")} | {
-        str(number): say(what, number=number) + (f": {top}" if top else "") for number, top in tops
-    }
-    separators = {sign: f"{name} {sign}".strip() for sign, name in _SIGNS.items()}
-    for sign in (read.separator, asked.separator):
-        if sign and sign not in separators:
-            separators[sign] = separator_shown(sign)
-    has_names = kind == "CSV" or kind == "XLSX" or (kind == "JSON" and bool(report.tops))
-    pages = dict(ENCODINGS)
-    for page in (read.encoding, asked.encoding):
-        if page:
-            pages.setdefault(page, encoding_name(page))
-    sheets = {name: name for name in report.sheets or ([asked.sheet] if asked.sheet else [])}
-    header = None if read.header is None else str(read.header)
-    asked_header = None if asked.header is None else str(asked.header)
-    for line in (header, asked_header):
-        if line:
-            headers.setdefault(line, say(what, number=line))
-    return [
-        _way(headers, header, asked_header, visible=has_names),
-        _way(
-            sheets,
-            read.sheet,
-            asked.sheet,
-            visible=bool(sheets),
-            label=say("own.list" if kind == "JSON" else "own.sheet"),
-        ),
-        _way(pages, read.encoding, asked.encoding, visible=kind in ("CSV", "JSON")),
-        _way(separators, read.separator, asked.separator, visible=kind == "CSV"),
-    ]
-
-
-def _way(
-    names: dict[str, str], detected: str | None, asked: str | None, *, visible: bool, **more: Any
-) -> gr.Dropdown:
-    """One such control; its first choice leaves it to the app, and says what it found."""
-    said = re.split(r": | \(| [,;|]$", names.get(detected or "", detected or ""))[0]
-    shown = say("own.found", value=said) if detected and asked is None else say("own.find_out")
-    value = asked if asked in names else FOUND_OUT
-    choices = [(shown, FOUND_OUT), *((name, key) for key, name in names.items())]
-    return gr.Dropdown(choices=choices, value=value, visible=visible, **more)
 
 
 def shown(report: TableReport, name: str) -> dict[str, Any]:
@@ -336,12 +254,12 @@ def shown(report: TableReport, name: str) -> dict[str, Any]:
 
 def _hidden() -> list[Any]:
     """For the columns' and the reading's controls, and the button."""
-    gone = [gr.Dropdown(visible=False, value=None) for _ in range(2 + len(_WAYS))]
-    return [*gone, gr.Button(visible=False)]
+    columns = [gr.Dropdown(visible=False, value=None) for _ in range(2)]
+    return [*columns, *reading_shown(None, Reading()), gr.Button(visible=False)]
 
 
 def _same() -> list[Any]:
-    return [gr.skip()] * (3 + len(_WAYS))
+    return [gr.skip()] * (3 + len(WAYS))
 
 
 def _taken(task: Task) -> str:
