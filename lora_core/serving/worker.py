@@ -23,7 +23,7 @@ from lora_core.errors import LabError
 from lora_core.events import Diverged, Evaluated, Event, Finished, Step
 from lora_core.preparation import build_model, load_trained
 from lora_core.scores import confusion, right
-from lora_core.serving import log
+from lora_core.serving import heap, log
 from lora_core.serving.run import Best, State, TestScore
 from lora_core.tasks.task import Task
 from lora_core.training import fine_tune
@@ -122,6 +122,8 @@ def train(
         finished = finished or progress.finished("failed")
         sentence = reason or (f"{why(error)} {KEPT}" if finished else why(error))
         return ended("failed", sentence)
+    finally:
+        heap.trim()
 
 
 class Progress:
