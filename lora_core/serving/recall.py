@@ -46,14 +46,14 @@ class Recall:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.keeps = not isinstance(store, Nowhere)
-        self.bases: Callable[[str], Base] = self._load  # finds a base by its name
+        self.bases: Callable[[str, str], Base] = self._load  # finds one by its name and digest
         self.lists_table: Callable[[Run], bool] = lambda run: False  # whether its visitor does
         self._lock = threading.Lock()
         self._loaded: dict[str, Base] = {}
         self._bundled: dict[str, tuple[Task, str]] = {}
         self._digests: weakref.WeakKeyDictionary[Base | Task, str] = weakref.WeakKeyDictionary()
 
-    def _load(self, name: str) -> Base:
+    def _load(self, name: str, _: str) -> Base:
         if name not in self._loaded:
             self._loaded[name] = load_base(name)
         return self._loaded[name]
@@ -179,6 +179,7 @@ class Recall:
             "best_step": best[-1].step if best else run.first_step,
             "scores": scores,
             "has_weights": run.has_weights or run.best is not None,
+            "processor_seconds": run.processor_seconds,
         }
 
     def _digest(self, thing: Base | Task) -> str:
@@ -251,6 +252,7 @@ class Recall:
         run.stored_base = record["base"], record["base_digest"]
         run.reason, run.lost = record["reason"], record["lost"]
         run.test_score = records.score_of(record["test"])
+        run.processor_seconds = record.get("processor_seconds", 0.0)  # older versions kept none
         run.created, run.started, run.ended = record["times"]
         run.step, run.first_step, run.used = record["step"], record["first_step"], row.used
         if interrupted:
@@ -300,7 +302,7 @@ class Recall:
         return rebuild(job, weights, record["scores"])
 
     def _base(self, record: dict[str, Any]) -> Base:
-        base = self.bases(record["base"])
+        base = self.bases(record["base"], record["base_digest"])
         if record["base_digest"] not in ("", self._digest(base)):
             raise StoreError(
                 f"The base '{base.name}' has changed since this run, so its weights do not fit any "

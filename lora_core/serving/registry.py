@@ -71,13 +71,13 @@ class Registry:
         *,
         executor: Executor | None = None,
         store: Store | None = None,
-        bases: Callable[[str], Base] | None = None,
+        bases: Callable[[str, str], Base] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`workers`: threads that train, as many as cores unless said; or an `executor`.
 
-        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name, and
-        may come later, with `take_up`.
+        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name and
+        digest, and may come later, with `take_up`.
         """
         self.limits = limits or Limits()
         self.watchers = Watchers()
@@ -274,9 +274,9 @@ class Registry:
 
     # The server ------------------------------------------------------------------------------
 
-    def take_up(self, bases: Callable[[str], Base]) -> None:
+    def take_up(self, bases: Callable[[str, str], Base]) -> None:
         """At a start, once: what waited when the last server ended waits again, in its order, and
-        what trained is interrupted. `bases` finds a base by its name, as late as possible."""
+        what trained is interrupted. `bases` finds a base by name and digest, as late as possible."""
         with self._lock:
             self._recall.bases = bases
             self._recall.store.interrupt()

@@ -47,6 +47,7 @@ def test_finished_runs_come_back_whole_and_bit_for_bit(reopen, tiny, words) -> N
     for run, old, stored in zip(again, made, weights, strict=True):
         assert run.state == "finished" and run.test_score == old.test_score
         assert run.events == old.events and run.task.train == words.train
+        assert run.processor_seconds == old.processor_seconds > 0
         assert run.loaded is None and run.has_weights
         assert same(adapter(run), stored)
         assert run.classifier.initial.keys() == old.classifier.initial.keys()
@@ -115,7 +116,7 @@ from pathlib import Path
 from lora_core.serving.registry import Registry
 from lora_core.serving.store import Store
 tiny, words = t.tiny_base(), t.words_task()
-registry = Registry(t.LONG, workers=1, store=Store(Path(sys.argv[1])), bases=lambda _: tiny)
+registry = Registry(t.LONG, workers=1, store=Store(Path(sys.argv[1])), bases=lambda *_: tiny)
 done = t.submit(registry, tiny, words, sys.argv[2])
 t.wait(done)
 running = t.endless(registry, tiny, words, sys.argv[2])
@@ -141,7 +142,7 @@ def test_a_killed_server_loses_only_the_steps_since_the_last_evaluation(
     finally:
         process.kill()
         process.wait()
-    with Registry(LONG, workers=1, store=Store(tmp_path), bases=lambda _: tiny) as registry:
+    with Registry(LONG, workers=1, store=Store(tmp_path), bases=lambda *_: tiny) as registry:
         assert [run.id for run in registry.runs(ann)] == [done, running, waiting]
         assert registry.get(ann, done).state == "finished" and registry.get(ann, done).classifier
         broken = registry.get(ann, running)
@@ -244,7 +245,7 @@ def test_a_changed_base_is_said_and_curves_stay(tmp_path, reopen, tiny, words) -
     other = tiny_base()
     with lc_no_grad():
         other.model.final_norm.weight.add_(1)
-    with Registry(workers=1, store=Store(tmp_path / "data"), bases=lambda _: other) as registry:
+    with Registry(workers=1, store=Store(tmp_path / "data"), bases=lambda *_: other) as registry:
         (run,) = registry.runs(ann)
         assert run.classifier is None and "has changed" in run.lost and run.events
 

@@ -366,7 +366,7 @@ def test_a_waiting_run_without_its_base_has_failed_in_the_store_too(
     (row,) = reopen.store.of(ann)
     registry.close()
 
-    def gone(name: str) -> lc.base.checkpoint.Base:
+    def gone(name: str, digest: str) -> lc.base.checkpoint.Base:
         raise BaseError(f"There is no base called '{name}'.")
 
     store = Store(tmp_path / "data")
