@@ -19,7 +19,7 @@ from lora_core.events import Evaluated, Finished
 from lora_core.preparation import trained_weights
 from lora_core.serving import log, records
 from lora_core.serving.nowhere import Nowhere
-from lora_core.serving.run import Best, Run, new_id
+from lora_core.serving.run import ENDED, Best, Run, new_id
 from lora_core.serving.store import Row, Store, StoreError
 from lora_core.serving.weight_files import Weights, weights_of
 from lora_core.serving.worker import Job, rebuild
@@ -221,8 +221,10 @@ class Recall:
                 result = read(one)
             except StoreError:
                 raise  # the store is in trouble, not this one
-            except (LabError, LookupError, TypeError, ValueError, AttributeError) as error:
-                log.broke("stored", error)
+            except Exception as error:  # of a damaged row, of another version: of any kind
+                name = str(getattr(one, "id", one))
+                log.once(f"What is stored as {log.short(name)} cannot be read, and is left out.")
+                log.broke(name, error)
             else:
                 yield result
 
@@ -244,6 +246,8 @@ class Recall:
         lora, train = records.settings_of(record)
         interrupted = row.state in ("interrupted", "running")  # nobody trains it any more
         state: Any = "stopped" if interrupted else row.state
+        if state not in ("waiting", *ENDED) or not isinstance(row.visitor, str):
+            raise ValueError("no run has such a state, or such a visitor")
         run = Run(row.id, row.visitor, record["name"], None, self._task(record), lora, train)
         run.state, run.interrupted = state, interrupted
         run.share = run.address = record["share"] or row.visitor
@@ -254,7 +258,7 @@ class Recall:
         run.test_score = records.score_of(record["test"])
         run.processor_seconds = record.get("processor_seconds", 0.0)  # older versions kept none
         run.created, run.started, run.ended = record["times"]
-        run.step, run.first_step, run.used = record["step"], record["first_step"], row.used
+        run.step, run.first_step, run.used = record["step"], record["first_step"], float(row.used)
         if interrupted:
             run.ended = run.used
             step = max((event.step for event in run.events), default=0)
@@ -272,6 +276,7 @@ class Recall:
                     run.lost = str(error)
         if row.state == "waiting" and run.task is None:
             run.state, run.reason = "failed", NO_TABLE
+        run.behind = run.state != state
         if run.is_over and not run.lost:
             if row.weights:
                 self._attach(run, record)
