@@ -470,6 +470,7 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
         db = sqlite3.connect(path, check_same_thread=False)
         # Bytes that are no text hide one row and not all that are asked for with it.
         db.text_factory = lambda content: content.decode(errors="replace")
+        db.create_function("table_of", 1, _table_of)
         try:
             return db, _prepare(db, path)
         except BaseException:
@@ -523,6 +524,11 @@ def _record(text: str) -> dict[str, Any]:
         return {}
 
 
+def _table_of(text: str) -> str:
+    """The digest of the table in a record, "" without one. SQLite reads no record with a NaN."""
+    return str(_record(text).get("table") or "")
+
+
 def _put_table(
     db: sqlite3.Connection, visitor: str, digest: str, content: Mapping[str, Any], listed: bool
 ) -> None:
@@ -555,8 +561,7 @@ def _delete(db: sqlite3.Connection, run_id: str) -> list[str]:
 
 def _drop_unused_tables(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM own_tables WHERE visitor NOT IN (SELECT visitor FROM runs)")
-    used = "json_extract(CASE WHEN json_valid(record) THEN record ELSE '{}' END, '$.table')"
     db.execute(
-        "DELETE FROM tables WHERE digest NOT IN (SELECT digest FROM own_tables) AND digest NOT IN "
-        f"(SELECT {used} FROM runs WHERE {used} IS NOT NULL)"
+        "DELETE FROM tables WHERE digest NOT IN (SELECT digest FROM own_tables) "
+        "AND digest NOT IN (SELECT table_of(record) FROM runs)"
     )

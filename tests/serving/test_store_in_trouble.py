@@ -3,6 +3,7 @@ nothing that is whole is lost, and nothing comes back other than it was."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sqlite3
@@ -580,6 +581,18 @@ def test_a_table_goes_with_the_last_run_that_uses_it(reopen, tiny, words) -> Non
     assert count(reopen.store, "tables") == 1
     registry.remove(ann, runs[1].id)
     assert count(reopen.store, "tables") == 0
+
+
+def test_a_table_stays_for_a_run_whose_scores_are_no_numbers(tmp_path) -> None:
+    """As those of a run that went on and lost its worker before it was evaluated; SQLite takes
+    NaN for no JSON."""
+    ann, store = new_visitor(), Store(tmp_path)
+    for run_id in ("one", "two"):
+        record = {"table": run_id, "scores": {"validation_loss": math.nan}}
+        store.put(run_id, ann, "finished", record, 0.0, table=(run_id, {"name": run_id}, False))
+    assert store.delete("two")
+    assert store.table("one") == {"name": "one"} and store.table("two") is None
+    store.close()
 
 
 def test_caps_and_expiry_of_tables_hold_on_disk(reopen, tiny, words) -> None:
