@@ -10,7 +10,7 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -86,6 +86,8 @@ class Bases:
                     self._make_room(name, size)
                     self._coming[name] = size
                 base = load_base(name)
+                if base.name != name and len(self._called(base.name)) > 1:
+                    base = replace(base, name=name)
                 digest = base.digest()  # before anybody could have trained on it
                 with self._lock:
                     self._put(name, base)
@@ -97,16 +99,35 @@ class Bases:
                 _log.info("base %s: %s", name, base.remark)
             return base
 
-    def again(self, name: str) -> Base:
+    def again(self, name: str, digest: str = "") -> Base:
         """The base of a stored run, which names it as it calls itself: a folder by its last part.
 
-        It need not be on the menu any more: one from the Hub is fetched again. Raises `BaseError`.
+        Of several that are called so it is the one with this digest; without any, whoever asks
+        learns from another digest that the base has changed. It need not be on the menu any more:
+        one from the Hub is fetched again. Raises `BaseError`.
         """
-        for offered in self._offered or ():
-            folder = base_folder(offered)
-            if folder is not None and folder.resolve().name == name:
-                return self.get(offered)
-        return self.get(name)
+        found: Base | None = None
+        refusal: BaseError | None = None
+        for called in sorted(self._called(name), key=lambda known: known not in self._bases):
+            try:
+                base = self.get(called)
+            except BaseError as error:
+                refusal = refusal or error
+                continue
+            if digest in ("", self.digest(base)):
+                return base
+            found = found or base
+        if found is None:
+            assert refusal is not None
+            raise refusal
+        return found
+
+    def _called(self, name: str) -> list[str]:
+        """What may be meant by a name: the folders on the menu that end so, and the name itself."""
+        offered = self._offered or ()
+        folders = [path for path in offered if _last_part(path) == name]
+        known = name in (BUNDLED, *HUB_NAMES, *offered)
+        return [*folders, name] if known or not folders else folders
 
     def size(self, name: str) -> int:
         """Bytes that a base takes in memory; raises `BaseError` for one that is too large here."""
@@ -220,3 +241,9 @@ class Bases:
             _log.info("base %s: let go", name)
             return
         self._bases = {name: used, **self._bases}  # where it stood: first
+
+
+def _last_part(name: str) -> str | None:
+    """The last part of a folder's path; None for a name that is no folder."""
+    folder = base_folder(name)
+    return None if folder is None else folder.resolve().name

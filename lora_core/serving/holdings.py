@@ -48,19 +48,20 @@ class Holdings:
 
     def fetch(
         self, visitor: str | None, estimator: Callable[[Run], float | None], now: float
-    ) -> None:
-        """Bring a visitor's stored runs and tables to memory, once."""
+    ) -> list[Run]:
+        """Bring a visitor's stored runs and tables to memory, once; the runs that came."""
         if not visitor or visitor in self.recalled:
-            return
+            return []
         runs, tables = self.recall.runs_of(visitor), self.recall.tables_of(visitor)
         self.recalled.add(visitor)  # only now: what could not be read is tried again
+        runs = [run for run in runs if run.id not in self.runs]
         for run in runs:
-            if run.id not in self.runs:
-                run.estimator, run.used = estimator, now
-                self.runs[run.id] = run
+            run.estimator, run.used = estimator, now
+            self.runs[run.id] = run
         for task in tables:
             self.bring(task)
             self.tables.setdefault((visitor, task.name), Table(task, now))
+        return runs
 
     def of(self, visitor: str) -> list[Run]:
         """All runs of a visitor, oldest first."""

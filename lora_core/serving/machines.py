@@ -49,8 +49,8 @@ _LOOKS = 3  # looks in a row that fail before the scheduler is given up
 AGAIN_SECONDS = 10.0  # seconds between two tries to find a scheduler that is away
 _PATIENCE = 15.0  # seconds that a run waits for the last worker to come back
 _LISTEN = 0.5  # seconds between two looks at a run of which nothing is heard
-_ANSWER = 2.0  # seconds in which a worker that was just heard must answer a Stop
-_LAST_WORD = 0.3  # seconds in which one that was not heard for a second must
+HEAR_SECONDS = 0.4  # in which a worker must say that it heard of a Stop
+END_SECONDS = 2.0  # in which it must then have ended
 _FLUSH = 0.1  # seconds in which a worker collects what it says
 _AT_ONCE = 512  # runs
 _TRIES = 3  # times that a run is given to the scheduler before it is trained here
@@ -243,15 +243,14 @@ class Machines:
         order: _Order,
         repetition: Repetition,
     ) -> Outcome:
-        attempt, past, heard = "", set(), time.monotonic()
+        attempt, past = "", set()
         deadline: float | None = None
         while True:
             if order.stopped.is_set():
                 if not attempt or repetition.is_behind:  # a worker adds nothing to what is there
                     return repetition.stopped()
                 if deadline is None:
-                    now = time.monotonic()
-                    deadline = now + (_ANSWER if now - heard < 1.0 else _LAST_WORD)
+                    deadline = time.monotonic() + HEAR_SECONDS
                     _loop(client).add_callback(_set_event, client, job.id)
             try:
                 left = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -265,7 +264,6 @@ class Machines:
                     except KilledWorker as error:
                         raise WorkerLostError(str(error), repetition.progress) from error
                 continue
-            heard = time.monotonic()
             if batch["attempt"] != attempt:  # another worker took over
                 if batch["attempt"] in past:
                     continue  # a worker that was given up goes on speaking
@@ -276,6 +274,9 @@ class Machines:
                 message, blob = received
                 if message["kind"] == "outcome":
                     return repetition.outcome(wire.outcome_of(message, blob, job))
+                if message["kind"] == "stopping":
+                    deadline = time.monotonic() + END_SECONDS
+                    continue
                 repetition(wire.report_of(message, blob))
 
     async def _base_there(self, client: Client, base: Base) -> Any:
@@ -445,9 +446,10 @@ class _Outbox:
     def _work(self) -> None:
         while not self._over.wait(_FLUSH):
             try:
-                self._flush()
-                if self._event.is_set():
+                if not self.stopped.is_set() and self._event.is_set():
                     self.stopped.set()
+                    self.say({"kind": "stopping"}, b"")
+                self._flush()
             except Exception as error:  # dask's own, of many kinds
                 self._error = error
                 self.stopped.set()

@@ -31,7 +31,8 @@ class Nowhere(Store):
 
     def delete_table(self, visitor: str, name: str) -> None: ...
 
-    def delete_visitor(self, visitor: str) -> None: ...
+    def delete_visitor(self, visitor: str) -> bool:
+        return True
 
     def interrupt(self) -> None: ...
 

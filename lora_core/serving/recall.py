@@ -19,7 +19,7 @@ from lora_core.events import Evaluated, Finished
 from lora_core.preparation import trained_weights
 from lora_core.serving import log, records
 from lora_core.serving.nowhere import Nowhere
-from lora_core.serving.run import Best, Run, new_id
+from lora_core.serving.run import ENDED, Best, Run, new_id
 from lora_core.serving.store import Row, Store, StoreError
 from lora_core.serving.weight_files import Weights, weights_of
 from lora_core.serving.worker import Job, rebuild
@@ -46,14 +46,14 @@ class Recall:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.keeps = not isinstance(store, Nowhere)
-        self.bases: Callable[[str], Base] = self._load  # finds a base by its name
+        self.bases: Callable[[str, str], Base] = self._load  # finds one by its name and digest
         self.lists_table: Callable[[Run], bool] = lambda run: False  # whether its visitor does
         self._lock = threading.Lock()
         self._loaded: dict[str, Base] = {}
         self._bundled: dict[str, tuple[Task, str]] = {}
         self._digests: weakref.WeakKeyDictionary[Base | Task, str] = weakref.WeakKeyDictionary()
 
-    def _load(self, name: str) -> Base:
+    def _load(self, name: str, _: str) -> Base:
         if name not in self._loaded:
             self._loaded[name] = load_base(name)
         return self._loaded[name]
@@ -179,6 +179,7 @@ class Recall:
             "best_step": best[-1].step if best else run.first_step,
             "scores": scores,
             "has_weights": run.has_weights or run.best is not None,
+            "processor_seconds": run.processor_seconds,
         }
 
     def _digest(self, thing: Base | Task) -> str:
@@ -220,8 +221,10 @@ class Recall:
                 result = read(one)
             except StoreError:
                 raise  # the store is in trouble, not this one
-            except (LabError, LookupError, TypeError, ValueError, AttributeError) as error:
-                log.broke("stored", error)
+            except Exception as error:  # of a damaged row, of another version: of any kind
+                name = str(getattr(one, "id", one))
+                log.once(f"What is stored as {log.short(name)} cannot be read, and is left out.")
+                log.broke(name, error)
             else:
                 yield result
 
@@ -243,6 +246,8 @@ class Recall:
         lora, train = records.settings_of(record)
         interrupted = row.state in ("interrupted", "running")  # nobody trains it any more
         state: Any = "stopped" if interrupted else row.state
+        if state not in ("waiting", *ENDED) or not isinstance(row.visitor, str):
+            raise ValueError("no run has such a state, or such a visitor")
         run = Run(row.id, row.visitor, record["name"], None, self._task(record), lora, train)
         run.state, run.interrupted = state, interrupted
         run.share = run.address = record["share"] or row.visitor
@@ -251,8 +256,9 @@ class Recall:
         run.stored_base = record["base"], record["base_digest"]
         run.reason, run.lost = record["reason"], record["lost"]
         run.test_score = records.score_of(record["test"])
+        run.processor_seconds = record.get("processor_seconds", 0.0)  # older versions kept none
         run.created, run.started, run.ended = record["times"]
-        run.step, run.first_step, run.used = record["step"], record["first_step"], row.used
+        run.step, run.first_step, run.used = record["step"], record["first_step"], float(row.used)
         if interrupted:
             run.ended = run.used
             step = max((event.step for event in run.events), default=0)
@@ -270,6 +276,7 @@ class Recall:
                     run.lost = str(error)
         if row.state == "waiting" and run.task is None:
             run.state, run.reason = "failed", NO_TABLE
+        run.behind = run.state != state
         if run.is_over and not run.lost:
             if row.weights:
                 self._attach(run, record)
@@ -300,7 +307,7 @@ class Recall:
         return rebuild(job, weights, record["scores"])
 
     def _base(self, record: dict[str, Any]) -> Base:
-        base = self.bases(record["base"])
+        base = self.bases(record["base"], record["base_digest"])
         if record["base_digest"] not in ("", self._digest(base)):
             raise StoreError(
                 f"The base '{base.name}' has changed since this run, so its weights do not fit any "

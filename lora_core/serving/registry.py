@@ -10,8 +10,9 @@ Knows nothing about the page. All public methods may be called from any thread.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 
 from lora_core.base.checkpoint import Base
@@ -71,13 +72,13 @@ class Registry:
         *,
         executor: Executor | None = None,
         store: Store | None = None,
-        bases: Callable[[str], Base] | None = None,
+        bases: Callable[[str, str], Base] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
         """`workers`: threads that train, as many as cores unless said; or an `executor`.
 
-        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name, and
-        may come later, with `take_up`.
+        `store`: where runs outlive the process; `bases` finds the bases of stored runs by name and
+        digest, and may come later, with `take_up`.
         """
         self.limits = limits or Limits()
         self.watchers = Watchers()
@@ -172,13 +173,14 @@ class Registry:
 
         The same texts and learning rates follow; AdamW's moments start anew. Raises `RunError`.
         """
+        old = self.get(visitor, run_id)
+        if old.interrupted and old.has_weights and old.base is None and old.classifier is None:
+            raise RunError(old.lost or NOT_HERE)  # its base, which that loads, is not to be had
         with self._lock:
             old = self.get(visitor, run_id)
             best = (old.best or self._recall.weights(old)) if old.interrupted else None
-            if best is None or not (old.task and old.lora_config and old.train_config):
+            if best is None or not (old.base and old.task and old.lora_config and old.train_config):
                 raise RunError("This run cannot go on: nothing was kept to go on from.")
-            if old.base is None and old.classifier is None:  # which loads the base
-                raise RunError(old.lost or NOT_HERE)
             self._check_queue(old)
             run = continued_run(old, best)
             del self._held.runs[old.id]  # the store lets go of it when it has the new one
@@ -229,13 +231,17 @@ class Registry:
             self._held.forget(run)
         self._observers.tell(run)
 
-    def remove_all(self, visitor: str) -> None:
-        """Forget all that is a visitor's, here and in the store: runs, weights and tables."""
+    def remove_all(self, visitor: str) -> bool:
+        """Forget all that is a visitor's, here and in the store: runs, weights and tables.
+
+        False: the disk had no room to delete all of it; nobody is shown the rest, and it goes as
+        soon as there is some.
+        """
         with self._lock:
             for run in self.runs(visitor):
                 self.remove(visitor, run.id)
             self._held.forget_tables(visitor)
-            self._recall.store.delete_visitor(visitor)
+            return self._recall.store.delete_visitor(visitor)
 
     # Tables ----------------------------------------------------------------------------------
 
@@ -275,18 +281,19 @@ class Registry:
 
     # The server ------------------------------------------------------------------------------
 
-    def take_up(self, bases: Callable[[str], Base]) -> None:
+    def take_up(self, bases: Callable[[str, str], Base]) -> None:
         """At a start, once: what waited when the last server ended waits again, in its order, and
-        what trained is interrupted. `bases` finds a base by its name, as late as possible."""
+        what trained is interrupted. `bases` finds a base by its name and digest, as late as
+        possible."""
         with self._lock:
             self._recall.bases = bases
             self._recall.store.interrupt()
-            waited = self._recall.store.waiting()
-            for visitor in dict.fromkeys(row.visitor for row in waited):
-                self._fetch(visitor)
-            for run in filter(None, (self._held.runs.get(row.id) for row in waited)):
-                self._take_up_run(run)
-            self._dispatcher.dispatch()
+            waited: list[str | None] = []
+            with _said():
+                waited = [row.visitor for row in self._recall.store.waiting()]
+            for visitor in dict.fromkeys(waited):
+                with _said():  # tried again when the visitor comes
+                    self._fetch(visitor)
 
     @property
     def executor(self) -> Executor:
@@ -387,7 +394,11 @@ class Registry:
         check_queue(self.limits, own, at_address, len(waiting), waiting.estimate)
 
     def _fetch(self, visitor: str | None) -> None:
-        self._held.fetch(visitor, self.estimate, self._clock())
+        waited = self._held.fetch(visitor, self.estimate, self._clock())
+        for run in waited if not self._closing.is_set() else ():
+            if run.state == "waiting" or run.behind:
+                self._take_up_run(run)
+                self._dispatcher.dispatch()
 
     def _catch_up(self) -> None:
         if not self._closing.is_set():  # what is stopped then goes on at the next start
@@ -488,6 +499,15 @@ class Registry:
             with self._lock:
                 if not run.is_over:
                     self._end(run, "failed", why(error))
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """What the store cannot read now is said in the log, and ends nothing."""
+    try:
+        yield
+    except StoreError as error:
+        log.once(str(error))
 
 
 def _outcome(run: Run, future: Future[Outcome]) -> Outcome:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -70,6 +72,7 @@ _OBSTACLES = {
     sqlite3.SQLITE_FULL: _FULL,
 }
 _PERHAPS_FULL = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)  # SQLite does not say so
+_MARK = re.compile(r"deleted-((?:[0-7][0-9a-f])+)")  # a file: this run's row has to go yet
 _SHRINK = 4 * MEGABYTE  # unused within the database, and more than half of it: it is written anew
 SPACE_DISK = Path("/data")  # where a Space's lasting disk is, if it has one
 
@@ -104,13 +107,16 @@ def choose_folder(wanted: str | None) -> tuple[Path | None, str]:
     """Where to keep runs, None for nowhere, and a sentence for the host.
 
     `wanted`: a folder, "none", or nothing: then LORA_LAB_DATA says it, else the user's data folder;
-    on a Space its lasting disk, if it has one.
+    on a Space its lasting disk, if it has one. Raises `StoreError` for a `~` that is nobody's.
     """
     choice = (wanted or os.environ.get("LORA_LAB_DATA") or "").strip()
     if choice.lower() == "none":
         return None, "Runs are kept in memory only: when the server ends they are gone."
     if choice:
-        folder = Path(choice).expanduser()
+        try:
+            folder = Path(choice).expanduser()
+        except RuntimeError as error:
+            raise StoreError(f"There is no folder {choice} to keep runs in: {error}") from error
     elif os.environ.get("SPACE_ID"):
         if not os.access(SPACE_DISK, os.W_OK):
             return None, "This Space has no lasting disk: when it sleeps, its runs are gone."
@@ -124,7 +130,8 @@ class Store:
     """One folder, of one server at a time. May be called from any thread.
 
     Reading raises `StoreError`. Writing does not: on a full disk the server goes on without, says
-    so once in its log, and whoever writes hears that it was not done.
+    so once in its log, and whoever writes hears that it was not done. What was deleted is not read
+    any more, also where the disk had no room for that: its row goes when there is some.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -146,9 +153,15 @@ class Store:
             raise self._unusable(error) from error
         try:
             self._files = WeightFiles(folder / "weights")
-            self._db = self._open_or_set_aside(folder / "runs.sqlite")
-            named = {name for (name,) in self._ask("SELECT weights FROM runs WHERE weights != ''")}
-            self._files.sweep(named)
+            marks = (_MARK.fullmatch(path.name) for path in folder.iterdir())
+            self._gone = {bytes.fromhex(mark[1]).decode() for mark in marks if mark}
+            self._path = folder / "runs.sqlite"
+            self._db = self._open_or_set_aside(self._path)
+            self._inode = self._path.stat().st_ino
+            self._delete_rest()
+            with contextlib.suppress(StoreError):  # then the files stay until the next start
+                rows = self._ask("SELECT weights FROM runs WHERE weights != ''")
+                self._files.sweep({name for (name,) in rows})
         except OSError as error:
             self._lock.release()
             raise self._unusable(error) from error
@@ -203,6 +216,15 @@ class Store:
                     f"What happens now is not kept: {self.folder} cannot be written to ({why})."
                 )
 
+    def _commit(self, old: list[str]) -> bool:
+        """Then the old files go."""
+        if self._path.stat().st_ino != self._inode:  # deleted: SQLite would write into the void
+            raise FileNotFoundError(f"{self._path.name} is another file now")
+        self._db.commit()
+        for file in old:
+            self._files.remove(file)
+        return True
+
     def put(
         self,
         run_id: str,
@@ -246,10 +268,7 @@ class Store:
                 )
             if replaces:
                 old += _delete(db, replaces)
-            db.commit()  # before the old files go
-            for file in old:
-                self._files.remove(file)
-            return True
+            return self._commit(old)
         return False
 
     def use(self, used: Mapping[str, float], clock: float) -> None:
@@ -261,16 +280,43 @@ class Store:
             db.execute("INSERT OR REPLACE INTO facts VALUES ('clock', ?)", (repr(clock),))
 
     def delete(self, run_id: str) -> bool:
-        """Forget a run, its events, weights, and a table that nobody needs any more; whether that
-        was done."""
+        """Forget a run, its events, weights, and a table that nobody needs any more; whether all of
+        that was done.
+
+        SQLite needs room to delete. Where there is none, the weights make some; if that is not
+        enough, an empty file says what has to go yet.
+        """
+        with self._guard:
+            if self._delete_row(run_id):
+                return True
+            with contextlib.suppress(StoreError):
+                for (file,) in self._ask("SELECT weights FROM runs WHERE id = ?", run_id):
+                    self._files.remove(file)
+            if self._delete_row(run_id):
+                return True
+            self._gone.add(run_id)
+            with contextlib.suppress(OSError):
+                self._mark(run_id).touch()
+        return False
+
+    def _delete_row(self, run_id: str) -> bool:
         with self._writing() as db:
             old = _delete(db, run_id)
             _drop_unused_tables(db)
-            db.commit()
-            for file in old:
-                self._files.remove(file)
-            return True
+            return self._commit(old)
         return False
+
+    def _delete_rest(self) -> None:
+        """Delete what there was no room to delete."""
+        for run_id in list(self._gone):
+            if not self._delete_row(run_id):
+                return
+            self._gone.discard(run_id)
+            with contextlib.suppress(OSError):
+                self._mark(run_id).unlink()
+
+    def _mark(self, run_id: str) -> Path:
+        return self.folder / f"deleted-{run_id.encode().hex()}"
 
     def delete_table(self, visitor: str, name: str) -> None:
         """Take a table out of a visitor's list; runs that use it keep it."""
@@ -278,13 +324,12 @@ class Store:
             db.execute("DELETE FROM own_tables WHERE visitor = ? AND name = ?", (visitor, name))
             _drop_unused_tables(db)
 
-    def delete_visitor(self, visitor: str) -> None:
-        """Forget all that is a visitor's."""
+    def delete_visitor(self, visitor: str) -> bool:
+        """Forget all that is a visitor's; whether all of that was done."""
         with self._guard:
-            for (run_id,) in self._ask("SELECT id FROM runs WHERE visitor = ?", visitor):
-                self.delete(run_id)
-            with self._writing() as db:
-                _drop_unused_tables(db)
+            runs = self._ask("SELECT id FROM runs WHERE visitor = ?", visitor)
+            done = [self.delete(run_id) for (run_id,) in runs]
+            return all(done)
 
     def interrupt(self) -> None:
         """At a start: what was running when the last server ended is interrupted."""
@@ -294,20 +339,28 @@ class Store:
     def sweep(self, oldest: float, max_bytes: int) -> list[str]:
         """Forget runs not used since `oldest`, then the longest unused until the rest fits; their
         ids. Each visitor's newest run goes last."""
+        with self._guard:
+            try:
+                self._delete_rest()
+                return self._sweep(oldest, max_bytes)
+            except StoreError as error:
+                log.once(str(error))
+                return []
+
+    def _sweep(self, oldest: float, max_bytes: int) -> list[str]:
         ended = "state NOT IN ('waiting', 'running')"
         newest = "number = (SELECT max(number) FROM runs r WHERE r.visitor = runs.visitor)"
         gone: list[str] = []
-        with self._guard:
-            for (run_id,) in self._ask(f"SELECT id FROM runs WHERE used < ? AND {ended}", oldest):
-                if self.delete(run_id):
-                    gone.append(run_id)
-            if self._bytes() > max_bytes:
-                order = f"SELECT id FROM runs WHERE {ended} ORDER BY {newest}, used"
-                for (run_id,) in self._ask(order):
-                    if self._bytes() <= max_bytes or not self.delete(run_id):
-                        break
-                    gone.append(run_id)
-            self._shrink()
+        for (run_id,) in self._ask(f"SELECT id FROM runs WHERE used < ? AND {ended}", oldest):
+            if self._delete_row(run_id):
+                gone.append(run_id)
+        if self._bytes() > max_bytes:
+            order = f"SELECT id FROM runs WHERE {ended} ORDER BY {newest}, used"
+            for (run_id,) in self._ask(order):
+                if self._bytes() <= max_bytes or not self._delete_row(run_id):
+                    break
+                gone.append(run_id)
+        self._shrink()
         return gone
 
     def _bytes(self) -> int:
@@ -333,6 +386,8 @@ class Store:
         with self._guard:
             try:
                 return self._db.execute(question, values).fetchall()
+            except UnicodeEncodeError:  # half a character, from who invents names: nothing has it
+                return []
             except sqlite3.Error as error:
                 raise StoreError(f"What was kept cannot be read: {error}.") from error
 
@@ -342,7 +397,8 @@ class Store:
             f"WHERE {where} ORDER BY number",
             *values,
         )
-        return [Row(i, v, s, _record(r), w, u, n) for i, v, s, r, w, u, n in rows]
+        made = [Row(i, v, s, _record(r), w, u, n) for i, v, s, r, w, u, n in rows]
+        return [row for row in made if row.id not in self._gone]
 
     def of(self, visitor: str) -> list[Row]:
         """A visitor's runs, oldest first."""
@@ -354,8 +410,8 @@ class Store:
 
     def visitor_of(self, run_id: str) -> str | None:
         """Whose run this is; None for an unknown one."""
-        rows = self._ask("SELECT visitor FROM runs WHERE id = ?", run_id)
-        return str(rows[0][0]) if rows else None
+        rows = self._rows("id = ?", run_id)
+        return rows[0].visitor if rows else None
 
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """The events of a run, as records."""
@@ -370,12 +426,15 @@ class Store:
     def own_tables(self, visitor: str) -> list[str]:
         """The digests of a visitor's tables."""
         rows = self._ask("SELECT digest FROM own_tables WHERE visitor = ? ORDER BY rowid", visitor)
-        return [digest for (digest,) in rows]
+        return [digest for (digest,) in rows] if self.of(visitor) else []
 
     def clock(self) -> float:
         """The server's own time when it last noted it."""
-        rows = self._ask("SELECT value FROM facts WHERE name = 'clock'")
-        return float(rows[0][0]) if rows else 0.0
+        try:
+            ((value,),) = self._ask("SELECT value FROM facts WHERE name = 'clock'")
+            return float(value) if math.isfinite(float(value)) else 0.0
+        except (StoreError, TypeError, ValueError):  # never noted, or not to be read
+            return 0.0
 
     def weights_path(self, name: str) -> Path:
         """Where a file of weights lies."""
@@ -393,7 +452,7 @@ class Store:
             return {}
         try:
             return self._files.read(rows[0][0])
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise StoreError(
                 "The weights of this run were kept, but their file is missing or damaged. Its "
                 "curves and figures stay."
@@ -409,8 +468,11 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
         path.touch(mode=0o600)  # nobody else's to read: visitors' tokens are in it
     try:
         db = sqlite3.connect(path, check_same_thread=False)
+        # Bytes that are no text hide one row and not all that are asked for with it.
+        db.text_factory = lambda content: content.decode(errors="replace")
+        db.create_function("table_of", 1, _table_of)
         try:
-            return db, _prepare(db)
+            return db, _prepare(db, path)
         except BaseException:
             db.close()
             raise
@@ -427,8 +489,11 @@ def _open(path: Path) -> tuple[sqlite3.Connection, bool]:
         ) from error
 
 
-def _prepare(db: sqlite3.Connection) -> bool:
-    """Check a database and bring it to the present version; whether it was empty."""
+def _prepare(db: sqlite3.Connection, path: Path) -> bool:
+    """Check a database and bring it to the present version; whether it was empty.
+
+    Raises `StoreError` for one of a later version: what that one kept is not understood here.
+    """
     application, version = (
         db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
     )
@@ -436,7 +501,10 @@ def _prepare(db: sqlite3.Connection) -> bool:
     if tables and application != APPLICATION:
         raise _DamagedError("it is not a database of LoRA Lab")
     if version > len(MIGRATIONS):
-        raise _DamagedError("a newer LoRA Lab wrote it")
+        raise StoreError(
+            f"A newer LoRA Lab wrote {path}. Nothing of it was changed. Start that one, or choose "
+            "another folder with --data, or --data none to keep nothing."
+        )
     if db.execute("PRAGMA quick_check").fetchone()[0] != "ok":
         raise _DamagedError("it is damaged")
     db.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
@@ -454,6 +522,11 @@ def _record(text: str) -> dict[str, Any]:
         return dict(json.loads(text))
     except (TypeError, ValueError):
         return {}
+
+
+def _table_of(text: str) -> str:
+    """The digest of the table in a record, "" without one. SQLite reads no record with a NaN."""
+    return str(_record(text).get("table") or "")
 
 
 def _put_table(
@@ -488,8 +561,7 @@ def _delete(db: sqlite3.Connection, run_id: str) -> list[str]:
 
 def _drop_unused_tables(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM own_tables WHERE visitor NOT IN (SELECT visitor FROM runs)")
-    used = "json_extract(CASE WHEN json_valid(record) THEN record ELSE '{}' END, '$.table')"
     db.execute(
-        "DELETE FROM tables WHERE digest NOT IN (SELECT digest FROM own_tables) AND digest NOT IN "
-        f"(SELECT {used} FROM runs WHERE {used} IS NOT NULL)"
+        "DELETE FROM tables WHERE digest NOT IN (SELECT digest FROM own_tables) "
+        "AND digest NOT IN (SELECT table_of(record) FROM runs)"
     )

@@ -44,7 +44,7 @@ class WeightFiles:
 
     def path(self, name: str) -> Path:
         """Where a file lies."""
-        return self.folder / Path(name).name
+        return self.folder / Path(str(name)).name  # a damaged row names what is no text
 
     @contextlib.contextmanager
     def new(self, weights: Weights | None) -> Iterator[str]:
@@ -76,7 +76,7 @@ class WeightFiles:
 
     def remove(self, name: str) -> None:
         """Delete a file. One that cannot be deleted goes with the next `sweep`."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self.path(name).unlink(missing_ok=True)
 
     def sweep(self, named: Collection[str]) -> None:

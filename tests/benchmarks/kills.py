@@ -90,7 +90,7 @@ def visit(registry: Registry, visitor: str, seed: int, tiny: Base, words: Task) 
 def serve(folder: str, seed: int) -> None:
     """The process that is killed."""
     tiny, words, store = tiny_base(), words_task(), Store(Path(folder))
-    registry = Registry(KEEP_ALL, workers=2, store=store, bases=lambda _: tiny)
+    registry = Registry(KEEP_ALL, workers=2, store=store, bases=lambda *_: tiny)
     say("ready", *store.notes)
     for number, visitor in enumerate(VISITORS):
         arguments = (registry, visitor, 1000 * seed + number, tiny, words)
@@ -128,7 +128,7 @@ def kills(number: int, within: float, seed: int = 0) -> int:
             lost = []
             with Registry(KEEP_ALL, workers=1, store=store) as registry:
                 registry.pause()
-                registry.take_up(lambda _, tiny=tiny: tiny)
+                registry.take_up(lambda *_, tiny=tiny: tiny)
                 here = {run.id: run for v in VISITORS for run in registry.runs(v)}
                 interrupted += sum(run.interrupted for run in here.values())
                 for run_id, promise in promised.items():
@@ -175,7 +175,7 @@ def start(stored: int, rounds: int = 5) -> int:
         for _ in range(rounds):
             for name, folder in stores.items():
                 begin = time.perf_counter()
-                with Registry(workers=2, store=Store(Path(folder)), bases=lambda _: tiny) as again:
+                with Registry(workers=2, store=Store(Path(folder)), bases=lambda *_: tiny) as again:
                     opened = time.perf_counter() - begin
                     runs = again.runs("visitor number 1 of many")
                     seen = time.perf_counter() - begin - opened

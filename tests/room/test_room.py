@@ -306,7 +306,7 @@ def test_after_a_restart_the_lesson_goes_on(tmp_path: Path, tiny: Base) -> None:
         table = csv_of(room)
         room.close()
     with Registry(workers=1, store=Store(tmp_path)) as registry:
-        registry.take_up(lambda name: tiny)
+        registry.take_up(lambda *_: tiny)
         room = room_over(registry, tmp_path)
         room.recount()
         until(lambda: len(room.votes.curve(TASK, [1, 2])) == 2)

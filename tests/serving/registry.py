@@ -62,7 +62,7 @@ class Reopen:
         self.close()
         self.store = Store(self._folder)
         self._registry = Registry(
-            limits, workers=1, store=self.store, bases=lambda _: self._base, **options
+            limits, workers=1, store=self.store, bases=lambda *_: self._base, **options
         )
         return self._registry
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import Counter
 
@@ -14,8 +15,11 @@ from lora_core.base.gpt2_names import gpt2_config
 from lora_core.limits import Limits
 from lora_core.serving import bases as module
 from lora_core.serving.bases import Bases
+from lora_core.serving.registry import Registry, new_visitor
+from lora_core.serving.store import Store
 from lora_core.ui.context import Lab
 from tests.cases.folders import tiny_folder
+from tests.serving.registry import wait
 
 
 @pytest.fixture
@@ -145,6 +149,35 @@ def test_a_stored_run_finds_its_base_by_the_name_that_it_has_itself(
     for name in ("base-9", "", "openai/other"):
         with pytest.raises(lc.base.checkpoint.BaseError, match="does not offer"):
             Bases(offered=folders).again(name)
+
+
+def test_of_folders_of_one_name_none_is_taken_for_another(tmp_path, task, base) -> None:
+    names = ["one/mine", "two/mine", "three/bundled"]
+    offered = [str(tiny_folder(tmp_path / name, seed=i)[0]) for i, name in enumerate(names)]
+    config, ann = lc.TrainConfig(steps=2, batch_size=4, evaluations=1), new_visitor()
+
+    def begin(menu: list[str]) -> Registry:
+        bases = Bases(offered=menu, held={"bundled": base})
+        store = Store(tmp_path / "data")
+        registry = Registry(workers=1, store=store, bases=bases.again)
+        for name in [] if registry.runs(ann) else ["bundled", *menu]:
+            one = bases.get(name)
+            assert bases.loaded(one.name) is one and one.name in bases.menu()
+            wait(registry.submit(ann, one, task, lc.LoRAConfig(rank=2), config))
+        return registry
+
+    with begin(offered) as registry:
+        sources = [run.base.source for run in registry.runs(ann)]
+        said = [run.classifier.classify("win cash") for run in registry.runs(ann)]
+    assert sources == ["assets/base", *offered]
+    change = "UPDATE runs SET record = json_set(record, '$.base', 'mine') WHERE number IN (2, 3)"
+    for statement in ("SELECT 1", change):  # as it is, and as a version before wrote it
+        with sqlite3.connect(tmp_path / "data" / "runs.sqlite") as db:
+            db.execute(statement)
+        with begin(offered[::-1]) as registry:
+            again = registry.runs(ann)
+            assert [run.classifier.classify("win cash") for run in again] == said
+            assert [run.base.source for run in again] == sources
 
 
 def test_what_was_kept_over_a_base_goes_with_it(folders) -> None:

@@ -208,6 +208,25 @@ def test_a_stop_after_a_loss_keeps_what_was_reported(tmp_path, tiny, words, monk
             until(lambda: client.run_on_scheduler(queues) == [])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGSTOP to send")
+def test_a_stop_waits_for_nobody_who_does_not_say_that_it_stops(
+    tmp_path, tiny, words, monkeypatch
+) -> None:
+    monkeypatch.setattr("lora_core.serving.machines.END_SECONDS", 2 * WAIT)
+    with hall(tmp_path, monkeypatch) as (_, registry, process):
+        monkeypatch.setattr("lora_core.serving.machines.HEAR_SECONDS", WAIT)
+        heard, hung = (endless(registry, tiny, words) for _ in range(2))
+        under_way(heard, hung, steps=110)
+        registry.stop(heard.visitor, heard.id)
+        wait(heard)
+        assert "temperature" in heard.classifier.scores  # its worker ended it
+        monkeypatch.setattr("lora_core.serving.machines.HEAR_SECONDS", 0.4)
+        process.send_signal(signal.SIGSTOP)  # as a network that hangs
+        registry.stop(hung.visitor, hung.id)
+        wait(hung)
+        assert hung.state == "stopped" and hung.classifier is not None
+
+
 def queues(dask_scheduler) -> list[str]:
     return list(dask_scheduler.extensions["queues"].queues)
 

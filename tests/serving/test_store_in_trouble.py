@@ -3,6 +3,7 @@ nothing that is whole is lost, and nothing comes back other than it was."""
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import sqlite3
@@ -15,7 +16,7 @@ import lora_core as lc
 from lora_core.base.checkpoint import BaseError
 from lora_core.limits import Limits
 from lora_core.serving import weight_files
-from lora_core.serving.registry import Registry, Run, new_visitor
+from lora_core.serving.registry import NOT_HERE, Registry, Run, RunError, new_visitor
 from lora_core.serving.store import Store, StoreError
 from lora_core.serving.weight_files import weights_of
 from lora_core.tasks.task import Example, Task
@@ -44,6 +45,14 @@ def change(store: Store, statement: str) -> None:
     db.execute(statement)
     db.commit()
     db.close()
+
+
+def count(store: Store, table: str) -> int:
+    """Rows on the disk."""
+    db = sqlite3.connect(store.folder / "runs.sqlite")
+    (number,) = db.execute(f"SELECT count(*) FROM {table}").fetchone()
+    db.close()
+    return int(number)
 
 
 def own(words: Task, name: str) -> Task:
@@ -297,6 +306,80 @@ def test_the_run_that_is_gone_on_from_goes_at_once(reopen, tiny, words) -> None:
     assert len(files(reopen.store.folder)) == 1
 
 
+# Deleting where there is no room ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("press", ["remove", "remove_all"])
+def test_what_is_deleted_on_a_full_disk_is_gone_and_stays_so(reopen, tiny, words, press) -> None:
+    ann, bob, registry = new_visitor(), new_visitor(), reopen()
+    registry.add_task(ann, own(words, "mine"))
+    run = submit(registry, tiny, registry.task(ann, "mine"), ann)
+    other = submit(registry, tiny, own(words, "another"), bob)
+    wait(run, other)
+    registry = reopen()
+    assert registry.get(ann, run.id).classifier is not None
+    with full_disk():
+        if press == "remove":
+            registry.remove(ann, run.id)
+        else:
+            assert registry.remove_all(ann) is False  # not all of it
+        assert len(files(reopen.store.folder)) == 1  # the other's: files need no room to go
+        assert reopen.store.of(ann) == [] and reopen.store.visitor_of(run.id) is None
+        registry.close()
+    assert count(reopen.store, "runs") == 2
+    registry = reopen()
+    assert registry.runs(ann) == [] and registry.tasks(ann) == []
+    with pytest.raises(RunError, match=NOT_HERE):
+        registry.find(run.id)
+    assert count(reopen.store, "tables") == 1 and len(registry.runs(bob)) == 1
+    assert not list(reopen.store.folder.glob("deleted-*"))
+
+
+def test_what_could_not_be_deleted_goes_as_soon_as_there_is_room(reopen, tiny, words) -> None:
+    ann, registry = new_visitor(), reopen()
+    wait(submit(registry, tiny, words, ann))
+    registry = reopen()
+    with full_disk():
+        assert registry.remove_all(ann) is False
+    registry.sweep()  # as by itself, every thirty seconds
+    assert count(reopen.store, "runs") == 0
+    assert registry.remove_all(ann) is True
+
+
+def test_weights_that_are_deleted_make_the_room_to_delete_the_rest(
+    tmp_path, reopen, tiny, words, monkeypatch
+) -> None:
+    connect, folder = sqlite3.connect, tmp_path / "data" / "weights"
+
+    def crowded(*values, **options) -> sqlite3.Connection:
+        db = connect(*values, **options)
+        db.create_function("room", 0, lambda: len(list(folder.iterdir())) < 2)
+        return db
+
+    ann, registry = new_visitor(), reopen()
+    wait(*[submit(registry, tiny, words, ann, seed=i) for i in range(2)])
+    registry.close()
+    monkeypatch.setattr(sqlite3, "connect", crowded)
+    registry = reopen()
+    change(
+        reopen.store,
+        "CREATE TRIGGER full BEFORE DELETE ON runs WHEN NOT room() "
+        "BEGIN SELECT RAISE(ABORT, 'database or disk is full'); END",
+    )
+    assert registry.remove_all(ann) is True
+    assert reopen.store.of(ann) == [] and files(reopen.store.folder) == []
+    assert not list(reopen.store.folder.glob("deleted-*"))
+
+
+def test_files_of_somebody_else_are_not_taken_for_marks(tmp_path) -> None:
+    names = ["deleted-photo", "deleted", "deleted-ff00"]
+    for name in names:
+        (tmp_path / name).write_text("theirs")
+    for _ in range(2):
+        Store(tmp_path).close()
+    assert all((tmp_path / name).read_text() == "theirs" for name in names)
+
+
 # Rows and files that make no sense ----------------------------------------------------------
 
 
@@ -315,6 +398,97 @@ def test_a_waiting_run_whose_weights_are_damaged_fails_alone(reopen, tiny, words
     assert failed.state == "failed" and "damaged" in failed.reason and failed.events
     wait(registry.get(ann, other.id))
     assert reopen.store.waiting() == []
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "record = CAST(x'7bff7d' AS TEXT)",  # bytes that are no text
+        "record = x'00ff'",
+        "visitor = x'00ff'",
+        "visitor = CAST(x'ff' AS TEXT)",
+        "state = 'asleep'",
+        "used = 'long ago'",
+        "weights = x'00ff'",
+        "record = json_set(record, '$.times', 3)",
+    ],
+)
+def test_a_start_goes_on_over_what_it_cannot_read(reopen, tiny, words, trouble, caplog) -> None:
+    ann, registry = new_visitor(), reopen()
+    registry.pause()
+    runs = [submit(registry, tiny, words, ann, seed=i) for i in range(3)]
+    registry.close()
+    change(reopen.store, f"UPDATE runs SET {trouble} WHERE number = 2")
+    change(reopen.store, "UPDATE facts SET value = 'noon'")
+    for _ in range(2):
+        registry = reopen()
+        others = [registry.get(ann, runs[0].id), registry.get(ann, runs[2].id)]
+        wait(*others)
+        assert [run.state for run in others] == ["finished"] * 2
+        registry.sweep()
+    assert reopen.store.notes == [] and count(reopen.store, "runs") == 3  # for who can read it
+    if "weights" in trouble:
+        assert "damaged" in registry.get(ann, runs[1].id).reason
+    elif "visitor" not in trouble:
+        assert f"{runs[1].id[:6]} cannot be read" in caplog.text
+
+
+def test_a_visitor_who_cannot_be_read_at_a_start_keeps_nobody_else_waiting(
+    tmp_path, reopen, tiny, words, caplog, monkeypatch
+) -> None:
+    ann, bob, registry = new_visitor(), new_visitor(), reopen()
+    registry.pause()
+    theirs = {visitor: submit(registry, tiny, words, visitor).id for visitor in (ann, bob)}
+    registry.close()
+    events, trouble = Store.events, [True]
+
+    def torn(store: Store, run_id: str):
+        if trouble and run_id == theirs[ann]:
+            raise StoreError("What was kept cannot be read: disk I/O error.")
+        return events(store, run_id)
+
+    monkeypatch.setattr(Store, "events", torn)
+    registry = reopen()
+    assert "disk I/O error" in caplog.text
+    wait(registry.get(bob, theirs[bob]))
+    with pytest.raises(StoreError, match="disk I/O error"):
+        registry.runs(ann)
+    trouble.clear()
+    wait(registry.get(ann, theirs[ann]))  # it waited still, and its turn came
+    assert registry.get(ann, theirs[ann]).state == "finished"
+
+
+def test_forgetting_what_is_old_outlasts_a_passing_trouble(reopen, tiny, words, caplog) -> None:
+    ann, clock = new_visitor(), Clock()
+    registry = reopen(Limits(stored_hours=1), clock=clock)
+    wait(submit(registry, tiny, words, ann))
+    clock.now += 7200
+    change(reopen.store, "ALTER TABLE runs RENAME TO hidden")
+    registry.sweep()
+    assert "cannot be read" in caplog.text
+    change(reopen.store, "ALTER TABLE hidden RENAME TO runs")
+    registry.sweep()
+    assert reopen.store.of(ann) == []
+
+
+def test_half_a_character_in_a_name_is_nobodys(reopen) -> None:
+    registry = reopen()
+    with pytest.raises(RunError, match=NOT_HERE):
+        registry.find("\ud800")
+    assert registry.runs("\ud800" * 20) == []
+
+
+def test_a_store_whose_folder_was_deleted_says_so_and_promises_nothing(
+    reopen, tiny, words, caplog
+) -> None:
+    ann, registry = new_visitor(), reopen()
+    shutil.rmtree(reopen.store.folder)
+    registry.pause()
+    waiting = submit(registry, tiny, words, ann)
+    assert waiting.behind and "cannot be written to" in caplog.text
+    registry.unpause()
+    wait(waiting)
+    assert waiting.state == "finished" and waiting.behind and waiting.classifier is not None
 
 
 @pytest.mark.parametrize("record", ["{", "[]", '{"name": 3}'])
@@ -366,7 +540,7 @@ def test_a_waiting_run_without_its_base_has_failed_in_the_store_too(
     (row,) = reopen.store.of(ann)
     registry.close()
 
-    def gone(name: str) -> lc.base.checkpoint.Base:
+    def gone(name: str, digest: str) -> lc.base.checkpoint.Base:
         raise BaseError(f"There is no base called '{name}'.")
 
     store = Store(tmp_path / "data")
@@ -394,13 +568,6 @@ def test_a_waiting_run_without_its_table_has_failed(reopen, tiny, words) -> None
 # Tables -------------------------------------------------------------------------------------
 
 
-def tables_in(store: Store) -> int:
-    db = sqlite3.connect(store.folder / "runs.sqlite")
-    (number,) = db.execute("SELECT count(*) FROM tables").fetchone()
-    db.close()
-    return int(number)
-
-
 def test_a_table_goes_with_the_last_run_that_uses_it(reopen, tiny, words) -> None:
     ann, registry = new_visitor(), reopen()
     config = lc.TrainConfig(steps=2, batch_size=4, evaluations=1)
@@ -411,9 +578,21 @@ def test_a_table_goes_with_the_last_run_that_uses_it(reopen, tiny, words) -> Non
     ]
     wait(*runs)
     registry.remove(ann, runs[0].id)
-    assert tables_in(reopen.store) == 1
+    assert count(reopen.store, "tables") == 1
     registry.remove(ann, runs[1].id)
-    assert tables_in(reopen.store) == 0
+    assert count(reopen.store, "tables") == 0
+
+
+def test_a_table_stays_for_a_run_whose_scores_are_no_numbers(tmp_path) -> None:
+    """As those of a run that went on and lost its worker before it was evaluated; SQLite takes
+    NaN for no JSON."""
+    ann, store = new_visitor(), Store(tmp_path)
+    for run_id in ("one", "two"):
+        record = {"table": run_id, "scores": {"validation_loss": math.nan}}
+        store.put(run_id, ann, "finished", record, 0.0, table=(run_id, {"name": run_id}, False))
+    assert store.delete("two")
+    assert store.table("one") == {"name": "one"} and store.table("two") is None
+    store.close()
 
 
 def test_caps_and_expiry_of_tables_hold_on_disk(reopen, tiny, words) -> None:
@@ -432,7 +611,7 @@ def test_caps_and_expiry_of_tables_hold_on_disk(reopen, tiny, words) -> None:
     clock.now += 7201
     registry.sweep()
     assert registry.tasks(ann) == [] and reopen(limits, clock=clock).tasks(ann) == []
-    assert tables_in(reopen.store) == 0
+    assert count(reopen.store, "tables") == 0
 
 
 def test_a_table_that_is_used_stays_in_the_list_while_its_visitor_is_here(
@@ -458,7 +637,7 @@ def test_the_disk_cap_counts_tables_and_the_file_shrinks(tmp_path) -> None:
         store.put(f"run {number}", visitor, "finished", {"table": digest}, number, table=table)
     assert store.sweep(-1.0, 7_000_000) == []
     assert store.sweep(-1.0, 1_000_000) == ["run 0"]
-    assert tables_in(store) == 1 and (tmp_path / "runs.sqlite").stat().st_size < 1_000_000
+    assert count(store, "tables") == 1 and (tmp_path / "runs.sqlite").stat().st_size < 1_000_000
     store.close()
 
 

@@ -262,7 +262,7 @@ def test_runs_over_a_base_that_has_changed_are_shown_as_they_were(base, task, tm
     with torch.no_grad():
         model.final_norm.weight.add_(1)
     other = replace(base, model=model)
-    with Registry(workers=1, store=Store(tmp_path), bases=lambda _: other) as registry:
+    with Registry(workers=1, store=Store(tmp_path), bases=lambda *_: other) as registry:
         lab = Lab(registry, Bases(held={"bundled": other}))
         (again,) = registry.runs(VISITOR)
         curve = Curve()

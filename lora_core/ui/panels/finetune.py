@@ -22,8 +22,10 @@ from lora_core.serving.registry import Run, RunError
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.names import long_name
 from lora_core.ui.panels.view import IDLE, View, interrupted
 from lora_core.ui.readers import looks
+from lora_core.ui.sentences import warn
 from lora_core.ui.settings import Settings
 from lora_core.ui.sweeps import sweep_of
 from lora_core.ui.text import words
@@ -133,10 +135,12 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
 
     async def go_on_and_watch(visitor: str, request: gr.Request) -> AsyncIterator[list[Any]]:
         try:
-            await asyncio.to_thread(go_on_all, lab, visitor)
+            refusals = await asyncio.to_thread(go_on_all, lab, visitor)
         except LabError as error:
             yield refused(error)
             return
+        for sentence in refusals:
+            warn(sentence)
         async for update in watch(visitor, request):
             yield update
 
@@ -176,10 +180,19 @@ def refused(error: LabError | None) -> list[Any]:
     return [refusal, *[gr.skip()] * 6]
 
 
-def go_on_all(lab: Lab, visitor: str) -> None:
-    """Queue what is left of each of them. Raises `LabError`."""
+def go_on_all(lab: Lab, visitor: str) -> list[str]:
+    """Queue what is left of each of them; sentences about those that did not go on. Raises
+    `LabError` where the runs cannot be had."""
+    staying: dict[str, list[str]] = {}  # by the reason
     for run in interrupted(lab.registry.runs(visitor)):
-        lab.registry.go_on(visitor, run.id)
+        try:
+            lab.registry.go_on(visitor, run.id)
+        except LabError as error:
+            staying.setdefault(str(error), []).append(f"“{long_name(run)}”")
+    return [
+        say("finetune.not_gone_on", runs=", ".join(names), reason=reason)
+        for reason, names in staying.items()
+    ]
 
 
 def queue_runs(lab: Lab, visitor: str, texts: Sequence[str], wanted: Sequence[Settings]) -> str:

@@ -81,13 +81,17 @@ def build(context: Context) -> None:
     delete = gr.Button(say("mine.delete"), elem_id="take-delete", size="sm", variant="stop")
     made = gr.DownloadButton("made", visible="hidden", elem_id="take-made")
 
-    def delete_all(visitor: str) -> None:
-        if visitor:
-            lab.registry.remove_all(visitor)
+    def delete_all(visitor: str) -> dict[str, Any]:
+        try:
+            done = not visitor or lab.registry.remove_all(visitor)
+        except LabError as error:
+            return _problem(error, "delete")
+        return _note() if done else _note(RunError(say("mine.rest")))
 
     asked = f"(visitor) => confirm({json.dumps(say('mine.confirm'))}) ? visitor : ''"
-    delete.click(delete_all, context.visitor, None, js=asked, **_QUIET).then(
-        None, None, None, js="() => location.reload()"
+    said = "(note) => { if (note.bad) alert(note.text); location.reload(); }"
+    delete.click(delete_all, context.visitor, note, js=asked, **_QUIET).then(
+        None, note, None, js=said
     )
 
     def refresh(visitor: str, ready: str) -> list[Any]:
