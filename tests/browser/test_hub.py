@@ -116,6 +116,7 @@ def test_how_a_file_is_written_is_overruled(page: Page, hub: Hub, log: Log) -> N
     choose(page, "separator", "find out")
     expect(note).to_contain_text("some/letters is chosen in step 1")
     assert hub.fetched == ["train.csv"]
+    assert not page.locator(".toast-body").all_inner_texts()
     assert not log.failures
 
 

@@ -192,6 +192,29 @@ def test_how_a_file_is_read_is_shown_and_can_be_changed(hub: Hub, corner: Corner
     assert hub.fetched == ["train.csv"] * 2 and corner.shown[2:4] == ["text", "label"]
 
 
+def test_what_is_said_twice_is_no_error(hub: Hub, corner: Corner) -> None:
+    """Gradio's lists send a choice twice; the second one may name a column that is no more."""
+    hub.repositories[SOME] = {"train.csv": czech()}
+    corner.load("some/things")
+    sent = [*corner.shown]
+    sent[CONTROLS.index("encoding")] = "cp1252"
+    again = pressed(corner.page, "hub-encoding")(corner.visitor, "some/things", *sent)
+    assert (
+        pressed(corner.page, "hub-encoding")(corner.visitor, "some/things", *sent)[-1]
+        == (again[-1])
+    )
+    blocks = {getattr(block, "elem_id", None): block for block in corner.page.blocks.values()}
+    for way in CONTROLS:  # Gradio's own refusal stands before the function
+        events = [
+            event
+            for event in corner.page.fns.values()
+            if (blocks[f"hub-{way}"]._id, "input") in event.targets
+        ]
+        assert events and not any(event.preprocess for event in events)
+    for column in ("own-text", "own-label"):
+        assert blocks[column].preprocess("Oddělení") == "Oddělení"
+
+
 def test_a_choice_that_does_not_fit_is_said_and_stays(hub: Hub, corner: Corner) -> None:
     hub.repositories[SOME] = {"train.csv": czech()}
     corner.load("some/things")

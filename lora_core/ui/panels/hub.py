@@ -98,8 +98,9 @@ def build(context: Context) -> gr.HTML:
         said = _said(f"{say('hub.base_loaded', name=name)} {remark}".strip())
         return [gr.skip(), gr.skip(), bases, *hidden, said]
 
-    def bring_table(visitor: str, name: str, *chosen: str | None) -> list[Any]:
-        name, taken = name.strip(), _Taken()
+    def bring_table(visitor: str, name: str, *sent: object) -> list[Any]:
+        name, taken = str(name or "").strip(), _Taken()
+        chosen = [value if isinstance(value, str) else None for value in sent]
         try:
             task, guessed = _bring_task(lab, visitor, name, chosen, taken)
         except _ERRORS as error:  # what was taken may be what is wrong, so it stays to be changed
@@ -114,8 +115,9 @@ def build(context: Context) -> gr.HTML:
     options: dict[str, Any] = {"show_progress_on": note, **_PRIVATE}
     load.click(bring, [context.visitor, kind, name, base], answered, **options)
     # Another configuration may be other files, with other splits and columns; all is guessed again.
-    # Gradio's list says twice that something was chosen: it is read once.
-    options["trigger_mode"] = "once"
+    # Gradio's list says twice that something was chosen: it is read once. Where both arrive all the
+    # same, the second one names what the first has replaced; Gradio would refuse it with an error.
+    options |= {"trigger_mode": "once", "preprocess": False}
     table = [context.visitor, name]
     controls[0].input(bring_table, [*table, controls[0]], answered, **options)
     changes = [control.input for control in controls[1:]]
