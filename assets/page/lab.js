@@ -16,7 +16,7 @@ window.LoraLab ??= (() => {
 
   function mount(kind, script, element, props, trigger, watch) {
     begin();
-    const mounted = { element, props, trigger: (...event) => whenRestored(() => trigger(...event)), watch };
+    const mounted = { element, props, trigger, watch };
     if (parts.has(kind)) start(kind, mounted);
     else waiting.set(kind, [...(waiting.get(kind) ?? []), mounted]);
   }
@@ -58,13 +58,6 @@ window.LoraLab ??= (() => {
   function emit(name, value) {
     state[name] = value;
     for (const callback of listeners.get(name) ?? []) callback(value);
-  }
-
-  /** Do it once the server has named this visitor and the link's settings stand: what is asked for
-   *  before would be done as nobody, with other settings. */
-  function whenRestored(act) {
-    if (state.restored) act();
-    else on("restored", () => setTimeout(act));
   }
 
   const offered = new Map();
@@ -343,7 +336,7 @@ window.LoraLab ??= (() => {
   if (document.body) begin(); // a page of the room's, without Gradio
 
   return {
-    define, mount, on, emit, state, whenRestored, offer, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, brief, cue, t, rich, settings,
+    define, mount, on, emit, state, offer, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, brief, cue, t, rich, settings,
     setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -171,15 +172,6 @@ def test_a_file_that_comes_early_is_its_visitor_s(
     expect(tab.locator("#shelf")).to_contain_text("first task")
 
 
-def test_a_question_is_asked_in_the_visitor_s_name(tab: Page, server: str) -> None:
-    held = open_unanswered(tab, server, "view=full")
-    with tab.expect_request(lambda request: '"luck"' in (request.post_data or "")) as question:
-        tab.locator("#experiment-board .questions button").first.click()
-        held.release()
-    sent = question.value.post_data_json
-    assert sent is not None and len(sent["data"][0]) > 20
-
-
 def test_the_guided_start_waits_for_its_script(tab: Page, server: str) -> None:
     held = Held(tab, "**/lab/guide.js*")
     tab.goto(f"{server}/", wait_until="commit")
@@ -193,4 +185,4 @@ def test_copying_the_link_waits_for_its_script(tab: Page, server: str) -> None:
     tab.goto(f"{server}/", wait_until="commit")
     tab.click("#take-link")
     held.release()
-    expect(tab.locator("#take-note")).to_contain_text(server)
+    expect(tab.locator("#take-note")).to_contain_text(re.compile("link is copied|http://"))
