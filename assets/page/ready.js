@@ -27,14 +27,14 @@
   }
 
   document.addEventListener("click", (event) => {
-    const button = event.target.closest?.(".gradio-container button[id]");
+    const button = event.target.closest?.("button[id]");
     if (state.restored || !button?.id || button.closest(".lab-part") || button.matches(ALONE)) return;
     keep(event, button.id, (again) => again.click());
   }, true);
 
   /** Files that were chosen or dropped: Gradio reads them from its input, now and later. */
   function bring(event, files) {
-    const place = state.restored ? null : event.target.closest?.(".gradio-container .block[id]");
+    const place = state.restored ? null : event.target.closest?.(".block[id]");
     if (!place?.querySelector("input[type=file]") || !files?.length) return;
     keep(event, place.id, (again) => {
       const input = again.querySelector("input[type=file]");

@@ -186,3 +186,16 @@ def test_copying_the_link_waits_for_its_script(tab: Page, server: str) -> None:
     tab.click("#take-link")
     held.release()
     expect(tab.locator("#take-note")).to_contain_text(re.compile("link is copied|http://"))
+
+
+def test_a_press_in_the_moment_in_which_the_button_comes(tab: Page, server: str) -> None:
+    tab.add_init_script(
+        """new MutationObserver((_, watch) => {
+          const button = document.getElementById("start");
+          if (button) { watch.disconnect(); button.click(); }
+        }).observe(document, { childList: true, subtree: true });"""
+    )
+    tab.goto(f"{server}/?{BRIEF}")
+    wait_for_state(tab, "finished")
+    tab.reload()  # it is this visitor's
+    wait_for_state(tab, "finished")
