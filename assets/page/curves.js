@@ -236,7 +236,11 @@
     document.addEventListener("click", ({ target }) => {
       if (target.closest("#sweep") || (target.closest("#start") && LoraLab.state.compared?.length)) element.classList.add("several");
     });
-    element.append(dropped, bar, line, reason, sentence);
+    const kept = node("p", { class: "shown-state", role: "status", hidden: true });
+    const wait = (words) => { kept.hidden = !words; say(kept, words); };
+    on("kept", wait);
+    wait(LoraLab.state.kept);
+    element.append(kept, dropped, bar, line, reason, sentence);
     draw((value) => {
       say(words, value.line);
       say(detail, value.detail ?? "");

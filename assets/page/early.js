@@ -14,4 +14,16 @@
     delete page.dataset.loading;
     clearInterval(timer);
   }, 1000);
+  // A script that does not arrive leaves parts that do nothing when they are pressed: the page says so.
+  function incomplete() {
+    if (!document.body) { addEventListener("DOMContentLoaded", incomplete); return; }
+    if (document.getElementById("incomplete")) return;
+    const line = document.createElement("p");
+    line.id = "incomplete";
+    line.setAttribute("role", "alert");
+    line.textContent = window.LabSentences["page.incomplete"];
+    document.body.prepend(line);
+  }
+  addEventListener("error", ({ target }) => { if (target instanceof HTMLScriptElement) incomplete(); }, true);
+  addEventListener("vite:preloadError", incomplete); // of Gradio's own
 })();

@@ -119,6 +119,7 @@
     document.addEventListener("input", look);
     document.addEventListener("keydown", (event) => { if (event.key === "Escape" && at >= 0) leave(); });
     on("guide", () => go(0));
+    if (state.guide) go(0); // pressed before this script was there
     // By a link: when the page is whole, or the first stop would scroll to where nothing is yet.
     const begin = () => at < 0 && go(0);
     if (new URLSearchParams(location.search).has("tour")) state.appeared ? begin() : on("appeared", begin);

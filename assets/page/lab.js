@@ -1,5 +1,6 @@
 // What every part of the page shares: a registry of parts, colours, plot layouts, the theme switch.
 // Parts are defined with LoraLab.define(kind, setup) and mounted by lora_core/ui/drawing/browser_part.py.
+// It stands before Gradio's scripts: they call it, and forget without a word what they called in vain.
 window.LoraLab ??= (() => {
   const parts = new Map();
   const waiting = new Map(); // kind -> mounts that came before their script
@@ -14,6 +15,7 @@ window.LoraLab ??= (() => {
   }
 
   function mount(kind, script, element, props, trigger, watch) {
+    begin();
     const mounted = { element, props, trigger, watch };
     if (parts.has(kind)) start(kind, mounted);
     else waiting.set(kind, [...(waiting.get(kind) ?? []), mounted]);
@@ -56,6 +58,19 @@ window.LoraLab ??= (() => {
   function emit(name, value) {
     state[name] = value;
     for (const callback of listeners.get(name) ?? []) callback(value);
+  }
+
+  const offered = new Map();
+
+  /** What another script offers to Gradio's functions: offer("take", {...}) there, and here
+   *  `(await LoraLab.offer("take")).link()`: the press may come before that script. */
+  function offer(name, made) {
+    if (!offered.has(name)) {
+      let give;
+      offered.set(name, { there: new Promise((resolve) => { give = resolve; }), give });
+    }
+    if (made) offered.get(name).give(made);
+    return offered.get(name).there;
   }
 
   /** A sentence of the catalogue, in plain text: t("curves.log"), t("answer.base", {label, p}). */
@@ -211,18 +226,6 @@ window.LoraLab ??= (() => {
     document.head.append(node("style", {}, `${rules.join(", ")} { display: none !important; }`));
   }
 
-  // Whoever presses before the server has named this visitor and the link's settings stand would train
-  // something else, as nobody: the press waits for them.
-  document.addEventListener("click", (event) => {
-    const button = event.target.closest?.("#start, #sweep");
-    if (state.restored || !button) return;
-    event.stopImmediatePropagation();
-    event.preventDefault();
-    pressed ??= button;
-  }, true);
-  let pressed = null;
-  on("restored", () => requestAnimationFrame(() => { pressed?.click(); pressed = null; }));
-
   /** What the controls of step 1 hold: told to the parts, and put into the address where it differs
    *  from the defaults. */
   function settings({ names, defaults }, values) {
@@ -319,14 +322,21 @@ window.LoraLab ??= (() => {
     return [kept, { __type__: "update", interactive: Boolean(kept) }];
   }
 
-  restoreTheme();
+  let begun = false;
+  function begin() { // with the first part: Gradio has set its theme by then
+    if (begun) return;
+    begun = true;
+    restoreTheme();
+    new MutationObserver(() => emit("theme", isDark()))
+      .observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  }
+
   hideAsked();
   on("stands", appear);
-  new MutationObserver(() => emit("theme", isDark()))
-    .observe(document.body, { attributes: true, attributeFilter: ["class"] });
+  if (document.body) begin(); // a page of the room's, without Gradio
 
   return {
-    define, mount, on, emit, state, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, brief, cue, t, rich, settings,
+    define, mount, on, emit, state, offer, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, brief, cue, t, rich, settings,
     setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset,
   };
 })();

@@ -130,7 +130,7 @@
     link.remove();
   }
 
-  LoraLab.take = {
+  LoraLab.offer("take", {
     /** Save a file that the server has just made. */
     save(file) {
       if (file?.url) download(file.url, file.orig_name ?? "");
@@ -154,5 +154,5 @@
       const text = (await clip(location.href)) ? t("take.link_copied") : t("take.link", { url: location.href });
       return { text, bad: false };
     },
-  };
+  });
 })();

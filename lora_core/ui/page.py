@@ -58,6 +58,8 @@ from lora_core.ui.text.catalogue import say
 from lora_core.ui.values import record
 
 TITLE = "LoRA Lab"
+# Before Gradio's: what it calls in the browser must be there, however the network is.
+_FIRST = ("early.js", "queue.js", "lab.js", "ready.js")
 _QUERY = "Object.fromEntries(new URLSearchParams(location.search))"
 # Fixed, or a restarted server could not read what the browser kept. Not a secret: the token in it
 # is one by itself.
@@ -218,8 +220,9 @@ def _restore(context: Context) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    # Nothing is trained before: the browser keeps a press until then (lab.js).
-    restored.then(None, None, None, js="() => { LoraLab.emit('restored', true); }")
+    # Nothing is done before: the browser keeps a press until then (ready.js).
+    restored.success(None, None, None, js="() => { LoraLab.emit('restored', true); }")
+    restored.failure(None, None, None, js="() => { LoraLab.emit('unnamed', true); }")
 
 
 def _check_controls(controls: list[gr.Component], values: list[Any]) -> None:
@@ -265,9 +268,7 @@ def launch_options(
         text=words.DESCRIPTION,
         style=stylesheet(room is not None),
         picture=address("social.png"),
-        scripts="".join(
-            (f"<script>{early}</script>", script_tag("early.js"), script_tag("queue.js"))
-        ),
+        scripts=f"<script>{early}</script>" + "".join(map(script_tag, _FIRST)),
     )
     of_room = room_routes.Routes(room, outside).routes() if room is not None else []
     return {

@@ -26,6 +26,8 @@ FLAGS = [
 ]
 SIZES = {"laptop": (1280, 800), "desktop": (1920, 1080), "phone": (390, 844)}
 PATIENCE = 120_000  # milliseconds for what trains; the tests run on busy machines, too
+# All of the first screen is drawn, and the server has named the visitor and set the controls.
+READY = "LoraLab.state.restored && !('loading' in document.documentElement.dataset)"
 ENDLESS = "steps=2000&batch_size=32"  # a minute or more, for a run that a test stops
 
 expect.set_options(timeout=60_000)
@@ -114,7 +116,7 @@ def visit(context: BrowserContext, server: str, log: Log) -> Callable[..., Page]
         page.wait_for_selector("#numbers .headline b")
         page.wait_for_selector("#curves .main-svg")
         page.wait_for_selector("#scatter svg")
-        page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
+        page.wait_for_function(READY)
         return page
 
     return open_page
@@ -137,7 +139,7 @@ def trained(browser: Browser, server: str) -> Iterator[tuple[Page, Log]]:
     log.watch(page)
     page.goto(f"{server}/?view=full&steps=10&batch_size=8&rank=4&seed=3")
     page.wait_for_selector("#answer tbody tr")
-    page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
+    page.wait_for_function(READY)
     page.fill("#text textarea", PINNED)
     page.click("#pin")
     page.wait_for_function("LoraLab.state.pinned")
@@ -160,3 +162,8 @@ def twin(base: lc.Base) -> lc.Classifier:
 def wait_for_state(page: Page, state: str) -> None:
     """Until the status line belongs to a run in this state."""
     page.wait_for_selector(f'#status .lab-status[data-state="{state}"]', timeout=PATIENCE)
+
+
+def come_to_rest(page: Page) -> None:
+    """Until no colour or size is on its way to another: axe would measure what is in between."""
+    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")

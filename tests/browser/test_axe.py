@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from .conftest import wait_for_state
+from .conftest import come_to_rest, wait_for_state
 from .test_own_table import csv_file, drop
 
 Visit = Callable[..., Page]
@@ -20,8 +20,7 @@ RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]}
 def complaints(page: Page) -> list[tuple[str, str, str]]:
     """(rule, target, what to do), of the page as it stands once nothing moves any more."""
     page.wait_for_load_state("networkidle")
-    # A colour on its way to another would be measured there.
-    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
+    come_to_rest(page)
     return [
         (v["id"], str(node["target"]), node.get("failureSummary", "")[:300])
         for v in Axe().run(page, options=RULES).response["violations"]

@@ -15,7 +15,7 @@ from lora_core.explain.exam import Exam, finish
 from lora_core.explain.knife import Knife, cuts
 from lora_core.explain.merging import check_merging
 
-from .conftest import PATIENCE, Log, wait_for_state
+from .conftest import PATIENCE, Log, come_to_rest, wait_for_state
 from .test_own_table import drop
 
 Visit = Callable[..., Page]
@@ -313,7 +313,7 @@ def test_axe(trained: Trained, dark: bool, question: str) -> None:
     page.evaluate("(dark) => document.body.classList.toggle('dark', dark)", dark)
     press(page, question)
     answered(page) if question != "rate" else expect(page.locator(".go")).to_be_visible()
-    page.wait_for_timeout(300)
+    come_to_rest(page)
     violations = Axe().run(page, context="#experiments").response["violations"]
     assert [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in violations] == []
 

@@ -46,6 +46,11 @@ def test_there_are_as_many_steps_as_the_task_needs(visit: Visit) -> None:
 def test_the_main_path(visit: Visit, base: lc.Base, task: lc.Task) -> None:
     page = visit(SHORT)
     finish(page)
+    page.wait_for_function(  # Plotly draws one state after the other, and the last one last
+        """() => { const lines = document.querySelector("#curves .plot").data;
+           const ends = lines.filter((line) => /-(raw|train-accuracy)$/.test(line.uid));
+           return ends.length === 2 && ends.every((line) => line.x.at(-1) === 30); }"""
+    )
     curves = drawn(page)
     steps, losses = curves["raw"]
     assert steps == list(range(1, 31)) and all(loss > 0 for loss in losses)

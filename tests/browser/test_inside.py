@@ -12,7 +12,7 @@ from playwright.sync_api import Page, Route, expect
 import lora_core as lc
 from lora_core.explain.changes import layer_changes
 
-from .conftest import PATIENCE, Log
+from .conftest import PATIENCE, Log, come_to_rest
 
 Visit = Callable[..., Page]
 Trained = tuple[Page, Log]
@@ -120,7 +120,7 @@ def test_axe(trained: Trained, dark: bool) -> None:
         """document.querySelectorAll("#evidence-card details, #inside details")
              .forEach((d) => { d.open = true; })"""
     )
-    page.wait_for_timeout(800)
+    come_to_rest(page)
     for part in ("#classify", "#evidence-card", "#inside"):
         violations = Axe().run(page, context=part).response["violations"]
         ours = [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in violations]

@@ -15,7 +15,7 @@ from starlette.requests import Request
 import lora_core as lc
 from tests.servers import Server, served
 
-from .conftest import PATIENCE, SIZES, Log, wait_for_state
+from .conftest import ENDLESS, PATIENCE, SIZES, Log, wait_for_state
 from .proxy import Line
 
 EXERCISES = """
@@ -261,3 +261,18 @@ def test_a_tab_that_nobody_sees_holds_no_line(browser: Browser, room: Server) ->
     expect(row).to_contain_text("is here")
     for page in (desk, pupil):
         page.context.close()
+
+
+def test_a_pupil_who_reloads_while_training_is_back_in_the_room_at_once(
+    browser: Browser, log: Log
+) -> None:
+    with served("--room") as server:
+        pupil = opened(browser, log, f"{server.address}/?{ENDLESS}", "laptop")
+        expect(pupil.locator(".band-name")).to_be_visible()
+        pupil.click("#start")
+        wait_for_state(pupil, "running")
+        log.reload(pupil)
+        expect(pupil.locator(".band-name")).to_be_visible()
+        wait_for_state(pupil, "running")
+        pupil.click("#stop")
+        pupil.context.close()

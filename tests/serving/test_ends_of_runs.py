@@ -69,7 +69,7 @@ def test_a_page_does_not_wait_while_a_lost_run_s_model_is_built(tiny, words, mon
 
     def slow(*arguments):
         asked.set()
-        waited.append(answered.wait(10))
+        waited.append(answered.wait(WAIT / 2))
         return rebuild(*arguments)
 
     monkeypatch.setattr(worker, "rebuild", slow)

@@ -182,7 +182,7 @@ def test_a_base_that_is_written_holds_nobody_up(words, monkeypatch) -> None:
 
     def slow(base, path) -> None:
         asked.set()
-        waited.append(answered.wait(10))
+        waited.append(answered.wait(WAIT / 2))
         write(base, path)
 
     monkeypatch.setattr(wire, "write_base", slow)

@@ -190,7 +190,7 @@ def test_sweep(server, words: lc.Task) -> None:
     assert "Another sweep" not in str(settings)
     sweep = client.predict(kind="ranks", **settings, api_name="/start_sweep")
     ticker = threading.Event()
-    for _ in range(int(WAIT)):
+    for _ in range(int(WAIT / 0.3)):
         answer = client.predict(sweep, api_name="/sweep")
         if answer["state"] == "done":
             break

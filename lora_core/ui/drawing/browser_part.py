@@ -102,11 +102,12 @@ def part(
     kind: str,
     value: Any = None,
     *,
-    script: str = "lab.js",
+    script: str = "",
     **kwargs: Any,
 ) -> gr.HTML:
     """A component that the browser draws: `LoraLab.define(kind, …)` in `assets/page/<script>`.
 
+    `script`: "" for `lab.js` itself, which every page has from its start (`launch_options`).
     `value` is anything that JSON can hold. Other keywords go to `gr.HTML`; those that it does not
     know reach the script as `props`.
     """
@@ -114,7 +115,7 @@ def part(
         value,
         html_template=f'<div class="lab-part lab-{kind}"></div>',
         js_on_load=f"LoraLab.mount({kind!r}, {script!r}, element, props, trigger, watch);",
-        head="".join(script_tag(name) for name in ["lab.js", script]),
+        head=script_tag(script) if script else None,
         apply_default_css=False,
         **kwargs,
     )

@@ -145,8 +145,10 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
             yield update
 
     go_on.click(go_on_and_watch, context.visitor, outputs, trigger_mode="multiple", **private)
-    # A page that was loaded again finds its runs.
-    context.visitor.change(watch, context.visitor, outputs, trigger_mode="multiple", **private)
+    # A page that was loaded again finds its runs. Gradio calls the functions of one event one after
+    # the other, and this one lasts as long as a run: the others must not wait for it.
+    named = context.visitor.change(None, None, None, js="() => []", **private)
+    named.then(watch, context.visitor, outputs, trigger_mode="multiple", **private)
     context.watch = {
         "fn": watch,
         "inputs": context.visitor,

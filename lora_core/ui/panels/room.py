@@ -16,7 +16,6 @@ from lora_core.room.exercises import Exercise
 from lora_core.room.room import Room
 from lora_core.ui import room_routes, sentences
 from lora_core.ui.context import Context
-from lora_core.ui.drawing.browser_part import script_tag
 from lora_core.ui.room_views import locked
 from lora_core.ui.settings import Settings
 from lora_core.ui.values import record
@@ -34,7 +33,7 @@ def band() -> gr.HTML:
         {},
         html_template='<div class="lab-part lab-band"></div>',
         js_on_load="LoraLab.mount('band', 'band.js', element, props, trigger, watch);",
-        head=script_tag("lab.js") + scripts,
+        head=scripts,
         apply_default_css=False,
         elem_id="band",
     )

@@ -36,6 +36,7 @@ MAX_UNPACKED = 64 * 2**20  # bytes of a visitor's adapter, unpacked
 # As transformers names them: of a folder with several files like these, none is an adapter's.
 _OF_A_MODEL = re.compile(r"config.*\.json|model.*\.(safetensors|json)")
 _SCRIPT = "take.js"
+_TOOLS = '(await LoraLab.offer("take"))'  # its tools, in the browser
 _ERRORS = (LabError, OSError)  # of a disk that is full, for one
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private", "queue": False}
 _PRIVATE: dict[str, Any] = {"show_progress": "minimal", "api_visibility": "private"}
@@ -178,7 +179,7 @@ def build(context: Context) -> None:
                 return [None, _problem(error, "download")]
 
         pressed = button.click(prepare, where, [made, note], **_PRIVATE)
-        pressed.then(None, made, None, js="(file) => { LoraLab.take.save(file); }")
+        pressed.then(None, made, None, js=f"async (file) => {{ {_TOOLS}.save(file); }}")
 
     def make_adapter(visitor: str, ready: str, folder: Path) -> Path:
         run = _chosen(lab, visitor, ready)
@@ -206,10 +207,10 @@ def build(context: Context) -> None:
     download(as_csv, report("runs.csv", runs_csv))
     download(as_json, report("runs.json", runs_json))
     for button, kind in ((png, "png"), (svg, "svg")):
-        script = f"async () => [await LoraLab.take.figure('{kind}')]"
+        script = f"async () => [await {_TOOLS}.figure('{kind}')]"
         button.click(None, None, note, js=script)
 
-    link.click(None, None, note, js="async () => [await LoraLab.take.link()]")
+    link.click(None, None, note, js=f"async () => [await {_TOOLS}.link()]")
     hub_note.change(refresh, where, outputs, **_QUIET)
 
 
