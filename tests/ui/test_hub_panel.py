@@ -211,8 +211,6 @@ def test_what_is_said_twice_is_no_error(hub: Hub, corner: Corner) -> None:
             if (blocks[f"hub-{way}"]._id, "input") in event.targets
         ]
         assert events and not any(event.preprocess for event in events)
-    for column in ("own-text", "own-label"):
-        assert blocks[column].preprocess("Oddělení") == "Oddělení"
 
 
 def test_a_choice_that_does_not_fit_is_said_and_stays(hub: Hub, corner: Corner) -> None:

@@ -57,18 +57,11 @@ def build(context: Context) -> None:
         gr.HTML(f'<p class="hint">{_needs(lab.registry.limits)}</p>', apply_default_css=False)
         file = gr.File(label=say("own.file"), show_label=False, elem_id="own-file", height=110)
         with gr.Row():
-            # Gradio's lists say twice that something was chosen. The second time may name a column
-            # that the first one has replaced, and is not to be refused with an error.
-            text, label = (
-                gr.Dropdown(
-                    [],
-                    label=say(f"own.{name}"),
-                    visible=False,
-                    elem_id=f"own-{name}",
-                    min_width=140,
-                    allow_custom_value=True,
-                )
-                for name in ("text", "label")
+            text = gr.Dropdown(
+                [], label=say("own.text"), visible=False, elem_id="own-text", min_width=140
+            )
+            label = gr.Dropdown(
+                [], label=say("own.label"), visible=False, elem_id="own-label", min_width=140
             )
         with gr.Row(elem_classes="own-reading", elem_id="own-reading"):
             ways = reading_controls("own")
