@@ -46,6 +46,7 @@ def test_choices_that_a_session_was_given_are_its_own(url) -> None:
     data: list[Any] = [None] * len(chosen["inputs"])
     data[:2], data[chosen["inputs"].index(ids["own-label"])] = ["v" * 40, table], "Weather"
     assert "a.csv" in joined(url, "mine", chosen["id"], data)
+    data[chosen["inputs"].index(ids["own-sheet"])] = "Weather"
     assert "Weather is not in the list of choices" in joined(url, "another", chosen["id"], data)
 
 

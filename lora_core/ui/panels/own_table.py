@@ -42,6 +42,19 @@ from lora_core.ui.text import words
 from lora_core.ui.text.catalogue import rich, say
 
 
+def _columns(name: str) -> gr.Dropdown:
+    """A list of columns, of which the table says what there is: read in another encoding they have
+    other names, and a choice that is sent after that is none of Gradio's list."""
+    return gr.Dropdown(
+        [],
+        label=say(f"own.{name}"),
+        visible=False,
+        elem_id=f"own-{name}",
+        min_width=140,
+        allow_custom_value=True,
+    )
+
+
 def task_choices(lab: Lab, visitor: str = "") -> list[tuple[str, str]]:
     """(title, name) of the bundled tasks, the downloaded one, and this visitor's own tables."""
     names = [*task_names(), *([COLLECTION] if COLLECTION in lab.tasks else [])]
@@ -57,12 +70,7 @@ def build(context: Context) -> None:
         gr.HTML(f'<p class="hint">{_needs(lab.registry.limits)}</p>', apply_default_css=False)
         file = gr.File(label=say("own.file"), show_label=False, elem_id="own-file", height=110)
         with gr.Row():
-            text = gr.Dropdown(
-                [], label=say("own.text"), visible=False, elem_id="own-text", min_width=140
-            )
-            label = gr.Dropdown(
-                [], label=say("own.label"), visible=False, elem_id="own-label", min_width=140
-            )
+            text, label = (_columns(name) for name in ("text", "label"))
         with gr.Row(elem_classes="own-reading", elem_id="own-reading"):
             ways = reading_controls("own")
         report = part("table", {}, script="table.js", elem_id="own-report")
