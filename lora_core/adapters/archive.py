@@ -91,6 +91,7 @@ def _choose(
             f"This archive holds more than {MAX_MEMBERS} files: an adapter has two or three."
         )
     chosen: dict[str, zipfile.ZipInfo] = {}
+    several: dict[str, list[zipfile.ZipInfo]] = {}
     seen: set[str] = set()
     for info in members:
         name = info.filename
@@ -106,14 +107,22 @@ def _choose(
         if last in wanted and not info.is_dir() and not last.startswith("__MACOSX"):
             if "__MACOSX" in parts:
                 continue
-            if last in chosen:
-                raise ArchiveError(f"The archive holds more than one {last}: which one is meant?")
-            chosen[last] = info
+            several.setdefault(last, []).append(info)
+    for last, infos in several.items():
+        # That of a trainer's folder, rather than those of its checkpoints inside.
+        highest = min(_depth(info) for info in infos)
+        chosen[last], *others = [info for info in infos if _depth(info) == highest]
+        if others:
+            raise ArchiveError(f"The archive holds more than one {last}: which one is meant?")
     if not chosen:
         raise ArchiveError(_what_is_missing(members, list(wanted)))
     if len({PurePosixPath(info.filename).parent for info in chosen.values()}) > 1:
         raise ArchiveError("The files of the adapter lie in different folders of the archive.")
     return chosen
+
+
+def _depth(info: zipfile.ZipInfo) -> int:
+    return len(PurePosixPath(info.filename.replace("\\", "/")).parts)
 
 
 def _what_is_missing(members: list[zipfile.ZipInfo], wanted: list[str]) -> str:
