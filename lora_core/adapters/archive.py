@@ -7,6 +7,7 @@ can lead out of the folder. Nothing inside an archive is opened as an archive ag
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 import zlib
@@ -21,6 +22,7 @@ MAX_DIRECTORY = 2**20  # bytes of an archive's table of contents
 _CHUNK = 2**20
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _END = b"PK\x05\x06"  # the record at an archive's end: where its table of contents lies
+_CHECKPOINT = re.compile(r"(?:^|[/\\])checkpoint-\d+[/\\]")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -109,20 +111,16 @@ def _choose(
                 continue
             several.setdefault(last, []).append(info)
     for last, infos in several.items():
-        # That of a trainer's folder, rather than those of its checkpoints inside.
-        highest = min(_depth(info) for info in infos)
-        chosen[last], *others = [info for info in infos if _depth(info) == highest]
-        if others:
+        # A trainer's last state lies above the checkpoints on the way to it.
+        final = [info for info in infos if not _CHECKPOINT.search(info.filename)] or infos
+        if len(final) > 1:
             raise ArchiveError(f"The archive holds more than one {last}: which one is meant?")
+        chosen[last] = final[0]
     if not chosen:
         raise ArchiveError(_what_is_missing(members, list(wanted)))
     if len({PurePosixPath(info.filename).parent for info in chosen.values()}) > 1:
         raise ArchiveError("The files of the adapter lie in different folders of the archive.")
     return chosen
-
-
-def _depth(info: zipfile.ZipInfo) -> int:
-    return len(PurePosixPath(info.filename.replace("\\", "/")).parts)
 
 
 def _what_is_missing(members: list[zipfile.ZipInfo], wanted: list[str]) -> str:
