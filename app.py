@@ -42,7 +42,7 @@ import gradio as gr
 from lora_core.config import ConfigError
 from lora_core.devices import choose_device
 from lora_core.errors import LabError
-from lora_core.limits import Limits, add_arguments, memory_mb
+from lora_core.limits import Limits, add_arguments, memory_mb, unknown_variables
 from lora_core.room.key import choose_key
 from lora_core.serving.executors import Executor, Threads, available_cores
 from lora_core.serving.processes import Processes
@@ -56,6 +56,7 @@ from lora_core.ui.hosts import (
     free_address,
     has_desktop,
     open_browser,
+    wanted_host,
 )
 from lora_core.ui.page import build_page, launch_options
 from lora_core.ui.process import (
@@ -99,8 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     except (LabError, OSError) as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-    if FOLDER.remark:
-        print(FOLDER.remark)
+    for remark in [*filter(None, [FOLDER.remark]), *unknown_variables()]:
+        print(remark)
     ended = threading.Event()
     # A list, not the event: a signal that comes while this thread enters `wait` would find the
     # event's lock taken, by this very thread, and both would wait for ever.
@@ -203,10 +204,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 def wanted_address(options: argparse.Namespace) -> Address:
     """Where to listen: the options, then the environment. Raises `ConfigError`."""
-    host = options.host or os.environ.get("LORA_LAB_HOST") or "127.0.0.1"
+    host = wanted_host(options.host or os.environ.get("LORA_LAB_HOST") or "127.0.0.1")
     try:
-        port = options.port or int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
+        port = options.port
+        if port is None:
+            port = int(os.environ.get("GRADIO_SERVER_PORT") or FIRST_PORT)
         address = free_address(host, port)
+    except UnicodeError as error:
+        raise ConfigError(f"{host} cannot be listened on: it is no host.") from error
     except (ValueError, OverflowError) as error:
         raise ConfigError(f"the port must be a number from 1 to 65535 ({error}).") from error
     except OSError as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -134,6 +135,24 @@ class Limits:
             raise RunError(
                 f"This table has {rows:,} rows; this server takes at most {self.max_rows:,}."
             )
+
+
+# Variables besides the caps.
+_VARIABLES = ("HOST", "DATA", "BASES", "ROOM", "ROOM_KEY", "DEVICE", "DTYPE", "CACHE")
+
+
+def unknown_variables() -> list[str]:
+    """A sentence for each variable of the environment that seems to be meant for us, misspelt."""
+    known = [PREFIX + name for name in (*_VARIABLES, *(cap.name.upper() for cap in fields(Limits)))]
+    sentences = []
+    for name in sorted(os.environ):
+        if name.upper().startswith(PREFIX) and name not in known:
+            like = difflib.get_close_matches(name.upper(), known, 1, 0.85)
+            meant = f"Is {like[0]} meant?" if like else "python app.py --help has those there are."
+            if name.upper() == PREFIX + "PORT":
+                meant = "The port is --port, or GRADIO_SERVER_PORT."
+            sentences.append(f"{name} changes nothing: there is no such variable. {meant}")
+    return sentences
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -119,6 +119,10 @@ def load_adapter(
     or not-finite tensors, an archive that is not what it seems.
     """
     source = Path(source)
+    if source.name in (CONFIG_FILE, WEIGHTS_FILE):  # one of its files stands for the folder
+        source = source.parent
+    if not source.exists():
+        raise AdapterError(f"There is no file or folder {quoted(str(source))}.")
     if source.is_dir():
         return _load(_folder_within(source), base, labels, max_bytes)
     with tempfile.TemporaryDirectory(prefix="lora-lab-") as folder:
@@ -137,9 +141,11 @@ def _folder_within(folder: Path) -> Path:
     """
     if (folder / CONFIG_FILE).is_file():
         return folder
-    folders = sorted(path.parent for path in folder.glob(f"*/{CONFIG_FILE}"))
+    depths = ("*", "*/*")  # such as outputs/checkpoint-500
+    found = (sorted(p.parent for p in folder.glob(f"{depth}/{CONFIG_FILE}")) for depth in depths)
+    folders = next(filter(None, found), [])
     if len(folders) > 1:
-        named = ", ".join(quoted(path.name) for path in folders[:5])
+        named = ", ".join(quoted(path.relative_to(folder).as_posix()) for path in folders[:5])
         raise AdapterError(
             f"This folder holds {len(folders)} adapters, in {named}. Name the folder of one."
         )

@@ -7,6 +7,7 @@ can lead out of the folder. Nothing inside an archive is opened as an archive ag
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 import zlib
@@ -21,6 +22,7 @@ MAX_DIRECTORY = 2**20  # bytes of an archive's table of contents
 _CHUNK = 2**20
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _END = b"PK\x05\x06"  # the record at an archive's end: where its table of contents lies
+_CHECKPOINT = re.compile(r"(?:^|[/\\])checkpoint-\d+[/\\]")
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -91,6 +93,7 @@ def _choose(
             f"This archive holds more than {MAX_MEMBERS} files: an adapter has two or three."
         )
     chosen: dict[str, zipfile.ZipInfo] = {}
+    several: dict[str, list[zipfile.ZipInfo]] = {}
     seen: set[str] = set()
     for info in members:
         name = info.filename
@@ -106,9 +109,13 @@ def _choose(
         if last in wanted and not info.is_dir() and not last.startswith("__MACOSX"):
             if "__MACOSX" in parts:
                 continue
-            if last in chosen:
-                raise ArchiveError(f"The archive holds more than one {last}: which one is meant?")
-            chosen[last] = info
+            several.setdefault(last, []).append(info)
+    for last, infos in several.items():
+        # A trainer's last state lies above the checkpoints on the way to it.
+        final = [info for info in infos if not _CHECKPOINT.search(info.filename)] or infos
+        if len(final) > 1:
+            raise ArchiveError(f"The archive holds more than one {last}: which one is meant?")
+        chosen[last] = final[0]
     if not chosen:
         raise ArchiveError(_what_is_missing(members, list(wanted)))
     if len({PurePosixPath(info.filename).parent for info in chosen.values()}) > 1:

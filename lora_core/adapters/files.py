@@ -13,7 +13,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,9 @@ def read_config(folder: Path) -> dict[str, Any]:
         if not path.is_file():
             if (folder / "config.json").is_file():
                 raise AdapterError(WHOLE_MODEL)
+            like = _like(folder, "[aA]dapter*[cC]onfig*.json")
             raise AdapterError(
-                f"There is no {CONFIG_FILE}: this is not an adapter in PEFT's format."
+                f"There is no {CONFIG_FILE}: this is not an adapter in PEFT's format.{like}"
             )
         if path.stat().st_size > MAX_CONFIG:
             raise AdapterError(
@@ -107,7 +108,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{CONFIG_FILE} names no peft_type: another program than PEFT wrote it (MLX, or "
             "AdapterHub's adapters), in a format that is not read here."
         )
-    if kind != "LORA":
+    if str(kind).upper() != "LORA":
         raise AdapterError(
             f"This is an adapter of the kind {quoted(kind)}; only LoRA can be loaded."
         )
@@ -149,7 +150,7 @@ def read_tensors(
     """
     path = folder / WEIGHTS_FILE
     if not path.is_file():
-        raise no_weights(file.name for file in folder.iterdir())
+        raise no_weights([file.name for file in folder.iterdir()])
     _check_size(path, max_bytes)
     tensors: dict[str, Tensor] = {}
     try:
@@ -176,8 +177,20 @@ def read_tensors(
     return tensors, _facts(metadata)
 
 
-def no_weights(beside: Iterable[str]) -> AdapterError:
+def _like(folder: Path, pattern: str) -> str:
+    """A word on the one file that may have been meant, as a browser renames a second download."""
+    found = [path.name for path in folder.glob(pattern)] if folder.is_dir() else []
+    return f" Is {quoted(found[0])} meant? Call it {CONFIG_FILE}." if len(found) == 1 else ""
+
+
+def no_weights(beside: Collection[str]) -> AdapterError:
     """For an adapter without `adapter_model.safetensors`, of which these files are there."""
+    others = [name for name in beside if name.endswith(".safetensors")]
+    if len(others) == 1:
+        return AdapterError(
+            f"There is no {WEIGHTS_FILE} beside {CONFIG_FILE}. Is {quoted(others[0])} meant? Call "
+            f"it {WEIGHTS_FILE}."
+        )
     if {"adapter_model.bin", "adapter_model.pt"} & set(beside):
         return AdapterError(
             "The weights are a pickle (adapter_model.bin), which could run any program and is "

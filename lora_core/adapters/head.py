@@ -69,9 +69,17 @@ def head_facts(model: GPT) -> dict[str, str]:
     return {name: pack(tensor) for name, tensor in tensors.items()}
 
 
-def head_classes(tensors: Mapping[str, Tensor], base: Base) -> int:
-    """How many classes the head of a file has. Raises `AdapterError` if there is none."""
+def head_classes(tensors: Mapping[str, Tensor], base: Base, task: object = None) -> int:
+    """How many classes the head of a file has. Raises `AdapterError` if there is none.
+
+    `task`: what PEFT's configuration says that it was trained for.
+    """
     weight = tensors.get(f"{PREFIX}{CLASSIFIER_NAME}.weight")
+    if weight is None and task not in (None, "SEQ_CLS"):
+        raise AdapterError(
+            f"This adapter was trained for another task ({str(task)[:30]}), not to classify texts "
+            "(SEQ_CLS): it has no head with classes."
+        )
     if weight is None:
         raise AdapterError(
             "The classification head (score.weight) is missing: without it there are no classes. "

@@ -170,8 +170,10 @@ def from_peft(
     pairs = _take_pairs(left, *LINEAR_PAIR)
     embeddings = _take_pairs(left, *EMBEDDING_PAIR)
     if not pairs and not embeddings:
-        raise AdapterError("There is no LoRA layer (lora_A, lora_B) in this file.")
-    model = base.classifier_model(head_classes(left, base))
+        others = [name for name in left if "lora" in name.lower()]
+        named = f" Its layers are called {quoted(others[0])}: no names of PEFT's." if others else ""
+        raise AdapterError(f"There is no LoRA layer (lora_A, lora_B) in this file.{named}")
+    model = base.classifier_model(head_classes(left, base, config.get("task_type")))
     set_head(model, left, facts, base)
     if left:
         raise AdapterError(f"Tensors that do not belong to a LoRA adapter: {_some(left)}.")
@@ -200,8 +202,9 @@ def _take_pairs(left: dict[str, Tensor], a: str, b: str) -> dict[str, tuple[Tens
         for name in [n for n in left if n.endswith(end)]:
             layer = name.removesuffix(end)
             if not layer.startswith(PREFIX + TRUNK):
-                raise AdapterError(
-                    f"This base has no layer {quoted(layer)} that LoRA could sit on."
+                raise OtherBaseError(
+                    f"GPT-2 has no layer {quoted(layer.removeprefix(PREFIX))}: this adapter "
+                    "belongs to another kind of model."
                 )
             if layer + other not in left:
                 raise AdapterError(f"The tensor {quoted(layer + other, 200)} is missing.")
@@ -219,7 +222,11 @@ def _place(model: GPT, layer: str, a: Tensor, b: Tensor, saved: _Saved) -> None:
     known = {f"{i}": i for i in range(model.config.n_layers)}
     ok = len(parts) == 3 and parts[0] == "h" and parts[1] in known
     if not ok or parts[2] not in (FUSED_NAME, *_OURS):
-        raise AdapterError(f"This base has no layer {quoted(short)} that LoRA could sit on.")
+        deeper = len(parts) == 3 and parts[0] == "h" and parts[2] in (FUSED_NAME, *_OURS)
+        about = f" It has {model.config.n_layers} blocks, from 0 on." if deeper else ""
+        raise (OtherBaseError if deeper else AdapterError)(
+            f"This base has no layer {quoted(short)} that LoRA could sit on.{about}"
+        )
     i, theirs = known[parts[1]], parts[2]
     names = FUSED if theirs == FUSED_NAME else (_OURS[theirs],)
     linears = [model.get_submodule(f"blocks.{i}.{name}") for name in names]

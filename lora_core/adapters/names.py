@@ -19,6 +19,9 @@ from lora_core.base.gpt2_names import CLASSIFIER_NAME, FINAL_NORM_NAME, TRUNK, t
 
 _WRAPPERS = ("module.", "base_model.", "model.")  # of DataParallel, of PEFT, of others around it
 _BARE = tuple(PREFIX + part for part in ("h.", "wte.", "wpe.", f"{FINAL_NORM_NAME}."))
+_WITHIN = re.compile(
+    r"^(?!transformer\.|h\.|score\.)(?:\w+\.)+?(transformer\.(?:h|wte|wpe|ln_f)\.|score\.)"
+)
 _NAMED = re.compile(r"\.(lora_A|lora_B)\.([^.]+)\.weight$")
 _NAMED_EMBEDDING = re.compile(r"\.(lora_embedding_[AB])\.([^.]+)$")
 _SAVED = re.compile(r"\.modules_to_save\.([^.]+)\.")
@@ -60,6 +63,8 @@ def _plain_name(name: str, adapters: set[str]) -> str:
         name = name.replace(wrapper, "")
     while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
+    if match := _WITHIN.search(name):  # of a class around the model
+        name = name[match.start(1) :]
     name = PREFIX + name
     if name.startswith(_BARE):  # GPT2Model's own names, without a head around it
         name = PREFIX + TRUNK + name.removeprefix(PREFIX)

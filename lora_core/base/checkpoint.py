@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,9 @@ __all__ = [
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "base"
 _BUNDLED_SOURCE = "assets/base"
+_ADDRESS = re.compile(  # of a model on the Hub, as a browser has it
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+(?:/[\w.-]+)?)(?:/tree/main)?/?"
+)
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
 
@@ -124,7 +128,9 @@ def load_base(name: str | Path = "bundled") -> Base:
 
 def canonical_name(name: str | Path) -> str:
     """One name for one base: "openai-community/gpt2" is "gpt2", where no folder is called so."""
-    text = str(name)
+    text = str(name).strip()
+    if address := _ADDRESS.fullmatch(text):
+        text = address[1]
     if _local(text) is None:
         return next((short for short, full in HUB_NAMES.items() if full == text), text)
     return text
@@ -147,7 +153,7 @@ def base_folder(source: str) -> Path | None:
 
 def _local(text: str) -> Path | None:
     """The folder that `text` names; for a name that the Hub has as well, only one with a model."""
-    if text == "bundled":
+    if text in ("bundled", ""):
         return None
     try:
         folder = Path(text).expanduser()
@@ -159,13 +165,25 @@ def _local(text: str) -> Path | None:
     return folder if is_folder else None
 
 
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).expanduser().is_file()
+    except (OSError, RuntimeError, ValueError):
+        return False
+
+
 def _repository(text: str) -> str:
     if text in HUB_NAMES:
         return HUB_NAMES[text]
     if text.count("/") == 1 and not text.startswith((".", "/", "~")):
         return text
     known = ", ".join(["bundled", *HUB_NAMES])
-    raise BaseError(f"There is no base called '{text}'. Choose one of {known}, or a folder.")
+    if _is_file(text):
+        raise BaseError(f"'{text}' is a file. Name the folder in which it lies.")
+    raise BaseError(
+        f"There is no base called '{text}'. Choose one of {known}, a folder, or a model of the Hub "
+        "as owner/name."
+    )
 
 
 def _from_folder(name: str, folder: Path, source: str) -> Base:

@@ -27,7 +27,9 @@ PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt", "con
 def no_safetensors(where: str, files: list[str]) -> str:
     """A sentence for a model without safetensors: what is there instead, and what to do."""
     names = [PurePosixPath(file).name for file in files]
-    pickle = next((n for n in names if n in PICKLES or n.endswith((".bin", ".pt", ".pth"))), None)
+    pickle = next(
+        (n for n in names if n in PICKLES or n.endswith((".bin", ".pt", ".pth", ".ckpt"))), None
+    )
     if pickle:
         return (
             f"{where} holds its weights as {pickle} alone. That is a pickle, which could run any "
@@ -40,6 +42,9 @@ def no_safetensors(where: str, files: list[str]) -> str:
             f"{where} holds its weights as {other} alone; only {WEIGHTS_FILE} can be read. Save "
             "the model again with transformers."
         )
+    renamed = next((n for n in names if n.endswith(".safetensors")), None)
+    if renamed:
+        return f"{where} has no {WEIGHTS_FILE}. Is {renamed} meant? Call it {WEIGHTS_FILE}."
     return f"{where} holds no weights: there is no {WEIGHTS_FILE}."
 
 

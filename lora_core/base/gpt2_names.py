@@ -6,6 +6,7 @@ value are fused in `c_attn` there, and every matrix is stored (in, out).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,11 @@ _HEADS = ("lm_head.", "score.", "classifier.", "multiple_choice_head.", "qa_outp
 _WRAPPERS = (
     "module.", "model.", "base_model.", "pretrained_model.", "backbone.", "encoder.", "gpt2."
 )  # fmt: skip
+
+_INSIDE = re.compile(
+    r"^(?:\w+\.)+?((?:transformer\.)?(?:wte|wpe|ln_f)\.(?:weight|bias)$|(?:transformer\.)?h\.\d+\.|"
+    r"lm_head\.|score\.)"
+)
 
 _MAX_CONFIG = 2**20
 _MAX_LAYERS = 1000  # GPT-2 xl has 48; a stranger's number must not fill the memory with names
@@ -85,7 +91,12 @@ def trunk_name(name: str) -> str | None:
     while name.startswith(_WRAPPERS):
         name = name.partition(".")[2]
     name = name.removeprefix(TRUNK)
-    return None if name.endswith(_MASKS) or name.startswith(_HEADS) else name
+    if name.endswith(_MASKS) or name.startswith(_HEADS):
+        return None
+    inside = _INSIDE.search(name)  # a class of somebody's own around the model
+    if inside is None:
+        return name
+    return trunk_name(name[inside.start(1) :])
 
 
 def from_gpt2(tensors: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
@@ -134,6 +145,11 @@ def _check_shapes(trunk: dict[str, Tensor], config: GPTConfig) -> None:
         raise BaseError(
             "The checkpoint does not fit: its matrices are stored (out, in), as nanoGPT keeps "
             "them, and GPT-2's layout has (in, out). Transpose c_attn, c_proj and c_fc first."
+        )
+    if any(".lora_" in name or ".base_layer." in name for name in trunk):
+        raise BaseError(
+            "The checkpoint holds LoRA layers beside the model's own: call merge_and_unload() in "
+            "peft and save it again, or load the adapter as one."
         )
     more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
     raise BaseError("The checkpoint does not fit: " + "; ".join(problems[:8]) + more + ".")
@@ -212,8 +228,11 @@ def read_config_file(folder: Path) -> dict[str, Any]:
         raw = read_json(path, _MAX_CONFIG)
     except (OSError, ValueError) as error:
         if not path.exists():
-            inside = sorted(p.parent.name for p in folder.glob("*/config.json"))
+            found = [*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]
+            inside = [p.parent.relative_to(folder).as_posix() for p in sorted(found)]
             reason = f"There is no config.json in {folder}: it is no model's folder."
+            if (folder / "adapter_config.json").is_file():
+                reason += " It holds an adapter: load it as one."
             if inside:
                 reason += f" Is one of its folders meant: {', '.join(inside[:5])}?"
             raise BaseError(reason) from error

@@ -134,7 +134,9 @@ def flattened(
 ) -> Iterator[tuple[str, str]]:
     """Name and text of each value of a record; of records inside it under dotted names.
 
-    A list of one element is that element; a list of turns is one value a role.
+    A list of one element is that element; a list of turns is one value a role; texts and pieces of
+    text are joined; of several records inside, such as those of annotators, each value is listed,
+    once where they agree.
     """
     for key, value in record.items():
         name = prefix + str(key)
@@ -142,11 +144,27 @@ def flattened(
             value = value[0]
         if isinstance(value, list) and value:
             roles = dict(filter(None, map(_turn, value)))
-            value = roles if len(roles) == len(value) else value
+            value = roles if len(roles) == len(value) else _joined(value)
         if isinstance(value, dict) and value and depth:
             yield from flattened(value, f"{name}.", depth - 1)
         else:
             yield name, cell_text(value)
+
+
+def _joined(values: list[Any]) -> Any:
+    """A list of pieces as one text; of records as one record of lists; another as it is."""
+    if any(isinstance(value, str) for value in values):
+        pieces = [value.get("text") if isinstance(value, dict) else value for value in values]
+        texts = [piece for piece in pieces if isinstance(piece, str)]
+        mixed = any(isinstance(value, dict) for value in values)
+        return "".join(texts) if mixed and len(texts) == len(values) else values
+    if not all(isinstance(value, dict) for value in values):
+        return values
+    together: dict[str, list[str]] = {}
+    for value in values:
+        for name, text in flattened(value, depth=3):
+            together.setdefault(name, []).append(text)
+    return {name: texts[0] if len(set(texts)) == 1 else texts for name, texts in together.items()}
 
 
 def cells_of(record: dict[str, Any], columns: dict[str, int]) -> list[str]:
@@ -320,8 +338,9 @@ def _top(raw: RawTable, row: int, column: int) -> str:
 
 
 def _excel_text(value: object) -> str:
-    """A cell of a sheet: _x000D_ is how the format writes a character that XML cannot hold."""
-    text = cell_text(value)
+    """A cell of a sheet as its reader sees it: TRUE; and _x000D_ undone, which is how the format
+    writes a character that XML cannot hold."""
+    text = cell_text(value).upper() if isinstance(value, bool) else cell_text(value)
     if "_x" in text:
         text = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text).replace("\r\n", "\n")
     return text

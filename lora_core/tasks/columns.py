@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from lora_core.config import MAX_CLASSES
 from lora_core.tasks.file import Table
-from lora_core.tasks.header import LABEL_NAMES, TEXT_NAMES
+from lora_core.tasks.header import ABOUT_NAMES, LABEL_NAMES, TEXT_NAMES
 from lora_core.tasks.task import TaskError, normalise
 
 
@@ -77,7 +77,7 @@ def guess_columns(
             for column in table.columns
             if column != text
             and 2 <= different[column] <= min(MAX_CLASSES, len(cells[column]) / 2)
-            and _unlike_a_label(column) < (True, True)
+            and _unlike_a_label(column)[:2] < (True, True)
         ]
         label = next((c for c in named if different[c] > 1), None)
         label = label or min(
@@ -89,11 +89,11 @@ def guess_columns(
     return text, label
 
 
-_NO_WORDS = re.compile(r"[!-~]*(?:://|www\.|@|\d)[!-~]*|[^\w\s]|_")
+_NO_WORDS = re.compile(r"<[^<>]*>|[!-~]*(?:://|www\.|@|\d)[!-~]*|[^\w\s]|_")
 
 
 def _wording(cell: str) -> int:
-    """Characters of a cell that are words: not addresses, numbers, keys."""
+    """Characters of a cell that are words: not addresses, numbers, keys, tags."""
     return len(_NO_WORDS.sub("", cell[:5000]))
 
 
@@ -102,11 +102,16 @@ def _is_heading(column: str, width: float, widest: float) -> bool:
     return column.strip().casefold().endswith("title") and 2 * width < widest
 
 
-def _unlike_a_label(column: str) -> tuple[bool, bool]:
-    """Whether a column's name ends as a key's does; whether none of its words means a label."""
+def _unlike_a_label(column: str) -> tuple[bool, bool, bool]:
+    """Whether a column's name ends as a key's does; whether none of its words means a label;
+    whether one says where a row belongs or comes from."""
     words = re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])", column)
     folded = [word.casefold() for word in words]
-    return folded[-1:] == ["id"], not any(word in LABEL_NAMES for word in folded)
+    return (
+        folded[-1:] == ["id"],
+        not any(word in LABEL_NAMES for word in folded),
+        any(word in ABOUT_NAMES for word in folded),
+    )
 
 
 def _in_words(label: str, columns: Sequence[str], cells: dict[str, list[str]]) -> str:

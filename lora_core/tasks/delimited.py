@@ -17,13 +17,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
-from lora_core.tasks.separators import GUESSED, STANDS_FOR, checked_separator, several_signs, shown
+from lora_core.tasks.separators import (
+    GUESSED,
+    RARE,
+    STANDS_FOR,
+    checked_separator,
+    several_signs,
+    shown,
+)
 
-CELL = 131_072  # characters; the csv module's own bound
+CELL = 2_000_000  # characters: a book
+csv.field_size_limit(CELL)
 _SAMPLE_LINES = 300
 _LONG = 30  # lines of one cell that are worth a remark
 _LONGEST = 500  # lines of one cell whose quotes are not as they should be
 _EFFORT = 5_000_000  # characters looked at again because of such cells, in one file
+_ALWAYS = 131_072  # that are looked at for one row all the same
 _SHOWN = 5  # lines named in a remark
 
 
@@ -36,10 +45,10 @@ def read_csv(
     """
     text, named = _without_sep_line(text)
     first_line = 2 if named else 1
-    lines = list(io.StringIO(text, newline=""))
-    fast = _fasttext(lines) if separator is None else None
-    if fast:
-        return fast
+    lines = _lines(text)
+    marked = (_fasttext(lines) or _labelled(lines)) if separator is None else None
+    if marked:
+        return marked
     lines, wrapped = _unwrapped(lines)
     delimiter = checked_separator(separator) if separator else named or _delimiter(lines)
     written = delimiter
@@ -50,6 +59,9 @@ def read_csv(
         lines = [line.replace(written, delimiter) for line in lines]
     records = _best(lines, delimiter)
     rows = [row for row in records.rows if any(cell.strip() for cell in row.cells)]
+    drawn = [row for row in rows if _is_border(row.cells)] if "--" in text else []
+    if drawn:
+        rows = [row for row in rows if not _is_border(row.cells)]
     # Some rows may be names or notes: a few more than are taken as data.
     check_rows(len(rows) - 50, max_rows)
     check_columns(min(_width(rows), max((len(row.cells) for row in rows), default=0)), max_columns)
@@ -58,6 +70,9 @@ def read_csv(
         raise _too_long(long.begin + first_line)
     remarks = [_UNWRAPPED] if wrapped else []
     remarks += records.remarks
+    if drawn:
+        where = _on_lines([row.begin for row in drawn], first_line)
+        remarks.append(f"{where} only a border is drawn: left out.")
     if records.literal:
         remarks.append(
             f"{_on_lines(records.literal, first_line)} a quotation mark was taken as part of the "
@@ -75,7 +90,27 @@ def read_csv(
     cells, numbers = [row.cells for row in rows], [row.begin + first_line for row in rows]
     if written != delimiter:  # one within quotation marks separated nothing
         cells = [[cell.replace(delimiter, written) for cell in row] for row in cells]
+    if '="' in text:  # which makes Excel leave 007 as it is
+        cells = [[_AS_TEXT.sub(r"\1", cell) for cell in row] for row in cells]
     return RawTable(cells, numbers, remarks=remarks, separator=written)
+
+
+_AS_TEXT = re.compile(r'^="([^"]*)"$')
+_BORDER = re.compile(r"[-=+:]{2,}")
+
+
+def _is_border(cells: Sequence[str]) -> bool:
+    """Whether a row only draws: the dashes of Markdown and of what databases print."""
+    filled = [cell.strip() for cell in cells if cell.strip()]
+    return all(_BORDER.fullmatch(cell) for cell in filled) and any("--" in c for c in filled)
+
+
+def _lines(text: str) -> list[str]:
+    """Lines with their ends; a few bare carriage returns among others end none."""
+    returns = text.count("\r") - text.count("\r\n")
+    if 0 < returns < 0.1 * text.count("\n"):
+        return [line for line in re.split(r"(?<=\n)", text) if line]
+    return list(io.StringIO(text, newline=""))
 
 
 def _without_sep_line(text: str) -> tuple[str, str | None]:
@@ -104,6 +139,27 @@ def _fasttext(lines: Sequence[str]) -> RawTable | None:
         numbers.append(number + 1)
     remark = "Read as fastText writes: __label__ and the label, beside the text."
     return RawTable(rows, numbers, ["label", "text"], [remark])
+
+
+_LABEL_FIRST = re.compile(r"(-?\d{1,2}|[A-Z]{2,}(?::\w+)?) +(\S.*)")
+
+
+def _labelled(lines: Sequence[str]) -> RawTable | None:
+    """Lines that begin with a number or a word in capitals, as TREC's questions: its label."""
+    filled = [(i, line.strip()) for i, line in enumerate(lines) if line.strip()]
+    found = [(i, match) for i, line in filled if (match := _LABEL_FIRST.fullmatch(line))]
+    labels = {match[1] for _, match in found}
+    if len(found) < max(10, 0.98 * len(filled)) or not 2 <= len(labels) <= len(found) / 3:
+        return None
+    if all(re.match(r"\d+:\S", match[2]) for _, match in found):
+        return None  # numbered features, not texts
+    for sign in GUESSED:
+        times, count = Counter(line.count(sign) for _, line in filled).most_common(1)[0]
+        if times and count > 0.9 * len(filled):
+            return None
+    rows = [[match[1], match[2]] for _, match in found]
+    remark = "The first word of each line was taken as its label."
+    return RawTable(rows, [i + 1 for i, _ in found], ["label", "text"], [remark])
 
 
 _UNWRAPPED = "Each line as a whole stands in quotation marks; they were taken off."
@@ -179,7 +235,7 @@ def _best(lines: list[str], delimiter: str) -> _Reading:
     best = _quoted(lines, delimiter)
     opened = sum(_has_single(line.strip(), delimiter) for line in lines)
     if not opened:
-        return best
+        return _typographic(lines, delimiter, best)
     # Quoted by ' as databases do: read with both marks exchanged.
     other = _quoted([line.translate(_EXCHANGED) for line in lines], delimiter)
     least, odd = best.oddities(), other.oddities()
@@ -192,6 +248,28 @@ def _best(lines: list[str], delimiter: str) -> _Reading:
     ]
     other.remarks = ["Single quotation marks around cells were taken as CSV's double ones."]
     return other
+
+
+_TYPOGRAPHIC = ("“”", "„“", "„”", "«»", "»«", "「」", "``")
+
+
+def _typographic(lines: list[str], delimiter: str, best: _Reading) -> _Reading:
+    """The rows where a word processor has made other marks of the quotation marks around cells."""
+    if any('"' in line for line in lines) or not (least := best.oddities()):
+        return best
+    sign = re.escape(delimiter)
+    for pair in _TYPOGRAPHIC:
+        opening, closing = pair[0], pair[1]
+        around = re.compile(rf"(?:^|(?<={sign}))[ ]*{opening}|{closing}[ ]*(?={sign}|[\r\n]|$)")
+        if sum(bool(around.search(line)) for line in lines) < 2:
+            continue
+        other = _quoted([around.sub('"', line) for line in lines], delimiter)
+        if other.oddities() < least:
+            other.remarks.append(
+                f"The marks {opening} and {closing} around cells were taken as CSV's own."
+            )
+            return other
+    return best
 
 
 _EXCHANGED = {ord('"'): "'", ord("'"): '"'}
@@ -324,11 +402,15 @@ class _Scan:
         except csv.Error as error:
             if "field larger" in str(error) and len(self.lines[i]) > CELL:
                 raise _too_long(i + 1) from error
+            self._effort += sum(map(len, self.lines[i : i + reader.line_num]))
             return None, 1
 
     def _from(self, i: int) -> Iterator[str]:
-        while i < len(self.lines):
+        """Lines from i on: as many as a cell may have, unless many rows were looked at in vain."""
+        room = CELL if self._effort < _EFFORT else _ALWAYS
+        while i < len(self.lines) and room > 0:
             yield self.lines[i]
+            room -= len(self.lines[i])
             i += 1
 
     def _swallowed(self, begin: int, end: int) -> bool:
@@ -479,6 +561,9 @@ def _delimiter(lines: list[str]) -> str:
 
     scores = {delimiter: score(delimiter) for delimiter in GUESSED}
     best = max(scores, key=lambda delimiter: scores[delimiter])
+    if not any(scores[best][:2]):
+        scores |= {sign: fits for sign in RARE if (fits := score(sign))[1]}
+        best = max(scores, key=lambda delimiter: scores[delimiter])
     several = several_signs(sample)
     if several:  # it must do better than a single one, unless it is made of that
         alike = [line.replace(several, STANDS_FOR[0]) for line in sample]

@@ -92,6 +92,8 @@ ENCODINGS = {
     "utf-16-le": "UTF-16 (low byte first)",
     "utf-16-be": "UTF-16 (high byte first)",
     "utf-32": "UTF-32",
+    "utf-32-le": "UTF-32 (low byte first)",
+    "utf-32-be": "UTF-32 (high byte first)",
     "latin-1": "Latin-1",
 }
 
@@ -118,11 +120,12 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded:
     for mark, unicode in _BOMS:
         if data.startswith(mark):
             return _decoded(data, unicode)
-    wide = _utf_16(data)
+    wide = _utf_32(data) or _utf_16(data)
     if wide:
         return _decoded(data, wide)
     if b"\x1b$" in data and data.isascii():
         return _decoded(data, "iso2022_jp", guessed=True)
+    data = _HALVES.sub(_whole, data)
     try:
         data.decode("utf-8")
         return _decoded(data, "utf-8")
@@ -132,7 +135,47 @@ def decode(data: bytes, encoding: str | None = None) -> Decoded:
     beyond = len(text) - len(text.encode("ascii", "ignore"))
     if 4 * text.count("\ufffd") < beyond:  # UTF-8 all the same, with a few broken letters
         return _decoded(data, "utf-8")
-    return _decoded(data, guess(data), guessed=True)
+    return _several(data) or _decoded(data, guess(data), guessed=True)
+
+
+# Two halves of UTF-16, each as UTF-8 has letters: so Java and Oracle write emoji.
+_HALVES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]")
+
+
+def _whole(match: re.Match[bytes]) -> bytes:
+    halves = match[0].decode("utf-8", "surrogatepass")
+    return halves.encode("utf-16", "surrogatepass").decode("utf-16").encode()
+
+
+def _several(data: bytes) -> Decoded | None:
+    """A file put together of others: lines in UTF-8, and lines in a page of one byte a letter."""
+    lines = re.split(rb"(?<=\n)", data)
+    beyond = [line for line in lines if not line.isascii()]
+    others = [line for line in beyond if not _is_utf_8(line)]
+    if len(beyond) - len(others) < max(2, 0.1 * len(beyond)):
+        return None
+    page = guess(b"".join(others))
+    if page in _SEVERAL_BYTES:  # a few characters of these may look like UTF-8
+        return None
+    text = b"".join(
+        line if _is_utf_8(line) else _as_text(line, page).encode("utf-8", "replace")
+        for line in lines
+    )
+    number = "1 line was" if len(others) == 1 else f"{len(others):,} lines were"
+    read = _decoded(text, "utf-8")
+    remark = f"{number} not in UTF-8 like the others, and read as {encoding_name(page)}."
+    return read._replace(remarks=(remark, *read.remarks))
+
+
+_SEVERAL_BYTES = {"cp932", "euc_jp", "gb18030", "big5", "cp949"}
+
+
+def _is_utf_8(line: bytes) -> bool:
+    try:
+        line.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 _PADDED = "The zero bytes at the file's end were left out."
@@ -233,6 +276,20 @@ def _strange(sample: str) -> int:
     return counts.total()
 
 
+def _utf_32(data: bytes) -> str | None:
+    """The form of UTF-32 in which a file without a mark is: three bytes in four are mostly zero."""
+    sample = data[: _SAMPLE // 4 * 4]
+    for encoding, high in (("utf-32-le", 3), ("utf-32-be", 0)):
+        beyond = high - 1 if high else 1  # the first plane, where nearly all letters are
+        if (
+            len(sample) >= 16
+            and not any(sample[high::4])
+            and sample[beyond::4].count(0) > 0.9 * (len(sample) // 4)
+        ):
+            return encoding
+    return None
+
+
 def _utf_16(data: bytes) -> str | None:
     """The form of UTF-16 in which a file without a mark is, if it is.
 
@@ -300,6 +357,7 @@ _PAGES: dict[str, tuple[list[str], float]] = {
     "cp855": (_CYRILLIC, 3),
     "cp861": (["Icelandic"], 3),
     "mac_croatian": (["Croatian"], 3),
+    "mac_iceland": (["Icelandic"], 3),
     "cp737": (["Greek"], 3),
     "cp862": (["Hebrew"], 3),
 }

@@ -26,8 +26,33 @@ TEXT_NAMES = [
 LABEL_NAMES = [
     *("label", "class", "category", "target", "intent", "topic", "sentiment", "tag", "type"),
     *("labels", "choices", "spam", "v1", "y", "rating", "stars", "emotion", "polarity"),
-    *("output", "completion"),
+    *("output", "completion", "stance", "verdict", "subreddit", "score"),
+    *("kategorie", "klasse", "bewertung", "stimmung", "thema", "abteilung", "urteil"),
+    *("catégorie", "categorie", "étiquette", "etiquette", "classe"),
+    *("categoría", "categoria", "etiqueta", "clase", "sentimiento", "sentimento", "classificação"),
+    *("categorie", "kategoria", "kategorija", "kategori", "etiket", "duygu", "sınıf", "kategória"),
+    *("категория", "категорія", "метка", "класс", "клас", "тональность", "оценка"),
+    *("标签", "標籤", "类别", "類別", "分类", "分類", "情感", "ラベル", "カテゴリ", "カテゴリー"),
+    *(
+        "評価",
+        "분류",
+        "라벨",
+        "레이블",
+        "카테고리",
+        "감정",
+        "التصنيف",
+        "الفئة",
+        "תווית",
+        "קטגוריה",
+        "श्रेणी",
+    ),
 ]
+# What tells rows apart or where they come from, rather than what a text says.
+ABOUT_NAMES = {
+    *("split", "fold", "partition", "subset", "set", "lang", "language", "locale", "gender", "sex"),
+    *("age", "country", "state", "city", "year", "month", "day", "date", "time", "annotator"),
+    *("worker", "coder", "rater", "author", "user", "source", "platform", "device", "version"),
+}
 _ABOVE = 30  # rows that may stand above the names
 _LONG = 60  # characters: longer than a name, unless it is a question
 _NUMBER = re.compile(r"[-+]?\d[\d.,:/ -]*")

@@ -7,6 +7,7 @@ element are that element; of several texts in one record each is a row.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections import Counter
@@ -66,7 +67,11 @@ def _raw_table(
         remarks.append(f"Each of several texts in '{key[:30]}' was taken as a row of its own.")
     check_rows(len(items), max_rows)
     raw = RawTable([], numbers, remarks=remarks, parts=found.parts, part=found.part)
-    if items and all(isinstance(item, list) for item in items):
+    listed = bool(items) and all(isinstance(item, list) for item in items)
+    if listed and any(isinstance(value, dict) for item in items[:50] for value in item):
+        # such as [text, {"cats": …}] of spaCy
+        items = [{f"column {i}": value for i, value in enumerate(item, 1)} for item in items]
+    elif listed:
         raw.rows = [[cell_text(value) for value in item] for item in items]
         return raw
     columns: dict[str, int] = {}
@@ -114,6 +119,7 @@ def _values(text: str, max_rows: int) -> Iterator[tuple[int, Any]]:
     """Each value of the text and the line it begins on: one, or one after another."""
     decoder = json.JSONDecoder()
     place, line, count = 0, 1, 0
+    several_lines = False  # has a value
     while True:
         match = _BETWEEN.match(text, place)
         assert match
@@ -125,11 +131,13 @@ def _values(text: str, max_rows: int) -> Iterator[tuple[int, Any]]:
             value, end = decoder.raw_decode(text, place)
         except (ValueError, RecursionError) as error:
             at = getattr(error, "pos", place)
-            if text.find("\n", place, at) >= 0 and text[place] in "{[":
+            lines_of_one = count > 1 and not several_lines  # the value ought to end where it begins
+            if text.find("\n", place, at) >= 0 and text[place] in "{[" and not lines_of_one:
                 at_line = line + text.count("\n", place, at)
             else:
                 at_line = line
-            raise SheetError(_broken(text, at_line, count)) from error
+            raise SheetError(_broken(text, at_line, count, at)) from error
+        several_lines = several_lines or text.find("\n", place, end) >= 0
         yield line, value
         count += 1
         check_rows(count, max_rows)
@@ -140,12 +148,14 @@ def _values(text: str, max_rows: int) -> Iterator[tuple[int, Any]]:
 _BETWEEN = re.compile(r"[\s,]*")
 
 
-def _broken(text: str, line: int, before: int) -> str:
+def _broken(text: str, line: int, before: int, at: int) -> str:
     if re.match(r"\s*(?:\[\s*)?\{\s*'", text):
         return (
             "The names in this file are in single quotes, as Python prints them; JSON has double "
             "ones. Write it with Python's json.dump."
         )
+    if re.search(r",\s*$", text[max(0, at - 100) : at]) and text[at : at + 1] in "]}":
+        return f"Line {line:,} is not valid JSON: before its bracket there is a comma too many."
     if not before and text.lstrip()[:1] == "[":
         return f"The file is not valid JSON: line {line:,} breaks its rules. Is it cut off?"
     return (
@@ -156,12 +166,16 @@ def _broken(text: str, line: int, before: int) -> str:
 
 def _records(value: Any, part: str | None) -> _Found:
     """The rows inside a single value."""
+    if isinstance(value, str):  # JSON that was written as JSON once more
+        with contextlib.suppress(ValueError, RecursionError):
+            inner = json.loads(value)
+            return _records(inner, part) if isinstance(inner, dict | list) else _Found([value])
     if isinstance(value, list):
         return _Found(value)
     if not isinstance(value, dict):
         return _Found([value])
     if part is None:
-        whole = _of_pandas(value) or _of_records(value)
+        whole = _of_pandas(value) or _of_records(value) or _of_texts(value)
         if whole is not None:
             return _Found(whole)
         labelled = _of_labels(value)
@@ -252,6 +266,15 @@ def _of_pandas(value: dict[str, Any]) -> list[Any] | None:
     if outside or (len(inner) <= len(keys) and not inside):  # columns
         return [{name: value[name][key] for name in value} for key in keys]
     return None
+
+
+def _of_texts(value: dict[str, Any]) -> list[Any] | None:
+    """Records of labels under their texts: {"You won": "spam", "See you": "ham", …}."""
+    labels = list(value.values())
+    if len(labels) < 10 or not all(isinstance(label, str | int) for label in labels):
+        return None
+    few = 2 <= len(set(map(str, labels))) <= min(MAX_CLASSES, len(labels) / 3)
+    return [{"text": text, "label": label} for text, label in value.items()] if few else None
 
 
 def _scalar(record: dict[str, Any]) -> bool:

@@ -38,6 +38,9 @@ class Labels:
         listed = bool(filled) and all(_listed(name) for name in filled)
         if listed:
             seen = {cell: _unlisted(name) for cell, name in seen.items()}
+        placed = _one_hot(filled)
+        if placed:
+            seen = {cell: placed.get(name, name) for cell, name in seen.items()}
         seen, equal = _numbers(seen)
         self._seen = seen
         self.several = {name for name in seen.values() if _SEVERAL.fullmatch(name)}
@@ -47,8 +50,11 @@ class Labels:
         del rows[""]
         self.stand_ins = {name for name in rows if _stands_in(name, rows)}
         names = [name for name in rows if name not in self.stand_ins and name not in self.several]
-        alike = [] if equal else _alike_cells(seen)
+        alike = [] if equal or placed else _alike_cells(seen)
+        self.together = _together(names, rows)  # a sentence on several labels in one cell, or ""
         self.warnings = [*equal, *alike, *_look_alikes(names), *_taken(names, rows)]
+        self.warnings += [_PLACED] if placed else []
+        self.warnings += [self.together] if self.together else []
 
     def of(self, cell: str) -> str:
         """The label that a cell shows; "" for none."""
@@ -71,6 +77,47 @@ def _unlisted(name: str) -> str:
     except ValueError:
         value = match[1]
     return normalise(str(value))
+
+
+_PLACED = "Each label is a list with a single 1 in it: the place of the 1, from 0, was taken."
+
+
+def _one_hot(names: list[str]) -> dict[str, str]:
+    """What lists such as [0, 1, 0] mean, where the column has no others: the place of the 1."""
+    lists = {name: re.findall(r"[\d.]+", name) for name in set(names) if _SEVERAL.fullmatch(name)}
+    if not lists or len(lists) < len(set(names)) or len({len(one) for one in lists.values()}) > 1:
+        return {}
+    if any(sorted(map(float, one)) != [0.0] * (len(one) - 1) + [1.0] for one in lists.values()):
+        return {}
+    return {name: str([*map(float, one)].index(1.0)) for name, one in lists.items()}
+
+
+_JOINING = (";", "|", ",", "/", "+", "&")  # between labels of one cell
+_TOGETHER = 0.5  # of the cells with such a sign: so many must be made of labels
+
+
+def _together(names: list[str], rows: Counter[str]) -> str:
+    """A word on cells such as "spam; urgent", where spam is a label, too.
+
+    A class may be called "Food, drink": the parts must come elsewhere as well.
+    """
+    for sign in _JOINING:
+        parts = {
+            name: [part.strip() for part in name.split(sign)] for name in names if sign in name
+        }
+        uses = Counter(part for some in parts.values() for part in set(some))
+        known = {name for name in names if sign not in name} | {p for p, n in uses.items() if n > 1}
+        joined = [name for name, some in parts.items() if all(some) and known.issuperset(some)]
+        numbers = sign in ",/" and all(re.fullmatch(r"[-+]?\d+[,/]\d+", name) for name in joined)
+        if len(joined) < 2 or len(joined) < _TOGETHER * len(parts) or numbers:
+            continue
+        count = sum(rows[name] for name in joined)
+        return (
+            f"Several labels seem to stand together in {count:,} rows, such as "
+            f"'{joined[0][:40]}': here each combination is a label of its own. Keep one label a "
+            "row."
+        )
+    return ""
 
 
 def is_no_text(text: str) -> bool:

@@ -243,7 +243,7 @@ def usable_rows(
     if quarrels:
         left_out["text# to be found under two labels or more"] = len(quarrels)
     said = [f"Left out: {_counted(what, n)}." for what, n in left_out.items() if n]
-    _check_rows(table, rows, text_column, label_column, quarrels, said)
+    _check_rows(table, rows, text_column, label_column, quarrels, said, labels.together)
     if long:
         said.append(f"Cut to {limits.max_characters:,} characters: {_many(long, 'text')}.")
     notes = [
@@ -278,6 +278,7 @@ def _check_rows(
     label: str,
     quarrels: list[tuple[str, list[str]]],
     left_out: list[str],
+    together: str,
 ) -> None:
     if not table.rows:
         raise TaskError("This table has a first row with names, and nothing under it.")
@@ -290,6 +291,7 @@ def _check_rows(
         raise TaskError(
             "Every text in this table comes with two labels or more, so nothing can be learned: "
             f"“{shown[:40]}” with '{labels[0][:30]}' and '{labels[1][:30]}'."
+            + (" Were the two columns swapped?" if len(quarrels) < 0.2 * len(table.rows) else "")
         )
     if not rows:
         reasons = [said for said in left_out if "without a text" not in said]
@@ -303,7 +305,7 @@ def _check_rows(
     if len(classes) > MAX_CLASSES:
         raise TaskError(
             f"The column '{label}' has {len(classes):,} different values; two to {MAX_CLASSES} "
-            "labels can be told apart here. Is it the column of labels?"
+            f"labels can be told apart here. {together or 'Is it the column of labels?'}"
         )
 
 

@@ -13,6 +13,7 @@ SEVERAL = ("::", "||", ";;", "|~|", "@@@", "###")  # of several characters, the 
 STANDS_FOR = "\x1f\x1e\x1d\x1c\x01\x02"  # one that the text lacks stands for several characters
 _LONGEST_SEPARATOR = 5
 GUESSED = ("\t", ",", ";", "|", "\x1f", "\x01", "^", "¦", "~")  # the first that fits
+RARE = ("@", "，", "；", "؛")  # which texts have as well: where none of those fits
 
 
 def shown(separator: str) -> str:

@@ -9,6 +9,7 @@ import errno
 import io
 import ipaddress
 import os
+import re
 import socket
 import sys
 import threading
@@ -17,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import segno
+
+from lora_core.config import ConfigError
 
 FIRST_PORT = 7860
 _PORTS_TRIED = 100
@@ -60,6 +63,18 @@ class Address:
 def bracketed(host: str) -> str:
     """The host as an address writes it."""
     return f"[{host}]" if ":" in host else host
+
+
+def wanted_host(text: str) -> str:
+    """The host that a person names: * is all. Raises `ConfigError` for an address with more."""
+    host = text.strip()
+    if host in ("*", "0"):
+        return "0.0.0.0"
+    named = re.fullmatch(r"(?:\w+://)?(\[[^\]]*\]|[^/:\s]+)(?::(\d+))?/?", host)
+    if named and named[1] != host and not host.startswith("["):
+        port = f", the port as --port {named[2]}" if named[2] else ""
+        raise ConfigError(f"the host is {named[1]} alone{port}: not {host}.")
+    return host
 
 
 def free_address(host: str, wanted: int) -> Address:

@@ -18,12 +18,15 @@ from lora_core.tasks.bundled import task_names
 from lora_core.ui.hosts import Address
 from lora_core.ui.settings import Settings
 
-_TRUE = ("1", "true", "yes", "on")
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
 def is_wanted(option: bool) -> bool:
-    """Whether there is to be a room: by `--room`, or by LORA_LAB_ROOM=1."""
-    return option or os.environ.get("LORA_LAB_ROOM", "").strip().lower() in _TRUE
+    """Whether there is to be a room: by `--room`, or by LORA_LAB_ROOM=1. Raises `ConfigError`."""
+    said = os.environ.get("LORA_LAB_ROOM", "").strip().lower()
+    if said not in (*_TRUE, *_FALSE):
+        raise ConfigError(f"LORA_LAB_ROOM must be 1 or 0, not {said!r}.")
+    return option or said in _TRUE
 
 
 def exercises_of(

@@ -12,7 +12,7 @@ import peft
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2ForSequenceClassification, GPT2Model
 
@@ -89,6 +89,14 @@ STATES: dict[str, tuple[Callable[[str], bool], Names]] = {
         lambda n: "_fsdp_wrapped_module." + n.replace(".attn.", "._fsdp_wrapped_module.attn."),
     ),
     "ddp": (lambda n: "lora_" in n or "score" in n, lambda n: f"module.{n}"),
+    "inside a class of one's own": (
+        lambda n: "lora_" in n or "score" in n,
+        lambda n: f"net.{n}",
+    ),
+    "a state inside a dictionary": (
+        lambda n: "lora_" in n or "score" in n,
+        lambda n: f"state_dict.policy.{n}",
+    ),
     "without a prefix": (
         lambda n: "lora_" in n or "modules_to_save" in n,
         lambda n: n.removeprefix("base_model.model."),
@@ -311,4 +319,71 @@ def test_what_lies_beside_an_adapter_in_half_precision(kind, folder, base, tmp_p
 def test_adapters_of_other_programs_are_named(config, base, tmp_path) -> None:
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
     with pytest.raises(lc.AdapterError, match="another program than PEFT"):
+        lc.load_adapter(tmp_path, base)
+
+
+@pytest.mark.parametrize("task", ["CAUSAL_LM", "TOKEN_CLS", "FEATURE_EXTRACTION"])
+def test_an_adapter_for_another_task_is_called_so(task, folder, base, tmp_path) -> None:
+    trained(folder)[0].save_pretrained(tmp_path)
+    change_config(tmp_path, task_type=task)
+    path = tmp_path / WEIGHTS_FILE
+    save_file({n: t for n, t in load_file(path).items() if "score" not in n}, path)
+    with pytest.raises(lc.AdapterError, match=f"another task .{task}"):
+        lc.load_adapter(tmp_path, base)
+
+
+def test_a_base_of_other_layers_is_another_base(folder, base, tmp_path) -> None:
+    """So that a page that holds the right base goes on looking."""
+    deep, _ = tiny_folder(tmp_path / "gpt2-deep", layers=3)
+    trained(deep)[0].save_pretrained(tmp_path / "deep")
+    with pytest.raises(OtherBaseError, match=r"It has 2 blocks.*gpt2-deep"):
+        lc.load_adapter(tmp_path / "deep", base)
+    trained(folder)[0].save_pretrained(tmp_path / "llama")
+    path = tmp_path / "llama" / WEIGHTS_FILE
+    names = {"transformer.h": "model.layers", "attn.c_attn": "self_attn.q_proj"}
+    tensors = {}
+    for name, tensor in load_file(path).items():
+        for ours, theirs in names.items():
+            name = name.replace(ours, theirs)
+        tensors[name] = tensor
+    save_file(tensors, path)
+    change_config(tmp_path / "llama", base_model_name_or_path="someone/llama")
+    with pytest.raises(OtherBaseError, match=r"another kind of model.*someone/llama"):
+        lc.load_adapter(tmp_path / "llama", base)
+
+
+def test_where_an_adapter_may_lie(folder, base, tmp_path) -> None:
+    model, logits = trained(folder)
+    where = tmp_path / "outputs" / "run 1" / "checkpoint-500"
+    model.save_pretrained(where)
+    same(tmp_path / "outputs", base, logits)
+    same(where / WEIGHTS_FILE, base, logits)
+    same(where / CONFIG_FILE, base, logits)
+    with zipfile.ZipFile(tmp_path / "run.zip", "w") as archive:
+        for place in ("out/", "out/checkpoint-500/", "out/checkpoint-400/"):
+            for name in (CONFIG_FILE, WEIGHTS_FILE):
+                archive.write(where / name, place + name)
+    same(tmp_path / "run.zip", base, logits)  # the trainer's last state, not its checkpoints
+    with pytest.raises(lc.AdapterError, match="no file or folder"):
+        lc.load_adapter(tmp_path / "nowhere", base)
+
+
+def test_files_as_a_browser_renames_them_are_asked_about(folder, base, tmp_path) -> None:
+    trained(folder)[0].save_pretrained(tmp_path)
+    (tmp_path / WEIGHTS_FILE).rename(tmp_path / "adapter_model (1).safetensors")
+    with pytest.raises(lc.AdapterError, match=r"Is 'adapter_model \(1\).safetensors' meant"):
+        lc.load_adapter(tmp_path, base)
+    (tmp_path / CONFIG_FILE).rename(tmp_path / "adapter_config (1).json")
+    with pytest.raises(lc.AdapterError, match=r"Is 'adapter_config \(1\).json' meant"):
+        lc.load_adapter(tmp_path, base)
+
+
+def test_layers_under_the_names_of_another_program_are_shown(folder, base, tmp_path) -> None:
+    trained(folder)[0].save_pretrained(tmp_path)
+    change_config(tmp_path, peft_type="lora")  # in small letters all the same
+    path = tmp_path / WEIGHTS_FILE
+    tensors = load_file(path)
+    save_file({n.replace("lora_A", "lora_down"): t for n, t in tensors.items()
+               if "lora_B" not in n}, path)  # fmt: skip
+    with pytest.raises(lc.AdapterError, match=r"lora_down.*no names of PEFT's"):
         lc.load_adapter(tmp_path, base)

@@ -117,6 +117,13 @@ SAME_WEIGHTS: dict[str, Change] = {
     "sharded data": _renamed(
         lambda name: "_fsdp_wrapped_module." + name.replace(".attn.", "._fsdp_wrapped_module.attn.")
     ),
+    "a class of one's own": _renamed(lambda name: "net." + name),
+    "one around another": _renamed(lambda name: "actor.gpt." + name.removeprefix("transformer.")),
+    "a state inside a dictionary": _renamed(lambda name: "state_dict." + name),
+    "a head of one's own class": lambda t: (
+        {"net." + name: tensor for name, tensor in t.items()}
+        | {"net.lm_head.weight": torch.ones(VOCAB, 24)}
+    ),
     "a reward model": _renamed(lambda name: "pretrained_model." + name),
     "part of a network": _renamed(lambda name: name.replace("transformer.", "backbone.")),
     "tied head": lambda t: t | {"lm_head.weight": t["transformer.wte.weight"].clone()},
@@ -151,6 +158,17 @@ def test_halves_load_as_transformers_loads_them(kind, tmp_path) -> None:
         (lambda t: t | {"transformer.wte.weight": torch.ones(VOCAB, 24).to(torch.int8)}, "I8"),
         (lambda t: t | {"transformer.ln_f.bias": torch.full((24,), float("inf"))}, "infinite"),
         (lambda t: t | {"wte.weight": t["transformer.wte.weight"].clone()}, "twice"),
+        (
+            lambda t: t | {f"ref.{name}": tensor.clone() for name, tensor in t.items()},
+            "twice, under different prefixes",
+        ),
+        (
+            lambda t: (
+                {n.replace("c_attn.", "c_attn.base_layer."): x for n, x in t.items()}
+                | {"transformer.h.0.attn.c_attn.lora_A.default.weight": torch.ones(2, 24)}
+            ),
+            "merge_and_unload",
+        ),
         (lambda t: t | {"transformer.h.0.crossattention.c_attn.weight": torch.ones(2)}, "cross"),
         (
             lambda t: {
@@ -208,6 +226,7 @@ def test_a_folder_of_checkpoints_names_them(tmp_path) -> None:
     [
         ("pytorch_model.bin", "pytorch_model.bin alone.*never opened.*safetensors"),
         ("pytorch_model-00001-of-00002.bin", "pickle"),
+        ("epoch=3.ckpt", "pickle"),
         ("tf_model.h5", "tf_model.h5"),
         ("flax_model.msgpack", "flax_model"),
         ("model.gguf", "gguf"),
@@ -224,6 +243,44 @@ def test_weights_in_another_form_are_a_sentence(file, words, tmp_path) -> None:
         torch.save(tensors, folder / file)
     with pytest.raises(lc.BaseError, match=words):
         lc.load_base(folder)
+
+
+@pytest.mark.parametrize("name", ["gpt2.safetensors", "model.fp16.safetensors"])
+def test_weights_under_another_name_are_asked_about(name, tmp_path) -> None:
+    folder, _ = tiny_folder(tmp_path / "x")
+    (folder / "model.safetensors").rename(folder / name)
+    with pytest.raises(lc.BaseError, match=f"Is {name} meant. Call it model.safetensors"):
+        lc.load_base(folder)
+
+
+def test_what_is_named_instead_of_a_model_s_folder(tmp_path) -> None:
+    folder, _ = tiny_folder(tmp_path / "models--someone--gpt2" / "snapshots" / "abc")
+    with pytest.raises(lc.BaseError, match=r"is a file\. Name the folder"):
+        lc.load_base(folder / "model.safetensors")
+    with pytest.raises(lc.BaseError, match="meant: snapshots/abc"):  # the Hub's own cache
+        lc.load_base(tmp_path / "models--someone--gpt2")
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(lc.BaseError, match="It holds an adapter"):
+        lc.load_base(folder)
+    with pytest.raises(lc.BaseError, match="owner/name"):
+        lc.load_base("distilgpt2")
+    with pytest.raises(lc.BaseError, match="no base called ''"):
+        lc.load_base("")
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (" gpt2 ", "gpt2"),
+        ("https://huggingface.co/openai-community/gpt2", "gpt2"),
+        ("https://huggingface.co/gpt2/tree/main", "gpt2"),
+        ("hf.co/someone/small-gpt/", "someone/small-gpt"),
+        ("someone/small-gpt", "someone/small-gpt"),
+        ("https://example.com/someone/small-gpt", "https://example.com/someone/small-gpt"),
+    ],
+)
+def test_an_address_of_the_hub_is_the_model_s_name(written, name) -> None:
+    assert canonical_name(written) == name
 
 
 @pytest.fixture
