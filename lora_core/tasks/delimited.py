@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lora_core.tasks.binary_program import RawTable, SheetError, check_columns, check_rows
+from lora_core.tasks.labelled_lines import labelled_lines
 from lora_core.tasks.separators import (
     GUESSED,
     RARE,
@@ -46,7 +47,7 @@ def read_csv(
     text, named = _without_sep_line(text)
     first_line = 2 if named else 1
     lines = _lines(text)
-    marked = (_fasttext(lines) or _labelled(lines)) if separator is None else None
+    marked = labelled_lines(lines) if separator is None else None
     if marked:
         return marked
     lines, wrapped = _unwrapped(lines)
@@ -119,47 +120,6 @@ def _without_sep_line(text: str) -> tuple[str, str | None]:
     if not first:
         return text, None
     return text[first.end() :], first[1].replace("\\t", "\t")
-
-
-def _fasttext(lines: Sequence[str]) -> RawTable | None:
-    """Lines of fastText, `__label__spam You won`, as two columns."""
-    filled = [(i, line.strip()) for i, line in enumerate(lines) if line.strip()]
-    marked = sum(bool(re.search(r"(?:^|\s)__label__\S", line)) for _, line in filled)
-    if not marked or marked < 0.9 * len(filled):
-        return None
-    rows: list[list[str]] = []
-    numbers = []
-    for number, line in filled:
-        words = line.split()
-        labels = [word for word in words if word.startswith("__label__")]
-        text = re.sub(r"(?:^|\s)__label__\S+", "", line).strip()
-        names = [label.removeprefix("__label__").strip(",") for label in labels]
-        one = names[0] if len(names) == 1 else repr(names) if names else ""
-        rows.append([one, text])
-        numbers.append(number + 1)
-    remark = "Read as fastText writes: __label__ and the label, beside the text."
-    return RawTable(rows, numbers, ["label", "text"], [remark])
-
-
-_LABEL_FIRST = re.compile(r"(-?\d{1,2}|[A-Z]{2,}(?::\w+)?) +(\S.*)")
-
-
-def _labelled(lines: Sequence[str]) -> RawTable | None:
-    """Lines that begin with a number or a word in capitals, as TREC's questions: its label."""
-    filled = [(i, line.strip()) for i, line in enumerate(lines) if line.strip()]
-    found = [(i, match) for i, line in filled if (match := _LABEL_FIRST.fullmatch(line))]
-    labels = {match[1] for _, match in found}
-    if len(found) < max(10, 0.98 * len(filled)) or not 2 <= len(labels) <= len(found) / 3:
-        return None
-    if all(re.match(r"\d+:\S", match[2]) for _, match in found):
-        return None  # numbered features, not texts
-    for sign in GUESSED:
-        times, count = Counter(line.count(sign) for _, line in filled).most_common(1)[0]
-        if times and count > 0.9 * len(filled):
-            return None
-    rows = [[match[1], match[2]] for _, match in found]
-    remark = "The first word of each line was taken as its label."
-    return RawTable(rows, [i + 1 for i, _ in found], ["label", "text"], [remark])
 
 
 _UNWRAPPED = "Each line as a whole stands in quotation marks; they were taken off."
