@@ -28,7 +28,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 )
 def test_the_app_says_so_and_ends(variable, value, words) -> None:
     done = subprocess.run(
-        [sys.executable, "app.py", "--no-browser", "--port", "0"],
+        [sys.executable, "app.py", "--no-browser"],
         env={**os.environ, variable: value},
         cwd=PROJECT,
         capture_output=True,

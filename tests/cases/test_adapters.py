@@ -336,6 +336,7 @@ def test_a_base_of_other_layers_is_another_base(folder, base, tmp_path) -> None:
     """So that a page that holds the right base goes on looking."""
     deep, _ = tiny_folder(tmp_path / "gpt2-deep", layers=3)
     trained(deep)[0].save_pretrained(tmp_path / "deep")
+    change_config(tmp_path / "deep", base_model_name_or_path="gpt2-deep")
     with pytest.raises(OtherBaseError, match=r"It has 2 blocks.*gpt2-deep"):
         lc.load_adapter(tmp_path / "deep", base)
     trained(folder)[0].save_pretrained(tmp_path / "llama")
