@@ -236,7 +236,7 @@
     document.addEventListener("click", ({ target }) => {
       if (target.closest("#sweep") || (target.closest("#start") && LoraLab.state.compared?.length)) element.classList.add("several");
     });
-    const kept = node("p", { class: "shown-state kept", role: "status", hidden: true });
+    const kept = node("p", { class: "shown-state waits", role: "status", hidden: true });
     const wait = (words) => { kept.hidden = !words; say(kept, words); };
     on("kept", wait);
     wait(LoraLab.state.kept);

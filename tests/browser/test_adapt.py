@@ -174,8 +174,8 @@ def test_a_broken_link_says_so_and_works(visit: Visit) -> None:
 
 
 def test_a_link_beyond_a_slider_says_so_and_works(visit: Visit, base: lc.Base) -> None:
-    page = visit("steps=4&rank=4")
-    expect(page.get_by_text(re.compile("asks for 4 where"))).to_be_visible()
+    page = visit("batch_size=400&rank=4")
+    expect(page.get_by_text(re.compile("asks for 400 where"))).to_be_visible()
     page.get_by_label("Full", exact=True).check()
     wanted = as_shown(counted(base, Settings(method="full")))
     expect(page.locator("#numbers .counts b")).to_have_text(wanted[1])

@@ -209,7 +209,7 @@ def test_what_lies_there_is_what_is_trained(visit: Visit, tmp_path: Path) -> Non
     """A table that was dropped is said beside Fine-tune, which takes it; there is a way back."""
     page = visit("view=simple&steps=10&batch_size=4&rank=2")
     before = chosen_task(page)
-    state = page.locator("#status .shown-state:not(.kept)")
+    state = page.locator("#status .shown-state:not(.waits)")
     drop(page, csv_file(tmp_path, "other.csv"))
     expect(state).to_contain_text("other.csv: 60 rows, 2 columns. Fine-tune trains on it.")
     state.get_by_role("button", name=f"Keep {before}").click()
