@@ -162,6 +162,16 @@ def test_a_long_curve_is_averaged_a_short_one_is_not() -> None:
     assert sum(long["loss"]) / len(long["loss"]) == pytest.approx(2499.5, rel=0.01)
 
 
+def test_a_run_that_was_stopped_at_once_has_its_curve() -> None:
+    """Of a long run four steps make a point: those of a fourth that never came are drawn, too."""
+    curve = Curve()
+    curve.feed([lc.Started(2000, 1, 1e-3, "lora", None, None, 1, 1, 1.0)])  # type: ignore[arg-type]
+    curve.feed(lc.Step(i, float(i), 0.0, 1.0, float(i)) for i in (1, 2, 3, 4, 5, 6, 7))
+    assert curve.data()["step"] == [4]
+    curve.feed([lc.Finished(7, "stopped", 0, 0.5, 7.0, None)])  # type: ignore[arg-type]
+    assert curve.data()["step"] == [4, 7] and curve.data()["loss"] == [2.5, 6.0]
+
+
 @pytest.mark.parametrize("scaling", list(words.SCALINGS))
 @pytest.mark.parametrize(("rank", "alpha"), [(8, 16.0), (1, 128.0), (64, 1.0), (3, 1.5)])
 def test_a_sweep_keeps_the_effective_scale(scaling: str, rank: int, alpha: float) -> None:

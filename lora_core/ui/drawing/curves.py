@@ -55,6 +55,7 @@ class Curve:
                 self.evaluated.append(event)
             elif isinstance(event, Finished):
                 self.finished = event
+                self._point(event.step)  # of a run that was stopped within a bucket
 
     def _begin_anew(self, step: int) -> None:
         """Forget what came after this step: another machine makes those steps once more."""
@@ -68,7 +69,12 @@ class Curve:
         size = max(1, math.ceil(total / MAX_POINTS))
         self._bucket.append(event.loss)
         if len(self._bucket) == size or event.step == total:
-            self._steps.append(event.step)
+            self._point(event.step)
+
+    def _point(self, step: int) -> None:
+        """The mean of what is gathered, if there is something, as the point at `step`."""
+        if self._bucket:
+            self._steps.append(step)
             self._losses.append(round(sum(self._bucket) / len(self._bucket), 5))
             self._bucket = []
 
