@@ -93,7 +93,7 @@ def test_a_press_is_done_once_the_server_has_answered(tab: Page, server: str, bu
         tab.evaluate("(id) => document.getElementById(id).click()", button)
     expect(tab.locator(f"#{button}")).to_have_attribute("aria-busy", "true")
     held.release()
-    first = "r 1:" if button == "sweep" else "r 8:"
+    first = "r 1, 150 steps:" if button == "sweep" else "r 8:"
     expect(tab.locator("#status .status-line")).to_contain_text(first)
     expect(tab.locator(f"#{button}")).not_to_have_attribute("aria-busy", "true")
     assert runs() == 1
