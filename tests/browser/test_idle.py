@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 from .conftest import ENDLESS, PATIENCE, Log, wait_for_state
 
 Visit = Callable[..., Page]
-QUIET = 8000  # milliseconds that are looked at
+QUIET = 6000  # milliseconds that are looked at
 OFTEN = 20  # so many times; what was asked before comes late on a busy machine
 
 
