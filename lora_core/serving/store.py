@@ -563,5 +563,6 @@ def _drop_unused_tables(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM own_tables WHERE visitor NOT IN (SELECT visitor FROM runs)")
     db.execute(
         "DELETE FROM tables WHERE digest NOT IN (SELECT digest FROM own_tables) "
-        "AND digest NOT IN (SELECT table_of(record) FROM runs)"
+        "AND digest NOT IN (SELECT CASE WHEN json_valid(record) "
+        "THEN coalesce(json_extract(record, '$.table'), '') ELSE table_of(record) END FROM runs)"
     )
