@@ -3,8 +3,10 @@
 Reading order: `corpus` (text to token windows), `network` (the GPT's loss, written for speed),
 `optimizer` (Muon and AdamW), `trainer` (the loop, checkpoints, several processes), `measure` (bits
 per byte) and `export` (Hugging Face's folder layout). Then, with a larger model as the teacher:
-`reading` (many short texts; `phrases` makes some), `teach` (the teacher's states for them) and
-`student` (the base goes on, learning to say them). Nothing else in `lora_core` imports this.
+`reading` (many short texts; `phrases` and `kinds` make some), `teach` (the teacher's states for
+them), `student` (the base goes on, learning to say them), `kinds` again (which directions of them
+are stressed) and `ending` (what a text was about is said at its end). Nothing else in `lora_core`
+imports this.
 """
 
 from __future__ import annotations

@@ -57,12 +57,18 @@ class EndingStudent(Student):
         hidden = hidden_states(weights, self.model.config, ids).flatten(0, 1)
         matrix, bias = self._working_aims()
         said = hidden[ends][:, :k].float() * self.factor + bias[0][:k]
-        mean = (said - means[:, :k] * self.scales[0][:k]).square().mean()
+        mean = (said - self._stressed(means * self.scales[0])[:, :k]).square().mean()
         light = hidden[index] @ matrix[1].t()
-        state = (light.float() + bias[1] - states * self.scales[1]).square().mean()
+        targets = self._stressed(states * self.scales[1])
+        state = (light.float() + bias[1] - targets).square().mean()
         self._backward(mean + settings.state * state, weights, matrix, bias)
         self.progress.tokens += int(ids.numel())
         return {"mean": mean.item(), "state": state.item()}
+
+    def _stressed(self, targets: Tensor) -> Tensor:
+        """Scaled targets (n, k), longer where `kinds` says so."""
+        matrix = self.lessons.states.emphasis
+        return targets if matrix is None else targets @ matrix
 
     def _next_tokens(self) -> tuple[Tensor, Tensor]:
         """Half of the windows begin with `<|endoftext|>`, where a text is begun from nothing."""

@@ -168,12 +168,12 @@ def phrases(
             ways *= len(lists[slot])
         for _ in range(min(of_each, 2 * ways + 1)):
             text = re.sub(r"\{(\w+)\}", lambda m: order.choice(lists[m[1]]), pattern)
-            phrases[_dressed(text, order)] = None
+            phrases[dressed(text, order)] = None
     return list(phrases)
 
 
-def _dressed(text: str, order: random.Random) -> str:
-    """Some with a capital, some with a full stop or marks, a few in capitals."""
+def dressed(text: str, order: random.Random) -> str:
+    """A phrase as people type it: a capital now and then, a full stop or marks, or capitals."""
     if order.random() < 0.35:
         text = text[0].upper() + text[1:]
     if order.random() < 0.03:

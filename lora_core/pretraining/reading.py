@@ -4,9 +4,10 @@
 
 A text is one line. Texts that will be classified are short and begin at position 0, so these do
 too: lines and sentences of the corpus, glosses and examples of WordNet, single words, pairs of
-words, and phrases such as a visitor types, put together from the lists in `phrases.py`. None has a
-label; what each means is the teacher's business. The order is one random permutation: whatever
-part of the list has been read, it is a balanced part.
+words, and phrases such as a visitor types, put together from the lists in `phrases.py` and
+`kinds.toml`. None has a label; what each means is the teacher's business. Of the longer texts,
+which take most of the teacher's time, a part is left out. The order is one random permutation:
+whatever part of the list has been read, it is a balanced part.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import documents
+from lora_core.pretraining.kinds import all_phrases
 from lora_core.pretraining.phrases import phrases
 from lora_core.pretraining.program import exit_status
 
@@ -42,12 +44,15 @@ def spans(document: str, order: random.Random, share: float) -> Iterator[str]:
     """Some of a document's lines, long ones as one to three sentences in a row.
 
     `share` is how many to expect from a document of one line; long documents give more, with the
-    square root of their length, and those that judge something three times as many.
+    square root of their length, and those that do little but judge give all they have.
     """
     lines = [line.strip() for line in document.split("\n") if line.strip()]
     pieces = [p for line in lines for p in sentences(line, order)]
     opinions = len(_OPINION.findall(document[:4000]))
-    wanted = share * len(pieces) ** 0.5 * (3.0 if opinions * 150 > len(document[:4000]) else 1.0)
+    if opinions * 200 > len(document[:4000]):
+        yield from pieces
+        return
+    wanted = share * len(pieces) ** 0.5
     count = min(len(pieces), int(wanted) + (order.random() < wanted % 1))
     yield from order.sample(pieces, count)
 
@@ -101,6 +106,11 @@ def clip(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0]
 
 
+def kept(characters: int) -> float:
+    """The share of texts of this length that is read."""
+    return 1.0 if characters <= 60 else 0.8 if characters <= 160 else 0.5
+
+
 def plain(text: str) -> str:
     """Letters and digits in lower case: what two texts share that differ in marks alone."""
     return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
@@ -132,9 +142,9 @@ def reading_list(
         glosses, examples = wordnet(folder)
         texts += examples + order.sample(glosses, len(glosses) * 2 // 3)
         texts += words_and_pairs([*taken, *examples], 24_000, 12_000)
-    texts += phrases(order)
+    texts += phrases(order) + all_phrases(order)
     texts = [t for t in dict.fromkeys(clip(t) for t in texts) if len(t) > 1]
-    texts = [t for t in texts if plain(t) not in without]
+    texts = [t for t in texts if plain(t) not in without and order.random() < kept(len(t))]
     order.shuffle(texts)
     return texts
 

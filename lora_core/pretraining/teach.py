@@ -44,6 +44,7 @@ _TEXTS_AT_ONCE = 1024  # sorted by length among themselves, then written in the 
 _FOR_BASIS = 8192  # texts whose means give the components
 _BASIS = "basis.safetensors"
 _NOTES = "teacher.json"
+EMPHASIS = "emphasis.safetensors"  # what `kinds` adds: matrix (k, k)
 
 
 class Teacher:
@@ -193,6 +194,8 @@ class States:
                 np.int64
             )
             self.starts = np.concatenate([[0], np.cumsum(self.counts)])
+            emphasis = folder / EMPHASIS
+            self.emphasis = load_file(emphasis)["matrix"] if emphasis.is_file() else None
             k, tokens = self.basis["components"].shape[1], int(self.starts[-1])
             self.states: NDArray[np.float16] = np.memmap(
                 folder / "states.f16", np.float16, "r", shape=(tokens, k)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import lora_core as lc
 from lora_core.base.frame import Frame, frame_of
@@ -15,10 +17,11 @@ from lora_core.config import GPTConfig
 from lora_core.pretraining import ending
 from lora_core.pretraining.ending import EndingStudent
 from lora_core.pretraining.export import export
+from lora_core.pretraining.kinds import emphasis
 from lora_core.pretraining.lessons import Lessons
 from lora_core.pretraining.network import language_model
 from lora_core.pretraining.student import Settings
-from lora_core.pretraining.teach import States, Teacher, write_states
+from lora_core.pretraining.teach import EMPHASIS, States, Teacher, write_states
 from tests.pretraining.conftest import TEXTS
 
 FOLDER = Path(__file__).resolve().parents[2] / "assets" / "base"
@@ -96,3 +99,25 @@ def test_the_program_goes_on_where_it_was_and_writes_a_base_that_reads_ends(
         torch.testing.assert_close(again[name], tensor, rtol=0, atol=2e-3)
     base = lc.load_base(tmp_path / "whole" / "model")
     assert frame_of(base.tokenizer) == Frame(after=(vocab - 1,), padding=vocab - 2)
+
+
+def test_what_kinds_are_told_apart_by_is_said_louder(states, tmp_path) -> None:
+    folder = tmp_path / "states"
+    shutil.copytree(states, folder)
+    column = torch.zeros(4, 1)
+    column[1] = 1.0
+    save_file({"matrix": emphasis(column)}, folder / EMPHASIS)
+    encoding = load_encoding(FOLDER / "tokenizer.tiktoken")
+    said = {}
+    for name, place in (("plain", states), ("stressed", folder)):
+        model = language_model(GPTConfig(encoding.n_vocab, 256, 32, 2, 2), 0)
+        lessons = Lessons(States(place), TEXTS, encoding, reserve=1)
+        settings = Settings(10**6, batch_tokens=256, warmup_steps=2, language_every=0, power=1.0)
+        student = EndingStudent(model, lessons, None, settings, torch.float32)
+        for _ in range(150):
+            student.train_step()
+        ids, ends, *_ = lessons.endings(0, 7, 4096, 0.5)
+        with torch.no_grad():
+            said[name] = model.hidden(ids).flatten(0, 1)[ends][:, :4].std(0)
+    louder = said["stressed"] / said["plain"]
+    assert louder[1] > 1.5 * louder[[0, 2, 3]].max()
