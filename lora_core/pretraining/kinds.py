@@ -7,7 +7,7 @@ means counts alike, what people ask a classifier for (praise or blame, a message
 desk) is lost as often as the rest. So the phrases of `kinds.toml`, this project's own, are read by
 the teacher, kind by kind; Fisher's linear discriminants of those means (within the components that
 `teach` has kept) are the directions in which kinds differ, and targets are made longer along them:
-the first, praise against blame, `PRAISE` times, the others `OTHERS` times. Written beside the
+the first, praise against blame, by `--praise`, the others by `--others`. Written beside the
 teacher's states as `emphasis.safetensors`; `ending` uses it where it is there.
 """
 
@@ -30,7 +30,7 @@ from lora_core.pretraining.phrases import dressed
 from lora_core.pretraining.program import exit_status
 from lora_core.pretraining.teach import EMPHASIS, States, Teacher
 
-PRAISE, OTHERS = 4.0, 2.5  # how many times as long targets become along a direction
+PRAISE, OTHERS = 4.0, 2.5  # how many times as long targets become: see the base's card
 _MIXED = "mixed"  # patterns of no clear kind
 _OF_A_KIND = 300  # phrases that are read to find the directions
 _TEXTS_AT_LARGE = 1.0  # their variance, beside the variance within kinds, in the discriminants
@@ -89,21 +89,25 @@ def directions(means: list[Tensor]) -> Tensor:
     return columns[:, : len(means) - 1].float()  # the first is made of the others: one less
 
 
-def emphasis(columns: Tensor) -> Tensor:
-    """(k, k): a scaled target times this is longer along the columns, and as it was elsewhere."""
-    gains = torch.full((columns.shape[1],), OTHERS)
-    gains[0] = PRAISE
+def emphasis(columns: Tensor, praise: float = PRAISE, others: float = OTHERS) -> Tensor:
+    """(k, k): a scaled target times this is `praise` times as long along the first column, `others`
+    times along the rest of them, and as it was elsewhere.
+    """
+    gains = torch.full((columns.shape[1],), others)
+    gains[0] = praise
     return torch.eye(len(columns)) + columns @ torch.diag(gains - 1.0) @ columns.t()
 
 
-def write_emphasis(teacher: Teacher, folder: Path, seed: int = 0) -> None:
+def write_emphasis(
+    teacher: Teacher, folder: Path, praise: float = PRAISE, others: float = OTHERS, seed: int = 0
+) -> None:
     """Read the phrases and write the matrix into `folder`, which holds the teacher's states."""
     basis, scale = load_file(folder / "basis.safetensors"), scales(States(folder), 1.0)[0]
     means = []
     for phrases in phrases_by_kind(random.Random(seed)).values():
         rows = torch.stack([states.mean(0) for _, states in teacher.read(phrases)])
         means.append((rows - basis["mean"]) @ basis["components"] * scale)
-    save_file({"matrix": emphasis(directions(means))}, folder / EMPHASIS)
+    save_file({"matrix": emphasis(directions(means), praise, others)}, folder / EMPHASIS)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -115,6 +119,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--model", type=Path, required=True, metavar="DIR|GGUF", help="the teacher of the states")
     add("--states", type=Path, required=True, metavar="DIR", help="what `teach` wrote")
     add("--layers", type=int, default=18, help="of the teacher (18)")
+    add("--praise", type=float, default=PRAISE, help="stress of praise against blame (4)")
+    add("--others", type=float, default=OTHERS, help="stress of the other directions (2.5)")
     add("--float32", action="store_true", help="where bfloat16 is slow")
     add("--threads", type=int, default=0, help="CPU threads (0: torch's own choice)")
     options = parser.parse_args(arguments)
@@ -123,7 +129,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     def write() -> None:
         dtype = torch.float32 if options.float32 else torch.bfloat16
-        write_emphasis(Teacher(options.model, options.layers, dtype), options.states)
+        teacher = Teacher(options.model, options.layers, dtype)
+        write_emphasis(teacher, options.states, options.praise, options.others)
 
     return exit_status(write)
 

@@ -52,9 +52,9 @@ def test_the_program_writes_the_emphasis_beside_the_states(llama, tmp_path) -> N
     write_states(Teacher(llama, 2, torch.float32), TEXTS, tmp_path, 4, quiet=True)
     assert States(tmp_path).emphasis is None
     arguments = ["--model", str(llama), "--states", str(tmp_path), "--layers", "2", "--float32"]
-    assert kinds.main(arguments) == 0
+    assert kinds.main([*arguments, "--praise", "3"]) == 0
     matrix = load_file(tmp_path / EMPHASIS)["matrix"]
     assert torch.equal(States(tmp_path).emphasis, matrix)
     values = torch.linalg.eigvalsh(matrix)
-    torch.testing.assert_close(values[-1], torch.tensor(kinds.PRAISE), atol=1e-3, rtol=0)
+    torch.testing.assert_close(values[-1], torch.tensor(3.0), atol=1e-3, rtol=0)
     assert values[0] > 0.99 and scales(States(tmp_path), 1.0).shape == (2, 4)
