@@ -9,7 +9,7 @@ import lora_core as lc
 
 def train(base: lc.Base, task: lc.Task, method: str = "lora", **lora: object) -> lc.Finished:
     """The last event of a short run."""
-    config = lc.TrainConfig(steps=12, batch_size=8, seed=3, method=method, evaluations=1)  # type: ignore[arg-type]
+    config = lc.TrainConfig(steps=24, batch_size=8, seed=3, method=method, evaluations=1)  # type: ignore[arg-type]
     *_, last = lc.fine_tune(base, task, lc.LoRAConfig(rank=4, **lora), config)  # type: ignore[arg-type]
     assert isinstance(last, lc.Finished)
     return last
