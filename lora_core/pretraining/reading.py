@@ -4,8 +4,9 @@
 
 A text is one line. Texts that will be classified are short and begin at position 0, so these do
 too: lines and sentences of the corpus, glosses and examples of WordNet, single words, pairs of
-words, and phrases such as a visitor types, put together from the lists in `phrases.py` and
-`kinds.toml`. None has a label; what each means is the teacher's business. Of the longer texts,
+words, phrases such as a visitor types, put together from the lists in `phrases.py` and
+`kinds.toml`, and texts that were written for this list (`written.txt`), each in three forms. None
+has a label; what each means is the teacher's business. Of the longer texts,
 which take most of the teacher's time, a part is left out. The order is one random permutation:
 whatever part of the list has been read, it is a balanced part.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 from lora_core.pretraining import PretrainingError
 from lora_core.pretraining.corpus import documents
 from lora_core.pretraining.kinds import all_phrases
-from lora_core.pretraining.phrases import phrases
+from lora_core.pretraining.phrases import dressed, phrases
 from lora_core.pretraining.program import exit_status
 
 LONGEST = 400  # characters of a text; it is cut at a space
@@ -100,6 +101,15 @@ def words_and_pairs(texts: Iterable[str], words: int, pairs: int) -> list[str]:
     return common + [p for p, n in double.most_common(pairs) if n > 1]
 
 
+def written(order: random.Random) -> list[str]:
+    """The texts of `written.txt`: as they are, in small letters without their last mark, and
+    `dressed` from there.
+    """
+    lines = Path(__file__).with_name("written.txt").read_text(encoding="utf-8").splitlines()
+    plainer = [stripped for line in lines if (stripped := line.lower().rstrip(".!? "))]
+    return [*lines, *plainer, *(dressed(text, order) for text in plainer)]
+
+
 def clip(text: str) -> str:
     """One line without doubled spaces, cut at a space after `LONGEST` characters."""
     text = " ".join(text.split())
@@ -143,6 +153,7 @@ def reading_list(
         texts += examples + order.sample(glosses, len(glosses) * 2 // 3)
         texts += words_and_pairs([*taken, *examples], 24_000, 12_000)
     texts += phrases(order) + all_phrases(order)
+    texts += written(order)
     texts = [t for t in dict.fromkeys(clip(t) for t in texts) if len(t) > 1]
     texts = [t for t in texts if plain(t) not in without and order.random() < kept(len(t))]
     order.shuffle(texts)

@@ -22,6 +22,7 @@ from tests.pretraining.conftest import TEXTS
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "assets" / "base"
+TYPED = ROOT / "tests" / "benchmarks" / "typed.csv"
 
 
 def test_states_are_those_of_transformers_without_the_first_position(llama):
@@ -288,6 +289,18 @@ def test_the_reading_list_is_mixed_and_leaves_out_what_it_must(tmp_path):
     again = out.read_text("utf-8")
     assert reading.main(arguments) == 0
     assert out.read_text("utf-8") == again
+
+
+def test_written_texts_come_in_three_forms_and_are_no_text_of_a_table():
+    lines = Path(reading.__file__).with_name("written.txt").read_text("utf-8").splitlines()
+    assert len(lines) > 5000 and len(set(map(reading.plain, lines))) == len(lines)
+    assert all(line == " ".join(line.split()) and len(line) <= reading.LONGEST for line in lines)
+    texts = reading.written(random.Random(0))
+    assert texts[: len(lines)] == lines and len(texts) <= 3 * len(lines)
+    assert {reading.plain(text) for text in texts} == set(map(reading.plain, lines))
+    tables = [*(FOLDER.parent / "tasks").glob("*.csv"), TYPED]
+    judging = {reading.plain(text) for table in tables for text in reading.column(table)}
+    assert len(judging) > 10_000 and not judging & set(map(reading.plain, lines))
 
 
 def test_phrases_are_filled_and_many():
