@@ -175,8 +175,8 @@ class TrainConfig:
     steps: int = 0  # optimiser steps; 0: as many as the labels need (`default_steps`)
     batch_size: int = 16  # texts a step
     learning_rate: float | None = None  # peak; None: the measured default of the method
-    # Peak, of a head that is trained in full beside other weights; None: with many classes a
-    # multiple of the learning rate (`preparation.default_head_rate`). A head alone has the latter.
+    # Peak, of a head that is trained in full beside other weights; None: with many classes at times
+    # more than the learning rate (`preparation.default_head_rate`). A head alone has the latter.
     head_learning_rate: float | None = None
     method: Method = "lora"
     seed: int = 0  # head, A, order of the batches, dropout

@@ -46,8 +46,8 @@ def fine_tune(
     `Watched` for the probabilities of `watch_texts`, the last one those of the classifier that the
     run ends with), and `Finished` with the classifier.
 
-    AdamW; the learning rate warms up, then follows a cosine to zero, with many classes that of the
-    head at a multiple of it (`default_head_rate`); gradients are clipped by their norm. The weights
+    AdamW; the learning rate warms up, then follows a cosine to zero, that of a head with many
+    classes at times above it (`default_head_rate`); gradients are clipped by norm. The weights
     with the highest validation accuracy are kept, among equals those with the lower loss; in the
     end a head that was trained is divided by the temperature that makes its probabilities true on
     the validation texts (`best_temperature`; `Evaluated` tells of the head as it was).

@@ -205,9 +205,11 @@ def test_the_schedule_rises_then_falls_to_nothing() -> None:
 
 
 def test_the_heads_rate_grows_with_the_classes_falls_with_the_width_and_can_be_chosen() -> None:
-    rates = [default_head_rate(1e-3, classes, 256) for classes in (2, 10, 20, 50, 100)]
-    assert rates == pytest.approx([1e-3, 1e-3, 2e-3, 5e-3, 5e-3])
-    assert default_head_rate(1e-3, 60, 768) == pytest.approx(2e-3)
+    rates = [default_head_rate(2e-4, classes, 256) for classes in (2, 10, 20, 50, 100)]
+    assert rates == pytest.approx([2e-4, 2e-4, 4e-4, 1e-3, 1e-3])
+    assert default_head_rate(2e-4, 60, 768) == pytest.approx(4e-4)
+    high = [default_head_rate(rate, 77, 256) for rate in (5e-4, 1e-3, 2e-3, 3e-3)]
+    assert high == pytest.approx([2e-3, 2e-3, 2e-3, 3e-3])  # at most LoRA's own, or the rest's
     with pytest.raises(lc.ConfigError, match="head_learning_rate"):
         lc.TrainConfig(head_learning_rate=0.0)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lora_core.base.checkpoint import HUB_NAMES
 from lora_core.config import TARGETS, LoRAConfig, TrainConfig, literal
-from lora_core.preparation import default_learning_rate
+from lora_core.preparation import MOST_FOR_A_FASTER_HEAD, default_learning_rate
 from lora_core.tasks.bundled import task_names
 from lora_core.ui.settings import Settings
 
@@ -137,11 +137,12 @@ def _optimizer(rate: float, weight_decay: float, head_apart: bool) -> str:
     if not head_apart:
         return f"optimizer = torch.optim.AdamW(trained, lr={lr}, weight_decay={decay})"
     return f"""times = min(5, max(1, len(labels) / 10 * 256 / model.config.n_embd))
+head_lr = max({lr}, min({lr} * times, {literal(MOST_FOR_A_FASTER_HEAD)}))
 named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(
     [
         {{"params": [p for n, p in named if "score" not in n], "lr": {lr}}},
-        {{"params": [p for n, p in named if "score" in n], "lr": {lr} * times}},
+        {{"params": [p for n, p in named if "score" in n], "lr": head_lr}},
     ],
     weight_decay={decay},
 )"""
