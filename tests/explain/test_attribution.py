@@ -21,14 +21,15 @@ from tests.serving.registry import WAIT
 
 @pytest.fixture(scope="module")
 def classifier(base: lc.Base) -> lc.Classifier:
-    """An adapter of random weights and a head of some size: answers that are not all alike."""
+    """An adapter of random weights and a head of some size: answers that are not all alike, with
+    logits of about two whatever the size of the base's states, on which rounding depends."""
     generator = torch.Generator().manual_seed(3)
     model = base.classifier_model(3, generator)
     lc.inject_lora(model, lc.LoRAConfig(rank=4), generator)
     warm(model)
     initial = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("head.")}
     with torch.no_grad():
-        model.head.weight.normal_(std=0.15, generator=generator)
+        model.head.weight.normal_(generator=generator).mul_(2 / model.final_norm.weight.norm())
     return lc.Classifier(model, base.tokenizer, ("a", "b", "c"), initial=initial)
 
 

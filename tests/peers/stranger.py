@@ -64,7 +64,10 @@ def random_base(folder: Path, layers: int = 2, width: int = 24) -> lc.Base:
 def adapted(
     base: lc.Base, config: lc.LoRAConfig, *, classes: int = 3, bias: bool = False, seed: int = 0
 ) -> lc.Classifier:
-    """A classifier as training leaves it, without the wait: every B, and the head, have values."""
+    """A classifier as training leaves it, without the wait: every B, and the head, have values.
+
+    The head's are smaller where the base's states are large: rounding grows with the logits.
+    """
     generator = torch.Generator().manual_seed(seed)
     model = base.classifier_model(classes, generator)
     initial = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("head.")}
@@ -74,7 +77,8 @@ def adapted(
             zeros = layer.lora.A if isinstance(layer, lc.EmbeddingWithLoRA) else layer.lora.B
             zeros.normal_(std=0.3 / max(1.0, config.scale), generator=generator)
         if config.head == "train":
-            model.head.weight.add_(0.1 * torch.randn(model.head.weight.shape, generator=generator))
+            size = min(0.1, 1.0 / float(model.final_norm.weight.norm()))
+            model.head.weight.add_(size * torch.randn(model.head.weight.shape, generator=generator))
             if bias:
                 model.head.bias.copy_(torch.randn(classes, generator=generator))
     return lc.Classifier(
