@@ -15,11 +15,16 @@ from lora_core.devices import Device
 
 
 class NotedCores(Cores):
-    """Notes with how many cores the steps were computed."""
+    """Notes with how many cores the steps were computed, and which gave one core's gradient."""
 
     def __init__(self, free) -> None:
         super().__init__(free)
         self.counts: set[int] = set()
+        self.same_bits: dict[int, bool] = {}  # by number of cores, as it was found
+
+    def _gives_the_same(self, count, gradient):
+        self.same_bits[count] = super()._gives_the_same(count, gradient)
+        return self.same_bits[count]
 
     @contextlib.contextmanager
     def step(self, work, gradient):
@@ -53,8 +58,15 @@ def test_cores_that_come_and_go_change_no_bit(base, task, monkeypatch, dtype, me
     number = itertools.cycle((2, 3, 1, 2))
     cores = NotedCores(lambda: next(number))
     shared = weights(base, task, dtype, lora, method, cores)
-    assert cores.counts == {1, 2}  # there were steps with more than one
+    # Where two cores add up in another order (MKL on some processors of Intel's), none is used.
+    assert cores.counts == ({1, 2} if cores.same_bits[2] else {1})
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+@pytest.fixture
+def same(monkeypatch) -> None:
+    """As on a machine whose products do not depend on the cores: these tests are about time."""
+    monkeypatch.setattr(module, "same_products", lambda count: True)
 
 
 class Times:
@@ -75,7 +87,7 @@ class Times:
             return torch.get_num_threads()
 
 
-def test_numbers_of_threads_are_given_back_and_bits_that_differ_are_seen() -> None:
+def test_numbers_of_threads_are_given_back_and_bits_that_differ_are_seen(same) -> None:
     set_threads(1)
     answers = itertools.count()
     times = Times()
@@ -92,7 +104,7 @@ def test_numbers_of_threads_are_given_back_and_bits_that_differ_are_seen() -> No
     assert torch.get_num_threads() == 1
 
 
-def test_cores_that_others_use_are_left_alone() -> None:
+def test_cores_that_others_use_are_left_alone(same) -> None:
     set_threads(1)
     times = Times()
     cores = times.cores(2)  # half of the time something else computes
@@ -104,6 +116,18 @@ def test_cores_that_others_use_are_left_alone() -> None:
     cores = times.cores(2)
     assert [times.step(cores, 1.0, 1.0) for _ in range(3)] == [1, 1, 1]
     assert [times.step(cores, 0.5, 0.5) for _ in range(3)] == [2, 2, 2]
+
+
+def test_where_products_depend_on_the_cores_none_is_added(monkeypatch) -> None:
+    set_threads(1)
+    monkeypatch.setattr(module, "same_products", lambda count: False)
+    times = Times()
+    cores = times.cores(2)
+    assert [times.step(cores, 1.0, 1.0) for _ in range(6)] == [1] * 6
+
+
+def test_one_core_has_the_products_of_one_core() -> None:
+    assert module.same_products(1)
 
 
 def test_items_are_computed_in_their_order_with_one_thread_each() -> None:

@@ -198,6 +198,7 @@ class FastEngine:
         states = [(generator, generator.get_state()) for generator in generators if generator]
         self._features.clear()
         self._gradients(batch)
+        self._features.clear()  # more cores may have computed them, with other bits
         for generator, state in states:
             generator.set_state(state)
         return self.fast.weights.gradient
