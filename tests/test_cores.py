@@ -126,8 +126,13 @@ def test_where_products_depend_on_the_cores_none_is_added(monkeypatch) -> None:
     assert [times.step(cores, 1.0, 1.0) for _ in range(6)] == [1] * 6
 
 
-def test_one_core_has_the_products_of_one_core() -> None:
-    assert module.same_products(1)
+def test_a_product_that_differs_is_seen(monkeypatch) -> None:
+    look = module.same_products.__wrapped__  # not what this process has found before
+    assert look(1)
+    compared = itertools.count()
+    monkeypatch.setattr(torch, "equal", lambda left, right: next(compared) != 5)
+    assert not look(1)
+    assert next(compared) == 6  # and none is looked at after it
 
 
 def test_items_are_computed_in_their_order_with_one_thread_each() -> None:
