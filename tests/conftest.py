@@ -19,6 +19,11 @@ from tests.serving.registry import Gate, Reopen, tiny_base, words_task
 torch.set_num_threads(1)
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: packed ones hold the time, and workers must agree."""
+    return argname if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def base() -> lc.Base:
     """The bundled base; read-only, as everywhere."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -129,3 +130,8 @@ def test_nothing_else_is_visible_at_the_top() -> None:
         names = {p.name for p in PROJECT.iterdir()} - {"__pycache__"}
     visible = {name for name in names if not name.startswith(".")}
     assert visible == TOP_LEVEL | ALSO
+
+
+@pytest.mark.parametrize("packed", [gzip.compress(b"the time is in it")])
+def test_no_test_is_named_by_what_differs_between_two_processes(request, packed) -> None:
+    assert request.node.name.endswith("[packed]")

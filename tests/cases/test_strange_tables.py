@@ -417,9 +417,9 @@ def test_a_workbook_behind_something_else_or_called_otherwise_is_one(tmp_path) -
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("a.rds", gzip.compress(b"X\n\x00\x00\x00\x03\x00\x04\x03\x00")),
-        ("a.RData", gzip.compress(b"RDX3\nX\n\x00\x00\x00\x03")),
-        ("packed", gzip.compress(b"RDX2\nX\n\x00\x00\x00\x02")),
+        ("a.rds", gzip.compress(b"X\n\x00\x00\x00\x03\x00\x04\x03\x00", mtime=0)),
+        ("a.RData", gzip.compress(b"RDX3\nX\n\x00\x00\x00\x03", mtime=0)),
+        ("packed", gzip.compress(b"RDX2\nX\n\x00\x00\x00\x02", mtime=0)),
         ("plain.rda", b"RDX3\nX\n\x00\x00\x00\x03\x00\x04\x03\x00"),
         ("small.rds", b"BZh91AY&SY\x00\x01"),
     ],
