@@ -40,6 +40,7 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "64")
 import gradio as gr
 
 from lora_core.config import ConfigError
+from lora_core.cores import fix_order_of_sums
 from lora_core.devices import choose_device
 from lora_core.errors import LabError
 from lora_core.limits import Limits, add_arguments, memory_mb, unknown_variables
@@ -82,6 +83,7 @@ _GOODBYE = 1.0  # seconds in which open pages hear that their runs have ended
 def main(argv: list[str] | None = None) -> int:
     """Serve the page until a signal ends it; the exit status."""
     forgiving_console()
+    fix_order_of_sums()
     options = parse(argv)
     try:
         limits = Limits.from_arguments(options)

@@ -12,11 +12,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
+import platform
 import statistics
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -61,25 +64,40 @@ def _power_of_two(count: int) -> int:
     return 1 << max(0, count.bit_length() - 1)
 
 
+def fix_order_of_sums() -> None:
+    """Have MKL add up in one order with any number of threads; before a process's first product.
+
+    For Intel's processors, where it cuts long sums into a part for each thread otherwise ("strict
+    conditional numerical reproducibility" in oneMKL's guide for developers). On AMD's the bits were
+    the same without, and MKL has slower code for this setting there.
+    """
+    information = Path("/proc/cpuinfo")  # of Linux
+    name = information.read_text() if information.is_file() else platform.processor()
+    if "GenuineIntel" in name:
+        os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
+
+
 @functools.cache
-def same_products(count: int) -> bool:
-    """Whether products of the bundled base's shapes have the same bits with `count` cores as with
-    one, on this machine.
+def same_products(count: int, dtype: torch.dtype) -> bool:
+    """Whether products in `dtype`, of the bundled base's shapes, have the same bits with `count`
+    cores as with one, on this machine.
 
     On some processors MKL and oneDNN cut a long sum into a part for each thread, for some numbers
     of rows only: the gradient of one batch does not tell what the next one does.
     """
     generator = torch.Generator().manual_seed(0)
-    for dtype in (torch.float32, torch.bfloat16):
-        down = torch.randn(1024, 256, generator=generator).to(dtype)
-        for rows in (16, 33, 64, 127, 200, 333):
-            wide = torch.randn(rows, 1024, generator=generator).to(dtype)
-            for left, right in ((wide, down), (wide[:, :256], down.t())):
-                with one_core():
-                    expected = left @ right
-                with computing_with(count):
-                    if not torch.equal(left @ right, expected):
-                        return False
+    down = torch.randn(1024, 256, generator=generator).to(dtype)
+    all_rows: tuple[int, ...] = 16, 33, 64, 127, 200, 333, 1500
+    if dtype == torch.float32:  # a batch's rows are a multiple of 16 then: `fast.packing`
+        all_rows = 16, 32, 64, 128, 208, 336, 1504
+    for rows in all_rows:
+        wide = torch.randn(rows, 1024, generator=generator).to(dtype)
+        for left, right in ((wide, down), (wide[:, :256], down.t()), (wide[:, :16].t(), wide)):
+            with one_core():
+                expected = left @ right
+            with computing_with(count):
+                if not torch.equal(left @ right, expected):
+                    return False
     return True
 
 
@@ -116,11 +134,13 @@ class Cores:
         self._deadline = math.inf  # of the step under way
 
     @contextlib.contextmanager
-    def step(self, work: float, gradient: Callable[[], Tensor]) -> Iterator[None]:
-        """Take a step of `work` units; `gradient` computes it without taking it, twice at most
-        in a run for each number of cores: to compare the bits."""
+    def step(
+        self, work: float, gradient: Callable[[], Tensor], dtype: torch.dtype = torch.float32
+    ) -> Iterator[None]:
+        """Take a step of `work` units, with products in `dtype`; `gradient` computes it without
+        taking it, twice at most in a run for each number of cores: to compare the bits."""
         self._steps += 1
-        self._count = self._choose(gradient)
+        self._count = self._choose(gradient, dtype)
         begin, processor = self._clock(), self._processor_clock()
         if self._count > 1:
             self._deadline = begin + HOPELESS * work * self._one_core_seconds
@@ -153,7 +173,7 @@ class Cores:
     def _one_core_seconds(self) -> float:
         return statistics.median(seconds for seconds, _ in self._alone)
 
-    def _choose(self, gradient: Callable[[], Tensor]) -> int:
+    def _choose(self, gradient: Callable[[], Tensor], dtype: torch.dtype) -> int:
         count = _power_of_two(self._free())
         if count <= 1 or len(self._alone) < _TRIAL or self._steps % _LOOK_AGAIN == 0:
             return 1
@@ -172,13 +192,15 @@ class Cores:
             return 1
         if len(together) >= _TRIAL:
             self._pause = _PAUSE
-        return count if self._gives_the_same(count, gradient) else 1
+        return count if self._gives_the_same(count, gradient, dtype) else 1
 
-    def _gives_the_same(self, count: int, gradient: Callable[[], Tensor]) -> bool:
+    def _gives_the_same(
+        self, count: int, gradient: Callable[[], Tensor], dtype: torch.dtype
+    ) -> bool:
         if count not in self._same_bits:
             with one_core():
                 expected = gradient().clone()
             with computing_with(count):
                 same = torch.equal(gradient(), expected)
-            self._same_bits[count] = same and same_products(count)
+            self._same_bits[count] = same and same_products(count, dtype)
         return self._same_bits[count]

@@ -14,8 +14,10 @@ import torch
 
 import lora_core as lc
 from lora_core.base.checkpoint import Base
+from lora_core.cores import fix_order_of_sums
 from tests.serving.registry import Gate, Reopen, tiny_base, words_task
 
+fix_order_of_sums()  # as app.py does
 torch.set_num_threads(1)
 
 

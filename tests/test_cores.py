@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -22,13 +24,13 @@ class NotedCores(Cores):
         self.counts: set[int] = set()
         self.same_bits: dict[int, bool] = {}  # by number of cores, as it was found
 
-    def _gives_the_same(self, count, gradient):
-        self.same_bits[count] = super()._gives_the_same(count, gradient)
+    def _gives_the_same(self, count, gradient, dtype):
+        self.same_bits[count] = super()._gives_the_same(count, gradient, dtype)
         return self.same_bits[count]
 
     @contextlib.contextmanager
-    def step(self, work, gradient):
-        with super().step(work, gradient):
+    def step(self, work, gradient, dtype):
+        with super().step(work, gradient, dtype):
             self.counts.add(torch.get_num_threads())
             yield
 
@@ -66,7 +68,7 @@ def test_cores_that_come_and_go_change_no_bit(base, task, monkeypatch, dtype, me
 @pytest.fixture
 def same(monkeypatch) -> None:
     """As on a machine whose products do not depend on the cores: these tests are about time."""
-    monkeypatch.setattr(module, "same_products", lambda count: True)
+    monkeypatch.setattr(module, "same_products", lambda count, dtype: True)
 
 
 class Times:
@@ -120,7 +122,7 @@ def test_cores_that_others_use_are_left_alone(same) -> None:
 
 def test_where_products_depend_on_the_cores_none_is_added(monkeypatch) -> None:
     set_threads(1)
-    monkeypatch.setattr(module, "same_products", lambda count: False)
+    monkeypatch.setattr(module, "same_products", lambda count, dtype: False)
     times = Times()
     cores = times.cores(2)
     assert [times.step(cores, 1.0, 1.0) for _ in range(6)] == [1] * 6
@@ -128,11 +130,22 @@ def test_where_products_depend_on_the_cores_none_is_added(monkeypatch) -> None:
 
 def test_a_product_that_differs_is_seen(monkeypatch) -> None:
     look = module.same_products.__wrapped__  # not what this process has found before
-    assert look(1)
+    assert look(1, torch.bfloat16)
     compared = itertools.count()
     monkeypatch.setattr(torch, "equal", lambda left, right: next(compared) != 5)
-    assert not look(1)
+    assert not look(1, torch.bfloat16)
     assert next(compared) == 6  # and none is looked at after it
+
+
+def test_in_float32_no_product_depends_on_the_cores_once_the_order_is_fixed() -> None:
+    code = """
+import torch
+from lora_core.cores import fix_order_of_sums, same_products
+fix_order_of_sums()
+print([same_products(count, torch.float32) for count in (2, 4, 8)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[True, True, True]"
 
 
 def test_items_are_computed_in_their_order_with_one_thread_each() -> None:

@@ -175,7 +175,8 @@ class FastEngine:
         """See `Engine`."""
         if self.cores is None:
             return self._step(batch, rate)
-        with self.cores.step(batch.real_tokens, lambda: self._gradient_alone(batch)):
+        work, dtype = batch.real_tokens, self.fast.dtype
+        with self.cores.step(work, lambda: self._gradient_alone(batch), dtype):
             return self._step(batch, rate)
 
     def _step(self, batch: Batch, rate: float) -> tuple[float, bool]:
