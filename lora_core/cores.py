@@ -69,7 +69,7 @@ def fix_order_of_sums() -> None:
 
     For Intel's processors, where it cuts long sums into a part for each thread otherwise ("strict
     conditional numerical reproducibility" in oneMKL's guide for developers). On AMD's the bits were
-    the same without, and MKL has slower code for this setting there.
+    the same without, so nothing is set there.
     """
     information = Path("/proc/cpuinfo")  # of Linux
     name = information.read_text() if information.is_file() else platform.processor()
