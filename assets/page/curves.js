@@ -1,6 +1,6 @@
 // Step 2: the live curves. Loss above, accuracy below on its own axis, one shared axis of steps.
 (() => {
-  const { define, node, say, colour, tint, layout, plotOptions, on, t, whenPlotly, series } = LoraLab;
+  const { define, node, say, colour, tint, layout, plotOptions, on, t, whenPlotly, series, insist } = LoraLab;
   const DASHES = ["solid", "dash", "longdash", "dashdot"];
 
   define("curves", ({ element, draw }) => {
@@ -204,7 +204,10 @@
   define("baseline", ({ draw }) => draw((value) => LoraLab.emit("baseline", value)));
 
   // One line on how it goes, a bar, and what the last run showed.
-  define("status", ({ element, draw }) => {
+  define("status", ({ element, draw, trigger }) => {
+    // A press is answered, and what trains is heard of several times a second; what waits is not.
+    const patience = insist(() => trigger("select", {}));
+    document.addEventListener("click", ({ target }) => { if (target.closest("#start, #sweep, #go-on")) patience.heard(); });
     const words = node("span", {});
     const detail = node("span", { class: "status-detail expert" });
     const line = node("p", { class: "status-line", role: "status" }, words, " ", detail);
@@ -252,6 +255,7 @@
       bar.firstChild.style.width = `${100 * (value.share ?? 0)}%`;
       bar.setAttribute("aria-valuenow", percent);
       element.dataset.state = value.state;
+      value.state === "running" ? patience.heard() : patience.over();
       LoraLab.emit("status", value.state);
     });
   });

@@ -1,6 +1,6 @@
 // Experiments: a row of questions, one open at a time; each answer with a figure and a sentence.
 (() => {
-  const { define, node, svg, say, on, emit, t } = LoraLab;
+  const { define, node, svg, say, on, emit, t, insist } = LoraLab;
   const HEIGHT = 250;
   const PAUSE = 180; // milliseconds after the last key before the typed text is asked about
 
@@ -35,7 +35,14 @@
     let shownRun = "";
     let controlsKey = "";
 
+    const patience = insist(() => send());
+
     function ask(extra = {}) {
+      send(extra);
+      patience.heard();
+    }
+
+    function send(extra = {}) {
       mark += 1;
       const own = { luck: { pair }, rate: { kind: menu.kind }, vote: { ids: ticked ?? [] }, layers: { off: [...off] } };
       asked = { question: open, mark, ...own[open], ...extra };
@@ -57,7 +64,7 @@
       controlsKey = "";
       panel.hidden = !open;
       for (const button of row.children) button.setAttribute("aria-expanded", String(button.dataset.id === open));
-      if (!open) return;
+      if (!open) { patience.over(); return; }
       panel.setAttribute("aria-label", t(`experiments.${open}`));
       for (const part of [about, line, note]) say(part, "");
       controls.replaceChildren();
@@ -111,6 +118,7 @@
         if (answer?.figure) drawFigure(); // another theme
         return;
       }
+      newest.state === "waiting" ? patience.heard() : patience.over();
       // What was refused leaves the controls and the figure as they were: the sentence says why.
       answer = newest.state === "failed" && answer ? { ...answer, state: "failed", sentence: newest.sentence } : newest;
       write();

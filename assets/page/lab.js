@@ -198,6 +198,21 @@ window.LoraLab ??= (() => {
     });
   }
 
+  const SILENCE = 20000; // ms after which an answer that is awaited may have been lost on its way
+
+  /** Ask again where nothing is heard of what is awaited: a stream may end unread, and says nothing of
+   *  it. Each time it waits twice as long; `heard` begins anew, `over` ends it. */
+  function insist(again) {
+    let pause = SILENCE;
+    let timer = 0;
+    const over = () => clearTimeout(timer);
+    function wait() {
+      over();
+      timer = setTimeout(() => { pause *= 2; wait(); again(); }, pause);
+    }
+    return { over, heard: () => { pause = SILENCE; wait(); } };
+  }
+
   /** The right edge of a table fades while there is more of it to the right. */
   function cue(scroll) {
     const look = () => scroll.classList.toggle("more", scroll.scrollLeft + scroll.clientWidth < scroll.scrollWidth - 2);
@@ -337,6 +352,6 @@ window.LoraLab ??= (() => {
 
   return {
     define, mount, on, emit, state, offer, colour, tint, series, layout, plotOptions, node, svg, clip, say, joined, brief, cue, t, rich, settings,
-    setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset,
+    setView, writeAddress, whenPlotly, pin, copyLink, toggleTheme, isDark, isStill, preset, insist,
   };
 })();

@@ -12,7 +12,10 @@ from collections import Counter
 
 WATCHERS = 384  # in all
 WATCHERS_OF_ONE = 8  # of one visitor's pages, or of one run
-NEVER_READ_SECONDS = 5.0  # after which a stream that nobody opened ends
+# After which a stream that nobody opened ends. A browser opens it when it has been told that its
+# question was taken, and on a busy machine, or with its few lines to a server in use, it does so
+# seconds later.
+NEVER_READ_SECONDS = 30.0
 UNREAD_SECONDS = 60.0  # and one that was read: a broken line may come back
 
 

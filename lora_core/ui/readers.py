@@ -30,7 +30,8 @@ async def looks(
 
     `owner`: the run or the visitor whose bound this watcher counts for; `address`: see
     `Watchers.admit`. Call it within the function
-    of an event. Raises `RunError` where the place was taken by a newer watcher.
+    of an event. Raises `RunError` where the place was taken by a newer watcher, or where what was
+    sent lay unread for too long: whoever comes to read after all is told, and waits for no more.
     """
     blocks, event_id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     request = LocalContext.request.get(None)
@@ -53,7 +54,10 @@ async def looks(
                         "This run, or this visitor, is watched from many places at once, so the "
                         "oldest one ends here. Close some of them and reload this one."
                     )
-                return
+                raise RunError(
+                    "Nobody fetched what was sent here for a while, so it ends. Nothing is lost: "
+                    "reload the page, or ask again."
+                )
     finally:
         watchers.leave(watcher)
 

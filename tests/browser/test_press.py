@@ -13,7 +13,7 @@ import lora_core as lc
 from lora_core.adapters.adapter import zip_adapter
 from tests.peers.stranger import adapted
 
-from .conftest import Log, wait_for_state
+from .conftest import PATIENCE, READY, Log, wait_for_state
 
 Visit = Callable[..., Page]
 NAMED = "localStorage.getItem('lora-lab-visitor') !== null"
@@ -64,6 +64,32 @@ def started(page: Page) -> Callable[[], int]:
 
     page.on("request", note)
     return lambda: len(asked)
+
+
+def test_a_stream_that_comes_late_loses_nothing(tab: Page, server: str) -> None:
+    """A browser opens the stream of an answer after it has asked, on a busy machine much later."""
+    tab.goto(f"{server}/?view=full&rank=4&{BRIEF}")
+    tab.wait_for_function(READY)
+    for act in (lambda: tab.click("#start"), lambda: tab.click('[data-id="knife"]')):
+        held = Held(tab, "**/queue/data*")
+        act()
+        tab.wait_for_timeout(8000)
+        held.release()
+        wait_for_state(tab, "finished")
+    expect(tab.locator(".experiment-line")).to_contain_text("direction", timeout=PATIENCE)
+
+
+def test_a_stream_that_is_lost_is_asked_for_again(tab: Page, server: str) -> None:
+    """Gradio's server ends a stream when all is answered. What is asked in that moment is sent into
+    none, and its client opens no other (6.31)."""
+    tab.goto(f"{server}/?view=full&rank=4&{BRIEF}")
+    tab.wait_for_function(READY)
+    ended = {"content_type": "text/event-stream", "body": 'data: {"msg": "close_stream"}\n\n'}
+    for act in (lambda: tab.click("#start"), lambda: tab.click('[data-id="knife"]')):
+        tab.route("**/queue/data*", lambda route: route.fulfill(**ended), times=1)
+        act()
+        wait_for_state(tab, "finished")
+    expect(tab.locator(".experiment-line")).to_contain_text("direction", timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("script", ["lab.js", "ready.js", "curves.js", "adapt.js"])

@@ -69,12 +69,17 @@ def test_a_closed_stream_gives_its_place_back(held) -> None:
     until(lambda: len(registry.watchers) == 0)
 
 
-def test_a_stream_that_nobody_opens_gives_its_place_back(held) -> None:
+def test_a_stream_that_nobody_opens_gives_its_place_back(held, monkeypatch) -> None:
+    monkeypatch.setattr("lora_core.serving.watchers.NEVER_READ_SECONDS", 2.0)
     url, registry, ids = held
-    for _ in range(3):
+    for _ in range(2):
         call(url, "watch", ids[1], 0)
+    late = call(url, "watch", ids[1], 0)
     until(lambda: len(registry.watchers) == 3)
     until(lambda: len(registry.watchers) == 0)
+    # Who comes to read after all is not left waiting for what has ended.
+    answer = httpx.get(f"{url}/gradio_api/call/watch/{late}", timeout=60).text
+    assert "event: error" in answer and "Nobody fetched what was sent here" in answer
 
 
 def test_watchers_of_a_run_are_bounded_and_the_oldest_is_told(held) -> None:

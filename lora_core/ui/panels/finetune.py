@@ -149,6 +149,8 @@ def build(context: Context, table: gr.HTML, sweep: gr.Button, followed: gr.HTML)
     # the other, and this one lasts as long as a run: the others must not wait for it.
     named = context.visitor.change(None, None, None, js="() => []", **private)
     named.then(watch, context.visitor, outputs, trigger_mode="multiple", **private)
+    # Also where a page hears nothing of what it follows: a stream can be lost on its way.
+    status.select(watch, context.visitor, outputs, trigger_mode="multiple", **private)
     context.watch = {
         "fn": watch,
         "inputs": context.visitor,
