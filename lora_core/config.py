@@ -183,7 +183,9 @@ class TrainConfig:
     weight_decay: float = 0.01  # AdamW's decoupled decay
     warmup: float = 0.06  # share of the steps with a rising learning rate
     max_grad_norm: float = 1.0  # gradient clipping
-    evaluations: int | None = None  # besides the one at step 0; None: every 40 steps, at least 8
+    # Besides the one at step 0; None: every 40 steps, at least 8, but none after fewer than 3 steps,
+    # as it takes as long as some six of them.
+    evaluations: int | None = None
     evaluation_rows: int = 256  # of validation, at most, at each; of train an eighth as many
 
     def __post_init__(self) -> None:
@@ -214,5 +216,6 @@ class TrainConfig:
 
         Of settings that know their steps (`for_labels`).
         """
-        number = self.evaluations or max(8, round(self.steps / 40))
+        often = min(max(8, round(self.steps / 40)), math.ceil(self.steps / 3))
+        number = self.evaluations or often
         return frozenset(round(self.steps * i / number) for i in range(number + 1))

