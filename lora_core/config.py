@@ -183,8 +183,8 @@ class TrainConfig:
     weight_decay: float = 0.01  # AdamW's decoupled decay
     warmup: float = 0.06  # share of the steps with a rising learning rate
     max_grad_norm: float = 1.0  # gradient clipping
-    # Besides the one at step 0; None: every 40 steps, at least 8, but none after fewer than 3 steps,
-    # as it takes as long as some six of them.
+    # Besides the one at step 0; None: every 40 steps, at least 8, but at most every third step: it
+    # takes as long as some six of them.
     evaluations: int | None = None
     evaluation_rows: int = 256  # of validation, at most, at each; of train an eighth as many
 
