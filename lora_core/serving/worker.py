@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from lora_core.base.checkpoint import Base
-from lora_core.batches import encode_text
+from lora_core.batches import Batch, encode_text, sorted_batches
 from lora_core.classifier import Classifier, batched_logits
 from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.cores import Cores, set_threads
@@ -29,7 +29,7 @@ from lora_core.tasks.task import Task
 from lora_core.training import fine_tune
 
 KEPT = "The best weights so far were kept."
-_TEST_ROWS = 128  # rows scored between two looks at the stop flag
+_ROWS_A_LOOK, _TOKENS_A_LOOK = 16, 1024  # scored between two looks at the stop flag
 
 
 @dataclass(frozen=True)
@@ -193,19 +193,21 @@ def score_test(
     rows, context = task.test, classifier.model.config.context_length
     if not rows:
         return None
+    ids = [encode_text(classifier.tokenizer, row.text, context) for row in rows]
+    labels = [row.label for row in rows]
+    # All of them by length, not in parts as they come: padding would be most of the work.
+    batches = list(sorted_batches(ids, labels, _ROWS_A_LOOK, _TOKENS_A_LOOK))
 
-    def predict(start: int) -> Tensor | None:
+    def predict(batch: Batch) -> Tensor | None:
         if should_stop():
             return None
-        part = rows[start : start + _TEST_ROWS]
-        ids = [encode_text(classifier.tokenizer, row.text, context) for row in part]
-        return batched_logits(classifier.model, ids).argmax(-1)
+        return batched_logits(classifier.model, [ids[row] for row in batch.rows]).argmax(-1)
 
-    parts = cores.map(predict, range(0, len(rows), _TEST_ROWS))
+    parts = cores.map(predict, batches)
     predicted = [part for part in parts if part is not None]
     if len(predicted) < len(parts):
         return None
-    truth = torch.tensor([row.label for row in rows])
+    truth = torch.cat([batch.labels for batch in batches])
     counts = confusion(torch.cat(predicted), truth, len(task.labels))
     return TestScore(right(counts) / len(rows), len(rows), counts)
 

@@ -140,7 +140,8 @@ def accuracy(task: lc.Task, classifier: lc.Classifier) -> float:
 
 
 def tuned(base: lc.Base, task: lc.Task, method: str, steps: int, seed: int) -> float:
-    """Test accuracy after a run with the defaults (rank, alpha, rate, batch), but `steps` long."""
+    """Test accuracy after a run with the defaults (rank, alpha, rate, batch), but `steps` long;
+    0: as long as a default run with so many labels is."""
     config = lc.TrainConfig(steps=steps, method=method, seed=seed, evaluations=5)  # type: ignore[arg-type]
     *_, last = lc.fine_tune(base, task, lc.LoRAConfig(), config)
     assert isinstance(last, lc.Finished)
@@ -209,7 +210,8 @@ def adaptation(
     base = lc.load_base("bundled")
     compared = list(columns(base))
     print(f"\nTest accuracy in % on {test_rows:,} rows, mean ± deviation of {seeds} seeds;")
-    print(f"{steps} steps a run (half with 200 rows). {choose_device().reason}\n")
+    length = f"{steps} steps a run (half with 200 rows)" if steps else "the default steps"
+    print(f"{length}. {choose_device().reason}\n")
     headings = [*(name for name, _ in compared), "LoRA minus full"]
     print("| task | rows |", " | ".join(headings), "|")
     print("|---|---|" + "---|" * len(headings))
@@ -235,7 +237,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("all", "language", "adaptation"), default="all")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rows", type=int, nargs="+", choices=SIZES, default=list(SIZES))
-    parser.add_argument("--steps", type=int, default=500, help="of each run")
+    parser.add_argument("--steps", type=int, default=500, help="of each run; 0: the default")
     parser.add_argument("--tasks", nargs="+", choices=list(TASKS), default=list(TASKS))
     parser.add_argument("--test-rows", type=int, default=1000, help="drawn from the test file")
     parser.add_argument("--line-break", action="store_true", help="put one behind every text")
