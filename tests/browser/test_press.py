@@ -79,17 +79,24 @@ def test_a_stream_that_comes_late_loses_nothing(tab: Page, server: str) -> None:
     expect(tab.locator(".experiment-line")).to_contain_text("direction", timeout=PATIENCE)
 
 
-def test_a_stream_that_is_lost_is_asked_for_again(tab: Page, server: str) -> None:
-    """Gradio's server ends a stream when all is answered. What is asked in that moment is sent into
-    none, and its client opens no other (6.31)."""
+def test_an_answer_that_never_comes_is_asked_for_again(tab: Page, server: str) -> None:
+    """Whatever lost it: a run is found and followed, a question is answered."""
     tab.goto(f"{server}/?view=full&rank=4&{BRIEF}")
     tab.wait_for_function(READY)
-    ended = {"content_type": "text/event-stream", "body": 'data: {"msg": "close_stream"}\n\n'}
-    for act in (lambda: tab.click("#start"), lambda: tab.click('[data-id="knife"]')):
-        tab.route("**/queue/data*", lambda route: route.fulfill(**ended), times=1)
-        act()
-        wait_for_state(tab, "finished")
+    tab.click("#start")
+    wait_for_state(tab, "finished")
+    tab.route("**/queue/join*", lambda route: route.fulfill(json={"event_id": "lost"}), times=1)
+    tab.click('[data-id="knife"]')
     expect(tab.locator(".experiment-line")).to_contain_text("direction", timeout=PATIENCE)
+    # The server trains, and the page that asked for it hears nothing.
+    held = Held(tab, "**/queue/join*")
+    tab.click("#start")
+    tab.wait_for_timeout(1000)
+    (lost,) = held.routes
+    lost.fetch()
+    lost.fulfill(json={"event_id": "lost, too"})
+    tab.unroute("**/queue/join*")
+    expect(tab.locator("#runs tbody tr:not(.planned)")).to_have_count(2, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("script", ["lab.js", "ready.js", "curves.js", "adapt.js"])
