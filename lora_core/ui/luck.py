@@ -179,6 +179,7 @@ def _row(group: Group) -> Answer:
 
 def sweep_answer(plan: Plan) -> Answer:
     """What a sweep has shown so far, with its sentence at the end."""
+    state = plan.state  # before the results: what is over has all of them
     by_point: dict[Point, Group] = {}
     for cell, result in zip(plan.cells, plan.results, strict=True):
         if result is None or result.test is None:
@@ -192,7 +193,7 @@ def sweep_answer(plan: Plan) -> Answer:
     total, done = len(plan.cells), plan.done
     progress = (
         say("experiments.sweep_stopped", done=done, n=total)
-        if plan.state == "stopped"
+        if state == "stopped"
         else say("experiments.progress", done=done, n=total)
         if left is None
         else say("experiments.progress_left", done=done, n=total, left=words.duration(left))
@@ -201,11 +202,11 @@ def sweep_answer(plan: Plan) -> Answer:
         "question": "rate",
         "sweep": plan.id,
         "kind": plan.kind,
-        "state": "waiting" if plan.state == "running" else "done",
+        "state": "waiting" if state == "running" else "done",
         "done": done,
         "runs": total,
         "progress": f"{progress}. {plan.reason}".strip() if plan.reason else progress,
-        "sentence": say(f"experiments.sweep_{'none' if plan.state == 'stopped' else 'wait'}"),
+        "sentence": say(f"experiments.sweep_{'none' if state == 'stopped' else 'wait'}"),
         "note": "",
         "figure": None,
         "groups": [

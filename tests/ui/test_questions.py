@@ -13,11 +13,13 @@ from lora_core.errors import LabError
 from lora_core.explain.knockout import parts_of
 from lora_core.limits import Limits
 from lora_core.serving.bases import Bases
-from lora_core.serving.plans import Plans
+from lora_core.serving.computations import Computation
+from lora_core.serving.plans import Plan, Plans
 from lora_core.serving.registry import Registry
 from lora_core.serving.run import Run
 from lora_core.ui.context import Lab
-from lora_core.ui.experiments import Experiments
+from lora_core.ui.experiments import Experiments, votes
+from lora_core.ui.luck import sweep_answer
 from lora_core.ui.panels.experiments import Panel
 from lora_core.ui.settings import Settings
 
@@ -204,3 +206,85 @@ def test_sweeps_at_both_ends(page: Page) -> None:
         answer = page.ask("luck", kind="seeds", start=True, seeds=seeds)
         counts = [len(row["seeds"]) for row in answer["groups"]]
         assert max(counts) == seeds, counts
+
+
+ENDS_MEANWHILE = "what ends while its answer is put into words is looked at once more"
+
+
+@pytest.mark.parametrize("question", ["knife", "layers", "forgot", "merging"])
+def test_a_computation_that_ends_during_a_look(
+    page: Page, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    page.ask(question)
+    value = page.experiments.begin(VISITOR, question, page.lora).value
+    begun, answer = Computation(VISITOR), page.experiments.answer
+    monkeypatch.setattr(page.experiments, "begin", lambda *_: begun)
+
+    def ended(*asked: Any) -> Answer:
+        said = answer(*asked)
+        begun.value, begun.state = value, "done"
+        return said
+
+    monkeypatch.setattr(page.experiments, "answer", ended)
+    look = page.panel().begin({"question": question})
+    first, second = look(), look()
+    assert first[0]["state"] == "waiting" and not first[1], ENDS_MEANWHILE
+    assert second[0]["state"] == "done" and second[1] and second[0]["sentence"]
+
+
+@pytest.mark.parametrize("question", ["luck", "rate"])
+def test_a_sweep_that_ends_during_a_look(
+    page: Page, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    plan = Plan("sweep", VISITOR, "ranks", page.task.name, (), [], None, None)
+    monkeypatch.setattr(page.experiments.plans, "of", lambda _: [plan])
+
+    def ended(asked: Plan) -> Answer:
+        said = sweep_answer(asked)
+        plan.state = "done"
+        return said
+
+    monkeypatch.setattr("lora_core.ui.panels.experiments.sweep_answer", ended)
+    look = page.panel().begin({"question": question, "kind": "ranks"})
+    assert not look()[1], ENDS_MEANWHILE
+    assert look()[1]
+
+
+def test_a_vote_and_a_run_that_end_during_a_look(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = [page.lora.id, page.other.id]
+    page.ask("vote", ids=ids)
+    value = page.experiments.vote(VISITOR, [page.lora, page.other]).value
+    begun = Computation(VISITOR)
+    monkeypatch.setattr(page.experiments, "vote", lambda *_: begun)
+
+    def ended(asked: Computation) -> Answer:
+        said = votes(asked)
+        begun.value, begun.state = value, "done"
+        return said
+
+    monkeypatch.setattr("lora_core.ui.panels.experiments.votes", ended)
+    look = page.panel().begin({"question": "vote", "ids": ids})
+    first, second = look(), look()
+    assert first[0]["state"] == "waiting" and not first[1], ENDS_MEANWHILE
+    assert second[0]["state"] == "done" and second[1]
+    overs = iter([False, True])
+    monkeypatch.setattr(Run, "is_over", property(lambda _: next(overs)))
+    monkeypatch.setattr(
+        "lora_core.ui.panels.experiments.memorised", lambda run: {"over": run.is_over}
+    )
+    said, over = page.panel().begin({"question": "memorised"})()
+    assert said["over"] and not over, ENDS_MEANWHILE
+
+
+def test_a_sweep_that_ends_while_it_is_described(page: Page) -> None:
+    """For whoever asks once: what is called done has all its results."""
+
+    class Ending(list):  # type: ignore[type-arg]
+        def __iter__(self) -> Iterator[Any]:
+            plan.state = "done"
+            return super().__iter__()
+
+    plan = Plan("sweep", VISITOR, "ranks", page.task.name, (), Ending(), None, None)
+    assert sweep_answer(plan)["state"] == "waiting" and sweep_answer(plan)["state"] == "done"

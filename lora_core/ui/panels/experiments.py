@@ -181,7 +181,9 @@ def looks_of(experiments: Experiments, visitor: str) -> AsyncGenerator[None, Non
     return looks(lab.registry.watchers, f"questions of {visitor}", _POLL, address)
 
 
-Look = Callable[[], tuple[Answer, bool]]  # the answer as it is, and whether it is complete
+# The answer as it is, and whether it is complete. Whether it is over is read first: what ends while
+# the answer is put into words is not in it, and nobody would look again.
+Look = Callable[[], tuple[Answer, bool]]
 
 
 class Asked:
@@ -219,8 +221,7 @@ class Panel:
             off = [str(name) for name in wanted.get("off") or []]
             return self._about_run(question, off if question == "layers" else [])
         if question == "memorised":
-            run = self._run()
-            return lambda: (memorised(run), run.is_over)
+            return self._memorised()
         if question == "luck":
             return self._luck(wanted)
         if question == "rate":
@@ -294,11 +295,12 @@ class Panel:
         both = [self._in_passing(ask.without, run, parts) for parts in (off, ()) if off]
 
         def look() -> tuple[Answer, bool]:
-            current = computation.now()
+            current, *going = (asked.now() for asked in (computation, *both))
+            over = all(asked.is_known for asked in (current, *going))
             answer = self._experiments.answer(question, run, current)
-            if not both:
-                return answer, current.is_known
-            one, other = (asked.now() for asked in both)
+            if not going:
+                return answer, over
+            one, other = going
             answer["off"] = list(off)
             if one.state == other.state == "done":
                 (right, rows), (all_on, _) = one.value, other.value
@@ -309,7 +311,16 @@ class Panel:
                     rows=rows,
                     whole=pc(all_on / rows),
                 )
-            return answer, current.is_known and one.is_known and other.is_known
+            return answer, over
+
+        return look
+
+    def _memorised(self) -> Look:
+        run = self._run()
+
+        def look() -> tuple[Answer, bool]:
+            over = run.is_over
+            return memorised(run), over
 
         return look
 
@@ -323,15 +334,16 @@ class Panel:
 
         def look() -> tuple[Answer, bool]:
             going = [(one, asked.now()) for one, asked in begun]
+            over = all(asked.is_known for _, asked in going)
             own = next(asked for one, asked in going if one is run)
             answer = self._experiments.answer("forgot", run, own)
             curves = [(one, asked.value) for one, asked in going if asked.value]
             if curves and own.state != "failed":
                 answer |= forgot(curves)
             answer |= {"other": lacking, "trains": trains}
-            if any(not asked.is_known for _, asked in going):
+            if not over:
                 answer["state"] = "waiting"
-            return answer, all(asked.is_known for _, asked in going)
+            return answer, over
 
         return look
 
@@ -354,6 +366,7 @@ class Panel:
             registry, plans = self._lab.registry, self._experiments.plans
             mine = plans.of(self._visitor)
             going = plan or next((p for p in mine if p.state == "running"), None)
+            over = going is None or going.state != "running"
             shown_groups = groups(task, registry.runs(self._visitor), mine)
             pair = [int(i) for i in wanted.get("pair") or [] if isinstance(i, int)]
             answer = luck(shown_groups, pair)
@@ -363,8 +376,8 @@ class Panel:
             if going is not None:
                 said = sweep_answer(going)
                 answer["sweep"] = {"id": going.id, "progress": said["progress"]}
-                answer["sweep"]["running"] = going.state == "running"
-            return answer, going is None or going.state != "running"
+                answer["sweep"]["running"] = not over
+            return answer, over
 
         return look
 
@@ -398,8 +411,8 @@ class Panel:
             if shown is None:
                 answer: Answer = {"question": "rate", "state": "none", "sentence": "", "kind": kind}
                 return answer | {"menu": menu, "running": running}, True
-            answer = sweep_answer(shown) | {"menu": menu, "running": running}
-            return answer, shown.state != "running"
+            over = shown.state != "running"
+            return sweep_answer(shown) | {"menu": menu, "running": running}, over
 
         return look
 
@@ -452,12 +465,13 @@ class Panel:
 
         def look() -> tuple[Answer, bool]:
             computation = asked.now()
+            over = computation.is_known
             answer = votes(computation) | self._experiments.waits(computation)
             alone = dict(zip((run.id for run in ticked), answer.get("singles", ()), strict=False))
             shown = [
                 one | ({"alone": alone[one["id"]]} if one["id"] in alone else {}) for one in listed
             ]
-            return answer | {"voters": shown}, computation.is_known
+            return answer | {"voters": shown}, over
 
         return look
 
