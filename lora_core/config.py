@@ -183,8 +183,8 @@ class TrainConfig:
     weight_decay: float = 0.01  # AdamW's decoupled decay
     warmup: float = 0.06  # share of the steps with a rising learning rate
     max_grad_norm: float = 1.0  # gradient clipping
-    # Besides the one at step 0; None: every 40 steps, at least 8, but at most every third step: it
-    # takes as long as some six of them.
+    # Besides the one at step 0; None: every 40 steps, at least 8. Of fewer than 24 steps after one
+    # in three, at least 4: it takes as long as some six of them.
     evaluations: int | None = None
     evaluation_rows: int = 256  # of validation, at most, at each; of train an eighth as many
 
@@ -216,6 +216,6 @@ class TrainConfig:
 
         Of settings that know their steps (`for_labels`).
         """
-        often = min(max(8, round(self.steps / 40)), math.ceil(self.steps / 3))
+        often = min(max(8, round(self.steps / 40)), max(4, math.ceil(self.steps / 3)))
         number = self.evaluations or often
         return frozenset(round(self.steps * i / number) for i in range(number + 1))

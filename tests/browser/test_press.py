@@ -91,7 +91,10 @@ def test_an_answer_that_never_comes_is_asked_for_again(tab: Page, server: str) -
     # The server trains, and the page that asked for it hears nothing.
     held = Held(tab, "**/queue/join*")
     tab.click("#start")
-    tab.wait_for_timeout(1000)
+    for _ in range(PATIENCE // 100):
+        if held.routes:
+            break
+        tab.wait_for_timeout(100)
     (lost,) = held.routes
     lost.fetch()
     lost.fulfill(json={"event_id": "lost, too"})
