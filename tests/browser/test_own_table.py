@@ -152,6 +152,38 @@ def test_another_sheet_is_taken_when_it_is_chosen(visit: Visit, tmp_path: Path) 
     expect(page.locator("#own-report .own-done")).to_contain_text("3 labels")
 
 
+def long_table(path: Path) -> Path:
+    """A workbook whose first two sheets take a while to read; the third one is short."""
+    book = openpyxl.Workbook(write_only=True)
+    for name, labels, each in (("Long", 2, 9_000), ("Long too", 3, 6_000), ("Short", 4, 20)):
+        sheet = book.create_sheet(name)
+        for row in [("text", "label"), *rows(labels, each)]:
+            sheet.append(row)
+    book.save(path)
+    return path
+
+
+def test_what_is_chosen_while_a_table_is_read_counts(visit: Visit, tmp_path: Path) -> None:
+    """The next choice, and the next file, do not wait until the one before is answered."""
+    page = visit()
+    labels = page.locator("#own-report .own-classes li")
+    drop(page, long_table(tmp_path / "long.xlsx"))
+    expect(labels).to_have_count(2)
+    choose(page, "Sheet", "Long too")
+    choose(page, "Sheet", "Short")
+    expect(labels).to_have_count(4)
+    expect(page.get_by_label("Sheet", exact=True)).to_have_value("Short")
+    choose(page, "Sheet", "Long too")
+    page.locator("#own-file").get_by_label("Clear").click()
+    expect(page.locator("#own-report .own-title")).to_have_count(0)
+    drop(page, csv_file(tmp_path, "other.csv", labels=5))
+    expect(labels).to_have_count(5)
+    expect(page.locator("#own-report .own-title")).to_contain_text("other.csv")
+    page.click("#own-use")
+    expect(page.locator("#own-report .own-done")).to_contain_text("5 labels")
+    assert chosen_task(page) == "other (yours)"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

@@ -6,8 +6,10 @@ that differ.
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import gradio as gr
@@ -52,7 +54,7 @@ class Corner:
         self.task: str = ""
 
     def load(self, name: str, kind: str = "task") -> None:
-        self._see(pressed(self.page, "hub-load")(self.visitor, kind, name, "bundled"))
+        self._ask("hub-load", kind, name, "bundled")
 
     def change(self, name: str, **change: str) -> None:
         """Change one of `CONTROLS`."""
@@ -60,7 +62,16 @@ class Corner:
         values = [*self.shown]
         values[CONTROLS.index(key)] = value
         values = values[:1] if key == "configuration" else values
-        self._see(pressed(self.page, f"hub-{key}")(self.visitor, name, *values))
+        self._ask(f"hub-{key}", name, *values)
+
+    def _ask(self, control: str, *sent: Any) -> None:
+        self._see(self.answer(control, *sent))
+
+    def answer(self, control: str, *sent: Any) -> list[Any]:
+        """What the page gets where this control sends this."""
+        request: Any = SimpleNamespace(session_hash="a page")
+        answer: list[Any] = asyncio.run(pressed(self.page, control)(request, self.visitor, *sent))
+        return answer
 
     def _see(self, answer: list[Any]) -> None:
         _, task, _, *controls, preview, self.said = answer
@@ -198,11 +209,8 @@ def test_what_is_said_twice_is_no_error(hub: Hub, corner: Corner) -> None:
     corner.load("some/things")
     sent = [*corner.shown]
     sent[CONTROLS.index("encoding")] = "cp1252"
-    again = pressed(corner.page, "hub-encoding")(corner.visitor, "some/things", *sent)
-    assert (
-        pressed(corner.page, "hub-encoding")(corner.visitor, "some/things", *sent)[-1]
-        == (again[-1])
-    )
+    again = corner.answer("hub-encoding", "some/things", *sent)
+    assert corner.answer("hub-encoding", "some/things", *sent)[-1] == again[-1]
     blocks = {getattr(block, "elem_id", None): block for block in corner.page.blocks.values()}
     for way in CONTROLS:  # Gradio's own refusal stands before the function
         events = [
@@ -211,6 +219,22 @@ def test_what_is_said_twice_is_no_error(hub: Hub, corner: Corner) -> None:
             if (blocks[f"hub-{way}"]._id, "input") in event.targets
         ]
         assert events and not any(event.preprocess for event in events)
+
+
+def test_what_is_chosen_while_a_table_is_brought_counts(hub: Hub, corner: Corner) -> None:
+    hub.repositories[SOME] = {"train.csv": table_of("text", "label")}
+    request: Any = SimpleNamespace(session_hash="a page")
+    bring = pressed(corner.page, "hub-load")
+
+    async def press() -> list[list[Any]]:
+        names = ("some/nothing", "some/things", "some/things")  # the last one twice
+        sent = [bring(request, corner.visitor, "task", name, "bundled") for name in names]
+        return await asyncio.gather(*sent)
+
+    first, second, again = asyncio.run(press())
+    skipped = [gr.skip()] * len(first)
+    assert first == again == skipped
+    assert not second[-1]["bad"] and corner.tables == ["things"]
 
 
 def test_a_choice_that_does_not_fit_is_said_and_stays(hub: Hub, corner: Corner) -> None:

@@ -168,6 +168,7 @@ def build_merging(context: Context, experiments: Experiments) -> None:
         check,
         [context.visitor, context.ready],
         line,
+        trigger_mode="multiple",  # another run may be shown before this one is answered
         show_progress="hidden",
         api_visibility="private",
     )

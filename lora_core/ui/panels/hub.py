@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import anyio.to_thread
 import gradio as gr
 
 from lora_core.base.checkpoint import canonical_name
@@ -25,6 +26,7 @@ from lora_core.tasks.own_table import TableReport, report_of
 from lora_core.tasks.task import Task, TaskError
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.newest import Newest
 from lora_core.ui.panels.own_table import keep_task, shown, task_choices
 from lora_core.ui.panels.reading import (
     WAYS,
@@ -112,16 +114,29 @@ def build(context: Context) -> gr.HTML:
     same = [gr.skip(), gr.skip(), gr.skip()]
     controls = [*parts, *ways]
     answered = [context.ready, context.task, base, *controls, preview, note]
-    options: dict[str, Any] = {"show_progress_on": note, **_PRIVATE}
-    load.click(bring, [context.visitor, kind, name, base], answered, **options)
+    newest = Newest()
+
+    def asked(work: Callable[..., list[Any]]) -> Callable[..., Awaitable[list[Any]]]:
+        async def ask(request: gr.Request, visitor: str, *sent: Any) -> list[Any]:
+            def answer() -> Awaitable[list[Any]]:
+                return anyio.to_thread.run_sync(work, visitor, *sent)
+
+            question = work.__name__, *map(str, sent)
+            got = await newest.answer(str(request.session_hash), question, answer)
+            return [gr.skip()] * len(answered) if got is None else got
+
+        return ask
+
+    options: dict[str, Any] = {"show_progress_on": note, "trigger_mode": "multiple", **_PRIVATE}
+    load.click(asked(bring), [context.visitor, kind, name, base], answered, **options)
     # Another configuration may be other files, with other splits and columns; all is guessed again.
-    # Gradio's list says twice that something was chosen: it is read once. Where both arrive all the
-    # same, the second one names what the first has replaced; Gradio would refuse it with an error.
-    options |= {"trigger_mode": "once", "preprocess": False}
+    # Gradio's list says twice that something was chosen. Where the second one comes after the
+    # answer, it names what the first has replaced; Gradio would refuse it with an error.
+    options |= {"preprocess": False}
     table = [context.visitor, name]
-    controls[0].input(bring_table, [*table, controls[0]], answered, **options)
+    controls[0].input(asked(bring_table), [*table, controls[0]], answered, **options)
     changes = [control.input for control in controls[1:]]
-    gr.on(changes, bring_table, [*table, *controls], answered, **options)
+    gr.on(changes, asked(bring_table), [*table, *controls], answered, **options)
 
     def publish(visitor: str, ready: str, target: str, token: str, public: bool) -> list[Any]:
         try:

@@ -30,6 +30,7 @@ from lora_core.ui import sentences
 from lora_core.ui.addresses import address_of_caller
 from lora_core.ui.context import Context, Lab
 from lora_core.ui.drawing.browser_part import part
+from lora_core.ui.newest import Newest
 from lora_core.ui.panels.reading import (
     WAYS,
     reading_controls,
@@ -87,26 +88,48 @@ def build(context: Context) -> None:
         "api_visibility": "private",
         "concurrency_limit": None,
     }
+    every: dict[str, Any] = {"trigger_mode": "multiple", **options}
+    newest = Newest()
 
-    async def drop(visitor: str, path: str | None) -> list[Any]:
-        return await look(visitor, path, None, None)
+    async def drop(request: gr.Request, visitor: str, path: str | None) -> list[Any]:
+        return await look(request, visitor, path, None, None)
 
     async def look(
-        visitor: str, path: str | None, text: str | None, label: str | None, *chosen: str | None
+        request: gr.Request,
+        visitor: str,
+        path: str | None,
+        text: str | None,
+        label: str | None,
+        *chosen: str | None,
     ) -> list[Any]:
-        try:
-            reading = reading_of(chosen)
-            return await lab.readers.run(
-                visitor,
-                lambda: _look(lab, path, text, label, reading),
-                address_of_caller(lab.behind_proxy),
-            )
-        except LabError as error:
-            return [{"title": Path(path or "").name, "problem": str(error)}, *_same()]
+        async def answer() -> list[Any]:
+            try:
+                reading = reading_of(chosen)
+                return await lab.readers.run(
+                    visitor,
+                    lambda: _look(lab, path, text, label, reading),
+                    address_of_caller(lab.behind_proxy),
+                )
+            except LabError as error:
+                return [{"title": Path(path or "").name, "problem": str(error)}, *_same()]
+
+        question = path, text, label, chosen
+        answered = await newest.answer(str(request.session_hash), question, answer)
+        return [gr.skip()] * len(looked) if answered is None else answered
+
+    async def clear(request: gr.Request) -> list[Any]:
+        newest.forget(str(request.session_hash))
+        return [{}, *_hidden()]
 
     async def take(
-        visitor: str, path: str | None, text: str | None, label: str | None, *chosen: str | None
+        request: gr.Request,
+        visitor: str,
+        path: str | None,
+        text: str | None,
+        label: str | None,
+        *chosen: str | None,
     ) -> list[Any]:
+        newest.forget(str(request.session_hash))
         try:
             reading = reading_of(chosen)
             task = await lab.readers.run(
@@ -128,10 +151,10 @@ def build(context: Context) -> None:
         return [chosen, {"done": _taken(task)}]
 
     asked = [context.visitor, file, text, label, *ways]
-    file.upload(drop, [context.visitor, file], looked, **options)
-    file.clear(lambda: [{}, *_hidden()], None, looked, queue=False, **options)
+    file.upload(drop, [context.visitor, file], looked, **every)
+    file.clear(clear, None, looked, queue=False, **every)
     changes = [control.input for control in (text, label, *ways)]
-    gr.on(changes, look, asked, looked, **options)
+    gr.on(changes, look, asked, looked, **every)
     use.click(take, asked, [context.task, file, *looked], **options)
     fetch.click(
         get,

@@ -168,7 +168,8 @@ def build(context: Context) -> None:
         return [shelf_value(lab, visitor, run.id), run.id, said, None]
 
     inputs = [*where, bring, base]
-    bring.upload(take_in, inputs, [shelf, context.ready, note, bring], **_PRIVATE)
+    brought = [shelf, context.ready, note, bring]
+    bring.upload(take_in, inputs, brought, trigger_mode="multiple", **_PRIVATE)
 
     def download(button: gr.Button, make: Callable[[str, str, Path], Path]) -> None:
         def prepare(visitor: str, ready: str) -> list[Any]:
