@@ -9,6 +9,7 @@ run, at a whole step, and once a process, at single products, whether it holds o
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import functools
 import math
@@ -17,8 +18,8 @@ import platform
 import statistics
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,6 +102,22 @@ def same_products(count: int, dtype: torch.dtype) -> bool:
     return True
 
 
+def _answer(
+    asked: tuple[Future[Value], Item],
+    function: Callable[[Item], Value],
+    waiting: deque[tuple[Future[Value], Item]],
+) -> None:
+    """Compute one item; where that fails, nobody begins those that wait."""
+    future, item = asked
+    try:
+        future.set_result(function(item))
+    except BaseException as error:
+        future.set_exception(error)
+        while waiting:
+            with contextlib.suppress(IndexError):
+                waiting.popleft()[0].cancel()
+
+
 class Cores:
     """The cores of one run. Made by whoever knows what else computes on this machine.
 
@@ -158,16 +175,34 @@ class Cores:
         if self._clock() > self._deadline:
             torch.set_num_threads(1)
 
-    def evaluation(self) -> contextlib.AbstractContextManager[None]:
-        """Compute with as many cores as the last step did."""
-        return computing_with(min(self._count, _power_of_two(self._free())))
+    def map(self, function: Callable[[Item], Value], items: Sequence[Item]) -> list[Value]:
+        """`function` of every item, in their order, each computed with one core; the last ones
+        first, as those of sorted texts are the longest. Raises what `function` raises.
 
-    def map(self, function: Callable[[Item], Value], items: Iterable[Item]) -> list[Value]:
-        """`function` of every item, in their order, each computed with one core."""
-        with ThreadPoolExecutor(
-            max(1, self._free()), initializer=set_threads, initargs=(1,)
-        ) as pool:
-            return list(pool.map(function, items))
+        The calling thread computes, too, and waits for no thread to begin: where memory is short,
+        one that Python has started may never run (`Thread.start` then waits for ever).
+        """
+        futures: list[Future[Value]] = [Future() for _ in items]
+        waiting = deque(reversed(list(zip(futures, items, strict=True))))
+
+        def compute() -> None:
+            while waiting:
+                with contextlib.suppress(IndexError):  # another thread took the last one
+                    _answer(waiting.popleft(), function, waiting)
+
+        def help_out() -> None:
+            set_threads(1)
+            compute()
+
+        for _ in range(min(self._free(), len(items)) - 1):
+            with contextlib.suppress(RuntimeError):  # no thread can be started: without it, then
+                _thread.start_new_thread(help_out, ())
+        with one_core():
+            compute()
+        ended = [future for future in futures if not future.cancelled()]
+        for error in filter(None, [future.exception() for future in ended]):
+            raise error
+        return [future.result() for future in futures]
 
     @property
     def _one_core_seconds(self) -> float:

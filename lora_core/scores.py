@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Confusion = tuple[tuple[int, ...], ...]  # [true label][predicted label], in the task's order
-
 
 HOTTEST = 16.0  # temperatures lie between 1 / HOTTEST and HOTTEST
 _DOUBT = 2.0  # nats that a temperature of e costs: a handful of texts moves it little
@@ -22,6 +22,13 @@ class Score:
 
     loss: float  # mean cross-entropy in nats
     accuracy: float  # 0 to 1
+
+
+class Answers(NamedTuple):
+    """What a classifier says of texts, in their order."""
+
+    said: Tensor  # (rows,) int64, the labels
+    probabilities: Tensor  # (rows,) float32, of what was said
 
 
 def score(logits: Tensor, truth: Tensor) -> Score:

@@ -199,8 +199,7 @@ def evaluate(engine: Engine, batches: Sequence[Batch]) -> Score:
 
 def answered(engine: Engine, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
     """(rows, classes) logits and (rows,) labels of a labelled set in batches."""
-    logits = torch.cat([engine.logits(batch) for batch in batches])
-    return logits, torch.cat([batch.labels for batch in batches])
+    return engine.logits(batches), torch.cat([batch.labels for batch in batches])
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:

@@ -6,6 +6,9 @@ import contextlib
 import itertools
 import subprocess
 import sys
+import threading
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -63,6 +66,59 @@ def test_cores_that_come_and_go_change_no_bit(base, task, monkeypatch, dtype, me
     # Where two cores add up in another order (MKL on some processors of Intel's), none is used.
     assert cores.counts == ({1, 2} if cores.same_bits[2] else {1})
     assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_texts_are_answered_side_by_side_with_the_same_bits(base, task) -> None:
+    """In an evaluation each core has batches of its own, the longest first; their order holds."""
+    set_threads(1)
+    threads: set[int] = set()
+
+    def evaluations(cores: Cores | None) -> list[lc.Evaluated]:
+        config = lc.TrainConfig(steps=6, evaluations=3)
+        events = lc.fine_tune(base, task, train_config=config, cores=cores)
+        return [replace(e, seconds=0.0) for e in events if isinstance(e, lc.Evaluated)]
+
+    class Noted(Cores):
+        def map(self, function, items):
+            def noted(item):
+                threads.add(threading.get_ident())
+                assert torch.get_num_threads() == 1
+                return function(item)
+
+            return super().map(noted, items)
+
+    assert evaluations(Noted(lambda: 4)) == evaluations(None)
+    assert len(threads) > 1
+    begun: list[int] = []
+    done = Cores(lambda: 1).map(lambda n: begun.append(n) or 10 * n, [1, 2, 3])
+    assert done == [10, 20, 30] and begun == [3, 2, 1]
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError("can't start new thread")])
+def test_threads_that_never_run_are_not_waited_for(monkeypatch, error) -> None:
+    """As where memory is short: what was begun is computed without them."""
+
+    def start(*_: object) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(module._thread, "start_new_thread", start)
+    assert Cores(lambda: 4).map(lambda n: 10 * n, range(9)) == [*range(0, 90, 10)]
+
+
+@pytest.mark.parametrize("free", [1, 3])
+def test_an_error_on_the_way_ends_it(free) -> None:
+    begun: list[int] = []
+
+    def work(n: int) -> int:
+        begun.append(n)
+        time.sleep(0.01)
+        return n // (n - 995)
+
+    with pytest.raises(ZeroDivisionError):
+        Cores(lambda: free).map(work, range(1000))
+    assert len(begun) < 20
+    assert Cores(lambda: free).map(work, []) == []
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lora_core.classifier import Classifier
-from lora_core.scores import Confusion, confusion, right
+from lora_core.scores import Answers, Confusion, confusion, right
 from lora_core.tasks.task import Task
 
 BINS = 10  # of equal width, over the probability of the answer
@@ -104,13 +104,19 @@ def report_on_test(classifier: Classifier, task: Task) -> TestReport | None:
     """Judge every test text; None when task and classifier do not have the same labels."""
     if classifier.labels != task.labels or not task.test:
         return None
-    truths = torch.tensor([example.label for example in task.test])
     probabilities = _probabilities(classifier, [example.text for example in task.test])
     highest, said = probabilities.max(-1)
-    counts = confusion(said, truths, len(task.labels))
+    return report_of(Answers(said, highest), task)
+
+
+def report_of(answers: Answers, task: Task) -> TestReport:
+    """The same, where the test texts of `task` have been answered already, in their order."""
+    truths = torch.tensor([example.label for example in task.test])
+    counts = confusion(answers.said, truths, len(task.labels))
+    said, highest = answers.said.tolist(), answers.probabilities.tolist()
     judged = [
         Judged(example.text, task.labels[example.label], task.labels[answer], p)
-        for example, answer, p in zip(task.test, said.tolist(), highest.tolist(), strict=True)
+        for example, answer, p in zip(task.test, said, highest, strict=True)
     ]
     judged.sort(key=lambda one: one.probability)
     return TestReport(task.labels, counts, tuple(judged))

@@ -6,8 +6,7 @@ to step, to evaluate, to keep and to stop; it need not know which engine it has.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -36,8 +35,8 @@ class Engine(Protocol):
     def step(self, batch: Batch, rate: float) -> tuple[float, bool]:
         """One optimiser step -> the loss before it, and whether it was taken (all was finite)."""
 
-    def logits(self, batch: Batch) -> Tensor:
-        """(n, classes) float32 on the CPU, without dropout."""
+    def logits(self, batches: Sequence[Batch]) -> Tensor:
+        """(texts, classes) float32 on the CPU, without dropout, batch after batch."""
 
     def snapshot(self) -> list[Tensor]:
         """A copy of the trained weights."""
@@ -109,9 +108,9 @@ class PlainEngine:
         return value, _update(self.optimizer, rate, value, size)
 
     @torch.no_grad()
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batches: Sequence[Batch]) -> Tensor:
         """See `Engine`."""
-        return self._forward(batch).cpu()
+        return torch.cat([self._forward(batch).cpu() for batch in batches])
 
     def snapshot(self) -> list[Tensor]:
         """See `Engine`."""
@@ -204,19 +203,25 @@ class FastEngine:
             generator.set_state(state)
         return self.fast.weights.gradient
 
-    def logits(self, batch: Batch) -> Tensor:
+    def logits(self, batches: Sequence[Batch]) -> Tensor:
         """See `Engine`."""
-        with contextlib.nullcontext() if self.cores is None else self.cores.evaluation():
+        self.fast.refresh()
+
+        def logits_of(batch: Batch) -> Tensor:
             return self.fast.classify(self._hidden(batch))
+
+        if self.cores is None:
+            return torch.cat([logits_of(batch) for batch in batches])
+        return torch.cat(self.cores.map(logits_of, batches))
 
     def _hidden(self, batch: Batch) -> Tensor:
         """(n, emb) at each text's last token."""
         if self.config.method != "head":
-            return self.fast.last_hidden(batch.tokens, batch.lengths)
+            return self.fast.hidden(batch.tokens, batch.lengths)
         lengths = batch.lengths.tolist()
         keys = [tuple(t[:n]) for t, n in zip(batch.tokens.tolist(), lengths, strict=True)]
         if any(key not in self._features for key in keys):
-            hidden = self.fast.last_hidden(batch.tokens, batch.lengths)
+            hidden = self.fast.hidden(batch.tokens, batch.lengths)
             if len(self._features) > _FEATURES:
                 return hidden
             self._features.update(zip(keys, hidden.clone().unbind(), strict=True))

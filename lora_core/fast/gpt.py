@@ -177,7 +177,17 @@ class FastGPT:
     @torch.no_grad()
     def last_hidden(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """(n, t) ids, (n,) lengths -> (n, emb) float32 after the final norm."""
+        self.refresh()
+        return self.hidden(tokens, lengths)
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over what the optimiser changed."""
         self.weights.refresh()
+
+    @torch.no_grad()
+    def hidden(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """`last_hidden` with the weights of the last `refresh`; for any number of threads."""
         return self._forward(
             pack(tokens, lengths, self.heads, self.dtype, exact=self.has_dropout), None
         )[0]
@@ -247,7 +257,7 @@ class FastGPT:
     @torch.no_grad()
     def loss_and_gradients(self, tokens: Tensor, lengths: Tensor, labels: Tensor) -> Tensor:
         """Mean cross-entropy of a batch, () float32; its gradient is then in `weights.gradient`."""
-        self.weights.refresh()
+        self.refresh()
         batch = pack(tokens, lengths, self.heads, self.dtype, exact=self.has_dropout)
         tapes: list[_BlockTape] = []
         needed = self.lowest < 4 * len(self.blocks)

@@ -58,8 +58,8 @@ def frozen_cast(
     return cast.tensor
 
 
-class Workspace:
-    """Large intermediate results by name, written again at each step.
+class Workspace(threading.local):
+    """Large intermediate results by name, written again at each step; of each thread its own.
 
     A fresh tensor of a megabyte costs more in page faults than the product that fills it.
     """

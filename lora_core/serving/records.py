@@ -113,7 +113,9 @@ def settings_of(record: Mapping[str, Any]) -> tuple[LoRAConfig | None, TrainConf
 
 def score_record(score: TestScore | None) -> dict[str, Any] | None:
     """A test score as JSON."""
-    return asdict(score) if score else None
+    if score is None:
+        return None
+    return {"accuracy": score.accuracy, "rows": score.rows, "confusion": score.confusion}
 
 
 def score_of(record: Mapping[str, Any] | None) -> TestScore | None:

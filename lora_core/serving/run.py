@@ -17,7 +17,7 @@ from lora_core.config import LoRAConfig, TrainConfig
 from lora_core.errors import LabError
 from lora_core.events import Evaluated, Event
 from lora_core.lora import lora_layers
-from lora_core.scores import Confusion
+from lora_core.scores import Answers, Confusion
 from lora_core.tasks.task import Task
 
 State = Literal["waiting", "running", "finished", "stopped", "failed", "loaded"]
@@ -46,6 +46,8 @@ class TestScore:
     accuracy: float  # 0 to 1
     rows: int
     confusion: Confusion
+    # Text by text; None where it was read from a store, which keeps the counts alone.
+    answers: Answers | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load, load_file, save, save_file
 from torch import Tensor
@@ -23,8 +24,9 @@ from lora_core.config import GPTConfig
 from lora_core.events import Finished
 from lora_core.model import GPT
 from lora_core.preparation import trained_weights
+from lora_core.scores import Answers
 from lora_core.serving import records
-from lora_core.serving.run import Best
+from lora_core.serving.run import Best, TestScore
 from lora_core.serving.worker import Job, Outcome, Report, rebuild
 
 _LENGTHS = struct.Struct(">II")
@@ -104,6 +106,7 @@ def outcome_message(outcome: Outcome) -> tuple[dict[str, Any], bytes]:
         "finished": records.event_record(finished) if finished else None,
         "scores": finished.classifier.scores if finished else {},
         "test": records.score_record(outcome.test_score),
+        "answers": _answers_record(outcome.test_score),
         "processor_seconds": outcome.processor_seconds,
     }
     weights = trained_weights(finished.classifier.model) if finished else {}
@@ -118,8 +121,16 @@ def outcome_of(message: Mapping[str, Any], blob: bytes, job: Job) -> Outcome:
         assert isinstance(event, Finished)
         finished = replace(event, classifier=rebuild(job, load(blob), message["scores"]))
     score = records.score_of(message["test"])
+    if score is not None and message["answers"] is not None:
+        said, probabilities = map(torch.tensor, message["answers"])
+        score = replace(score, answers=Answers(said, probabilities))
     seconds = message["processor_seconds"]
     return Outcome(message["state"], message["reason"], finished, score, seconds)
+
+
+def _answers_record(score: TestScore | None) -> list[list[float]] | None:
+    answers = score.answers if score else None
+    return None if answers is None else [part.tolist() for part in answers]
 
 
 def write_base(base: Base, path: Path) -> None:

@@ -22,7 +22,7 @@ from lora_core.devices import Device
 from lora_core.errors import LabError
 from lora_core.events import Diverged, Evaluated, Event, Finished, Step
 from lora_core.preparation import build_model, load_trained
-from lora_core.scores import confusion, right
+from lora_core.scores import Answers, confusion, right
 from lora_core.serving import heap, log
 from lora_core.serving.run import Best, State, TestScore
 from lora_core.tasks.task import Task
@@ -201,15 +201,16 @@ def score_test(
     def predict(batch: Batch) -> Tensor | None:
         if should_stop():
             return None
-        return batched_logits(classifier.model, [ids[row] for row in batch.rows]).argmax(-1)
+        return batched_logits(classifier.model, [ids[row] for row in batch.rows]).softmax(-1)
 
     parts = cores.map(predict, batches)
     predicted = [part for part in parts if part is not None]
     if len(predicted) < len(parts):
         return None
-    truth = torch.cat([batch.labels for batch in batches])
-    counts = confusion(torch.cat(predicted), truth, len(task.labels))
-    return TestScore(right(counts) / len(rows), len(rows), counts)
+    order = torch.tensor([row for batch in batches for row in batch.rows]).argsort()
+    probabilities, said = torch.cat(predicted)[order].max(-1)
+    counts = confusion(said, torch.tensor(labels), len(task.labels))
+    return TestScore(right(counts) / len(rows), len(rows), counts, Answers(said, probabilities))
 
 
 def why(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import lora_core as lc
 from lora_core.serving import wire
@@ -50,6 +51,9 @@ def test_adapters_are_bit_for_bit_those_of_threads(tiny, words) -> None:
         other = alone[i % len(alone)]
         assert run.state == "finished" and run.test_score == other.test_score
         assert same(adapter(run), adapter(other))
+        answers, expected = run.test_score.answers, other.test_score.answers
+        assert torch.equal(answers.said, expected.said)
+        assert torch.equal(answers.probabilities, expected.probabilities)
         assert [type(e) for e in run.events] == [type(e) for e in other.events]
         losses = [[e.loss for e in r.events if isinstance(e, lc.Step)] for r in (run, other)]
         assert losses[0] == losses[1]

@@ -320,6 +320,39 @@ def test_ten_threads_judge_a_classifier_once(
     assert len(judged) == 1 and len(set(map(id, got))) == 1
 
 
+def test_what_the_run_found_is_not_computed_again(
+    viewer: Viewer, base: lc.Base, task: lc.Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test at the end of a run answers every text; after a restart they are read once more."""
+    registry = viewer.lab.registry
+    config = lc.TrainConfig(steps=3, batch_size=4)
+    run = registry.submit(VISITOR, base, task, lc.LoRAConfig(rank=2), config)
+    wait(run)
+    viewed = viewer.find(VISITOR, run.id, ())
+    computed: list[lc.Classifier] = []
+
+    def judge(one: lc.Classifier, of: lc.Task) -> TestReport | None:
+        computed.append(one)
+        return report_on_test(one, of)
+
+    monkeypatch.setattr("lora_core.ui.panels.viewer.report_on_test", judge)
+    report, again = viewer.report(viewed), report_on_test(viewed.classifier, task)
+    assert report is not None and again is not None and run.test_score is not None
+    assert not computed and report.confusion == run.test_score.confusion
+    said, afresh = (
+        {one.text: (one.truth, one.said, one.probability) for one in r.judged}
+        for r in (report, again)
+    )
+    assert said.keys() == afresh.keys()
+    for text, (truth, label, probability) in said.items():
+        assert truth == afresh[text][0]
+        assert probability == pytest.approx(afresh[text][2], abs=1e-4)
+        assert label == afresh[text][1] or probability < 0.51
+    run.test_score = replace(run.test_score, answers=None)
+    viewer._reports.clear()
+    assert viewer.report(viewed) is not None and computed == [viewed.classifier]
+
+
 def test_a_page_that_cannot_be_fed_says_so_once(
     lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,8 +13,9 @@ import torch
 from lora_core.base.checkpoint import Base
 from lora_core.classifier import Classifier
 from lora_core.config import ConfigError, LoRAConfig
-from lora_core.explain.test_report import TestReport, report_on_test
+from lora_core.explain.test_report import TestReport, report_of, report_on_test
 from lora_core.preparation import build_model
+from lora_core.scores import Answers
 from lora_core.serving.registry import Run, RunError
 from lora_core.tasks.task import Task
 from lora_core.ui.context import Context, Lab
@@ -120,7 +121,19 @@ class Viewer:
             with self._lock:
                 report = self._reports.get(shown.classifier)
             if report is None:
-                report = report_on_test(shown.classifier, shown.task)
+                answers = _answers(shown)
+                if answers is None:
+                    report = report_on_test(shown.classifier, shown.task)
+                else:
+                    report = report_of(answers, shown.task)
                 with self._lock:
                     self._reports[shown.classifier] = report
             return report
+
+
+def _answers(shown: Shown) -> Answers | None:
+    """What the test at the end of the run found; None where the texts must be read once more."""
+    run = shown.run
+    if run is None or run.test_score is None or run.task is not shown.task:
+        return None
+    return run.test_score.answers
