@@ -39,6 +39,7 @@ from safetensors.torch import load_file
 import lora_core as lc
 from lora_core.adapters.adapter import save_adapter
 from lora_core.config import TARGETS
+from lora_core.cores import fix_order_of_sums, set_threads
 from lora_core.devices import choose_device
 from lora_core.tasks.task import make_task
 from tests.benchmarks.hall import hall
@@ -153,6 +154,7 @@ def same_alone(base: lc.Base, one: Visit, folder: Path) -> bool:
     lora = lc.LoRAConfig(s["rank"], s["alpha"], tuple(s["targets"]), s["scaling"], s["dropout"])
     train = lc.TrainConfig(steps=s["steps"], batch_size=s["batch_size"], seed=s["seed"])
     task = make_task(s["task"], [(text, label) for text, label in s["rows"]])
+    set_threads(1)  # as a worker does; with more, some processors give other bits
     *_, finished = lc.fine_tune(base, task, lora, train)
     assert isinstance(finished, lc.Finished) and one.adapter is not None
     save_adapter(finished.classifier, folder / "alone")
@@ -358,6 +360,7 @@ def main() -> int:
     parser.add_argument("--stops", type=int, help="instead: so many stops at random moments")
     parser.add_argument("--runs", type=int, help="instead: so many short runs")
     options = parser.parse_args()
+    fix_order_of_sums()  # as app.py does
     if options.stops:
         return min(1, stops(options.stops))
     if options.runs:
